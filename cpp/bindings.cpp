@@ -1,0 +1,122 @@
+// The only file that knows Python.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include "plan.hpp"
+#include "threads.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace hmatrix {
+namespace {
+
+template <class T, std::size_t Dimensions>
+using Array = nb::ndarray<T, nb::numpy, nb::ndim<Dimensions>, nb::c_contig, nb::device::cpu>;
+using Permutation = std::optional<Array<const std::int32_t, 1>>;
+using Tables = std::tuple<Array<const std::int64_t, 1>, Array<const std::int32_t, 2>, Array<const std::int32_t, 2>>;
+
+Stage make_stage(const Tables& tables) {
+    const auto& [offsets, panels, runs] = tables;
+    if (panels.shape(0) != offsets.shape(0) || panels.shape(1) != 4 || runs.shape(1) != 2)
+        throw nb::value_error("tables of a stage: panels must be (panels, 4) and runs (runs, 2)");
+    Stage stage;
+    for (std::size_t i = 0; i < runs.shape(0); ++i) stage.runs.push_back({runs(i, 0), runs(i, 1)});
+    for (std::size_t i = 0; i < panels.shape(0); ++i) {
+        Panel panel{offsets(i), 0, panels(i, 0), panels(i, 1), panels(i, 2), panels(i, 3)};
+        std::int64_t width = 0;
+        for (std::int64_t r = panel.first_run; r < std::int64_t{panel.first_run} + panel.run_count; ++r) {
+            if (r < 0 || r >= static_cast<std::int64_t>(stage.runs.size()))
+                throw nb::value_error("tables of a stage: a panel's runs lie outside the table");
+            width += stage.runs[r].length;
+        }
+        panel.size = width * panel.height;
+        stage.panels.push_back(panel);
+    }
+    return stage;
+}
+
+// A plan together with the arrays that it views.
+template <class T>
+class OwningPlan {
+public:
+    OwningPlan(const std::string& instruction_set, std::pair<std::int32_t, std::int32_t> shape,
+               std::int32_t intermediate, Array<const T, 1> data, const Tables& far, const Tables& near,
+               Permutation rows, Permutation columns)
+        : data_(data),
+          rows_(rows),
+          columns_(columns),
+          plan_(find(instruction_set),
+                Packed<T>{{shape.first, shape.second},
+                          intermediate,
+                          data.data(),
+                          static_cast<std::int64_t>(data.shape(0)),
+                          make_stage(far),
+                          make_stage(near),
+                          view(rows, shape.first),
+                          view(columns, shape.second)}) {}
+
+    template <bool transposed, std::size_t Dimensions>
+    void multiply(const Array<const T, Dimensions>& x, const Array<T, Dimensions>& y) const {
+        const auto [m, n] = plan_.shape();
+        const std::size_t batch = Dimensions == 1 ? 1 : x.shape(0);
+        if (x.shape(Dimensions - 1) != static_cast<std::size_t>(transposed ? m : n) ||
+            y.shape(Dimensions - 1) != static_cast<std::size_t>(transposed ? n : m) ||
+            (Dimensions == 2 && y.shape(0) != batch))
+            throw nb::value_error("x and y must have the shapes of the product");
+        const nb::gil_scoped_release release;
+        if constexpr (transposed)
+            plan_.multiply_transposed(x.data(), y.data(), static_cast<std::ptrdiff_t>(batch));
+        else
+            plan_.multiply(x.data(), y.data(), static_cast<std::ptrdiff_t>(batch));
+    }
+
+private:
+    static const std::int32_t* view(const Permutation& permutation, std::int32_t size) {
+        if (!permutation) return nullptr;
+        if (permutation->shape(0) != static_cast<std::size_t>(size))
+            throw nb::value_error("a permutation must have one entry for each row or column");
+        return permutation->data();
+    }
+
+    Array<const T, 1> data_;
+    Permutation rows_, columns_;
+    Plan<T> plan_;
+};
+
+template <class T>
+void bind_plan(nb::module_& module, const char* name) {
+    using P = OwningPlan<T>;
+    nb::class_<P>(module, name)
+        .def(nb::init<const std::string&, std::pair<std::int32_t, std::int32_t>, std::int32_t, Array<const T, 1>,
+                      const Tables&, const Tables&, Permutation, Permutation>(),
+             "instruction_set"_a, "shape"_a, "intermediate"_a, nb::arg("data").noconvert(), "far"_a, "near"_a,
+             nb::arg("row_permutation").none(), nb::arg("column_permutation").none())
+        .def("multiply", &P::template multiply<false, 1>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
+        .def("multiply_batch", &P::template multiply<false, 2>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
+        .def("multiply_transposed", &P::template multiply<true, 1>, nb::arg("x").noconvert(),
+             nb::arg("y").noconvert())
+        .def("multiply_transposed_batch", &P::template multiply<true, 2>, nb::arg("x").noconvert(),
+             nb::arg("y").noconvert());
+}
+
+}  // namespace
+}  // namespace hmatrix
+
+NB_MODULE(_core, module) {
+    module.doc() = "Native products with matrices in packed form";
+    hmatrix::bind_plan<float>(module, "PlanFloat32");
+    hmatrix::bind_plan<double>(module, "PlanFloat64");
+    module.def("instruction_sets", [] {
+        std::vector<std::string> names;
+        for (const auto* set : hmatrix::available()) names.emplace_back(set->name);
+        return names;
+    });
+    module.def("get_num_threads", &hmatrix::get_num_threads);
+    module.def("set_num_threads", &hmatrix::set_num_threads, "threads"_a);
+}

@@ -1,0 +1,24 @@
+#include <stdexcept>
+
+#include "kernels.hpp"
+
+namespace hmatrix {
+
+std::vector<const InstructionSet*> available() {
+    std::vector<const InstructionSet*> sets;
+    for (const InstructionSet* set : {
+#if defined(__x86_64__)
+             &avx512, &avx2,
+#endif
+             &portable})
+        if (set->supported()) sets.push_back(set);
+    return sets;
+}
+
+const InstructionSet& find(const std::string& name) {
+    for (const InstructionSet* set : available())
+        if (name == set->name) return *set;
+    throw std::invalid_argument("instruction set " + name + " is not available on this machine");
+}
+
+}  // namespace hmatrix

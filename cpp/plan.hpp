@@ -1,0 +1,51 @@
+// A matrix in packed form with all that its product needs, checked once when it is made.
+#pragma once
+
+#include <optional>
+
+#include "kernels.hpp"
+
+namespace hmatrix {
+
+struct Shape {
+    std::int32_t rows;
+    std::int32_t columns;
+};
+
+// Views of arrays that outlive the plan.
+template <class T>
+struct Packed {
+    Shape shape;
+    std::int32_t intermediate;  // entries of t
+    const T* data;
+    std::int64_t size;  // entries of data
+    Stage far;
+    Stage near;
+    const std::int32_t* row_permutation;     // null: the identity
+    const std::int32_t* column_permutation;  // null: the identity
+};
+
+template <class T>
+class Plan {
+public:
+    // Throws std::invalid_argument if a panel, a run or a permutation reaches outside its array.
+    Plan(const InstructionSet& set, Packed<T> packed);
+
+    Shape shape() const { return packed_.shape; }
+
+    // y (batch, rows) = x (batch, columns) A^T, both contiguous.
+    void multiply(const T* x, T* y, std::ptrdiff_t batch) const;
+    // y (batch, columns) = x (batch, rows) A, both contiguous.
+    void multiply_transposed(const T* x, T* y, std::ptrdiff_t batch) const;
+
+private:
+    void run_stage(const Stage& stage, const Source<const T>& source, Rows<T> y, std::ptrdiff_t batch) const;
+
+    Packed<T> packed_;
+    const Kernels<T>* kernels_;
+};
+
+extern template class Plan<float>;
+extern template class Plan<double>;
+
+}  // namespace hmatrix

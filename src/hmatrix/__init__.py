@@ -1,0 +1,83 @@
+"""Hierarchical-matrix approximation of trained neural-network layers.
+
+>>> import numpy as np
+>>> import hmatrix as hm
+>>> weight = np.random.default_rng(0).standard_normal((1000, 1280))
+>>> H = hm.build(weight, truncation=hm.Truncation(max_rank=30))
+>>> len(H.far_field), len(H.near_field)
+(151, 87)
+>>> y = H @ np.ones(1280)
+"""
+
+from hmatrix.aca import FullACA, PartialACA
+from hmatrix.admissibility import Everywhere, Strong, StrongMin, Weak
+from hmatrix.assembly import build, global_svd, partition
+from hmatrix.blocktree import BlockCluster, BlockClusterTree, build_block_tree
+from hmatrix.cluster import (
+    Automatic,
+    Cardinality,
+    Cluster,
+    ClusterTree,
+    Geometric,
+    PrincipalDirection,
+    Supports,
+    build_cluster_tree,
+)
+from hmatrix.compressors import PivotedQR, RandomizedSVD, TruncatedSVD
+from hmatrix.coordinates import Index, Points, ScaledIndex
+from hmatrix.entries import Entries
+from hmatrix.errors import AccuracyWarning, HMatrixError
+from hmatrix.io import load, save
+from hmatrix.kernels import Backend, backend, set_num_threads
+from hmatrix.lowrank import LowRank, Truncation, recompress
+from hmatrix.matrix import HMatrix, Leaf, Storage, TransposedHMatrix
+from hmatrix.metrics import Norm, norm, relative_error
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccuracyWarning",
+    "Automatic",
+    "Backend",
+    "BlockCluster",
+    "BlockClusterTree",
+    "Cardinality",
+    "Cluster",
+    "ClusterTree",
+    "Entries",
+    "Everywhere",
+    "FullACA",
+    "Geometric",
+    "HMatrix",
+    "HMatrixError",
+    "Index",
+    "Leaf",
+    "LowRank",
+    "Norm",
+    "PartialACA",
+    "PivotedQR",
+    "Points",
+    "PrincipalDirection",
+    "RandomizedSVD",
+    "ScaledIndex",
+    "Storage",
+    "Strong",
+    "StrongMin",
+    "Supports",
+    "TransposedHMatrix",
+    "TruncatedSVD",
+    "Truncation",
+    "Weak",
+    "backend",
+    "build",
+    "build_block_tree",
+    "build_cluster_tree",
+    "global_svd",
+    "load",
+    "norm",
+    "partition",
+    "recompress",
+    "relative_error",
+    "save",
+    "set_num_threads",
+]

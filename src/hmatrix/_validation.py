@@ -1,0 +1,71 @@
+"""Checks of arguments that several rooms share."""
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hmatrix.errors import ArgumentError
+
+FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
+IndexArray: TypeAlias = npt.NDArray[np.int32]
+Generator: TypeAlias = np.random.Generator | int
+
+
+def check_integer(name: str, value: object, *, at_least: int) -> int:
+    """Return `value` as an int, or raise ArgumentError when it is not an integer of at least `at_least`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < at_least:
+        raise ArgumentError(name, f"got {value!r}", f"give an integer of at least {at_least}")
+    return int(value)
+
+
+def check_number(name: str, value: object, *, above: float | None = None, at_least: float | None = None) -> float:
+    """Return `value` as a float, or raise ArgumentError when it is not finite and in range."""
+    allowed = f"above {above}" if above is not None else f"of at least {at_least}"
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise ArgumentError(name, f"got {value!r}", f"give a finite number {allowed}")
+    number = float(value)
+    if (above is not None and number <= above) or (at_least is not None and number < at_least):
+        raise ArgumentError(name, f"got {value!r}", f"give a finite number {allowed}")
+    return number
+
+
+def check_shape(name: str, shape: Sequence[object]) -> tuple[int, int]:
+    """Return `shape` as a pair of positive ints, or raise ArgumentError."""
+    if len(shape) != 2:
+        raise ArgumentError(name, f"has {len(shape)} dimensions", "give a matrix (rows, columns)")
+    rows, columns = (check_integer(f"{name} shape", size, at_least=1) for size in shape)
+    return rows, columns
+
+
+def check_matrix(name: str, array: npt.ArrayLike) -> FloatArray:
+    """Return `array` as a finite float32 or float64 matrix, without a copy where it is one already.
+
+    Integers become float64, float16 becomes float32.
+
+    Raises
+    ------
+    ArgumentError
+        If it is not two-dimensional, is empty, is complex or not numeric, or has NaN or infinity in it.
+    """
+    matrix = np.asarray(array)
+    check_shape(name, matrix.shape)
+    matrix = as_floating(name, matrix)
+    bad = matrix.size - int(np.count_nonzero(np.isfinite(matrix)))
+    if bad:
+        raise ArgumentError(name, f"has {bad} entries that are NaN or infinite", "give finite entries only")
+    return matrix
+
+
+def as_floating(name: str, array: npt.NDArray[Any]) -> FloatArray:
+    """Return `array` in float32 or float64: the smaller of them that holds its values."""
+    if array.dtype in (np.float32, np.float64):
+        return array
+    if array.dtype.kind == "f" and array.dtype.itemsize < 4:
+        return array.astype(np.float32)
+    if array.dtype.kind in "iub":
+        return array.astype(np.float64)
+    raise ArgumentError(name, f"has the type {array.dtype}", "give real numbers in float32 or float64")

@@ -1,0 +1,154 @@
+"""From a matrix, coordinates, a partition rule and a compressor to an H-matrix."""
+
+import warnings
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hmatrix._validation import FloatArray, check_matrix
+from hmatrix.admissibility import Admissibility, Everywhere, Strong
+from hmatrix.blocktree import BlockCluster, BlockClusterTree, build_block_tree
+from hmatrix.cluster import Cardinality, Splitter, build_cluster_tree
+from hmatrix.compressors import Compressor, TruncatedSVD
+from hmatrix.coordinates import Coordinates, Index
+from hmatrix.entries import Block, Entries, EntryBlock
+from hmatrix.errors import AccuracyWarning, ArgumentError
+from hmatrix.lowrank import LowRank, Truncation
+from hmatrix.matrix import HMatrix
+from hmatrix.packed import PackedLeaf
+
+Sides: TypeAlias = Coordinates | tuple[Coordinates, Coordinates]
+
+
+def partition(
+    shape: tuple[int, int],
+    *,
+    coordinates: Sides = Index(),
+    splitter: Splitter = Cardinality(),
+    admissibility: Admissibility = Strong(),
+) -> BlockClusterTree:
+    """Build the block cluster tree of a matrix.
+
+    Parameters
+    ----------
+    shape
+        Of the matrix, ``(m, n)``.
+    coordinates
+        Where rows and columns lie: one for both, or (rows, columns).
+    splitter
+        How clusters are split, and down to which leaf size.
+    admissibility
+        Which blocks may have low rank.
+    """
+    sides = coordinates if isinstance(coordinates, tuple) else (coordinates, coordinates)
+    if len(sides) != 2:
+        raise ArgumentError("coordinates", f"has {len(sides)} parts", "give one for both sides, or (rows, columns)")
+    rows, columns = (build_cluster_tree(side(size), splitter) for side, size in zip(sides, shape, strict=True))
+    return build_block_tree(rows, columns, admissibility)
+
+
+def build(
+    weight: npt.ArrayLike | Entries,
+    *,
+    coordinates: Sides = Index(),
+    splitter: Splitter = Cardinality(),
+    admissibility: Admissibility = Strong(),
+    compressor: Compressor = TruncatedSVD(),
+    truncation: Truncation,
+) -> HMatrix:
+    """Approximate a matrix by an H-matrix.
+
+    Admissible blocks are approximated by `compressor`; one in which low rank does not pay, where
+    ``k (m + n) >= m n``, is stored dense, without error. So with a tolerance `rtol` and no `max_rank`
+    the whole matrix has the error ``||A - H||_F <= rtol ||A||_F``, up to rounding, for compressors that
+    know their error (all but `PartialACA`).
+
+    Parameters
+    ----------
+    weight
+        ``(m, n)``, finite; float32 and float64 are kept, other types converted. Or its entry function.
+    coordinates
+        Where rows and columns lie: one for both, or (rows, columns).
+    splitter
+        How clusters are split, and down to which leaf size.
+    admissibility
+        Which blocks may have low rank.
+    compressor
+        How they are approximated.
+    truncation
+        Their rank, their accuracy, or both.
+
+    Returns
+    -------
+    HMatrix
+        With coefficients in the type of `weight`.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument cannot be used.
+
+    Warns
+    -----
+    AccuracyWarning
+        If `max_rank` kept a tolerance from being reached; the message says how far it was missed.
+    """
+    source = weight if isinstance(weight, Entries) else check_matrix("weight", weight)
+    tree = partition(source.shape, coordinates=coordinates, splitter=splitter, admissibility=admissibility)
+    leaves: list[PackedLeaf] = []
+    missed: list[float] = []
+    for leaf in tree.leaves():
+        block = _block(source, tree, leaf)
+        stored = _compress(block, compressor, truncation, missed) if leaf.admissible else np.asarray(block)
+        leaves.append(PackedLeaf(leaf.rows.slice, leaf.columns.slice, stored))
+    if missed:
+        warnings.warn(
+            f"truncation: max_rank={truncation.max_rank} kept {len(missed)} of {len(tree.far_field)} admissible blocks "
+            f"from their tolerance, by up to {max(missed):.3g} times; raise max_rank, or leave the tolerance out",
+            AccuracyWarning,
+            stacklevel=2,
+        )
+    return HMatrix.from_leaves(source.shape, leaves, tree.rows.permutation, tree.columns.permutation)
+
+
+def global_svd(weight: npt.ArrayLike, truncation: Truncation) -> HMatrix:
+    """Approximate a matrix ``(m, n)`` by one truncated SVD: an H-matrix of a single leaf.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument cannot be used.
+    """
+    splitter = Cardinality(leaf_size=max(np.shape(weight), default=1))
+    return build(weight, splitter=splitter, admissibility=Everywhere(), truncation=truncation)
+
+
+def _block(source: FloatArray | Entries, tree: BlockClusterTree, leaf: BlockCluster) -> Block:
+    rows = tree.rows.permutation[leaf.rows.slice].astype(np.intp)
+    columns = tree.columns.permutation[leaf.columns.slice].astype(np.intp)
+    if isinstance(source, Entries):
+        return EntryBlock(source, rows, columns)
+    block: FloatArray = source[np.ix_(rows, columns)]
+    return block
+
+
+def _compress(
+    block: Block, compressor: Compressor, truncation: Truncation, missed: list[float]
+) -> FloatArray | LowRank:
+    """Return the low-rank factors, or the dense block where they do not pay.
+
+    How far a tolerance was missed, where that can be known, is added to `missed`.
+    """
+    m, n = block.shape
+    if not truncation.has_tolerance and truncation.cap(block.shape) * (m + n) >= m * n:
+        return np.asarray(block)
+    approximation = compressor(block, truncation)
+    if approximation.rank * (m + n) >= m * n:
+        return np.asarray(block)
+    if truncation.has_tolerance and approximation.rank == truncation.max_rank and isinstance(block, np.ndarray):
+        tolerance = truncation.tolerance(float(np.linalg.norm(block)))
+        error = float(np.linalg.norm(block - approximation.to_dense()))
+        if error > tolerance * (1 + 1e-5):
+            missed.append(error / tolerance if tolerance else np.inf)
+    return approximation

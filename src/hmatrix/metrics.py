@@ -1,0 +1,110 @@
+"""Norms, and errors of an H-matrix against the matrix that it approximates."""
+
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hmatrix._validation import FloatArray, Generator, check_integer, check_matrix
+from hmatrix.errors import ArgumentError
+from hmatrix.lowrank import LowRank
+from hmatrix.matrix import HMatrix
+
+
+class Norm(Enum):
+    """Which norm: the Frobenius norm is computed exactly, the spectral one by power iteration, from below."""
+
+    FROBENIUS = "frobenius"
+    SPECTRAL = "spectral"
+
+
+def norm(matrix: HMatrix, kind: Norm = Norm.FROBENIUS, *, iterations: int = 30, rng: Generator = 0) -> float:
+    """Return the norm of an H-matrix without making it dense.
+
+    Parameters
+    ----------
+    matrix
+        The H-matrix.
+    kind
+        Which norm.
+    iterations, rng
+        Of the power iteration.
+    """
+    if kind is Norm.SPECTRAL:
+        return _spectral_norm(matrix, iterations, rng)
+    squares = 0.0
+    for leaf in matrix.leaves():
+        block = leaf.block
+        if isinstance(block, LowRank):
+            # ||U V^T||_F^2 = <U^T U, V^T V>, both k x k.
+            U, V = block.U.astype(np.float64), block.V.astype(np.float64)
+            squares += float(np.sum((U.T @ U) * (V.T @ V)))
+        else:
+            squares += float(np.sum(np.square(block, dtype=np.float64)))
+    return float(np.sqrt(max(squares, 0.0)))
+
+
+def relative_error(
+    weight: npt.ArrayLike, matrix: HMatrix, kind: Norm = Norm.FROBENIUS, *, iterations: int = 30, rng: Generator = 0
+) -> float:
+    """Return ``||A - H|| / ||A||``; the error of a zero matrix is 0 or infinite.
+
+    Parameters
+    ----------
+    weight
+        A, ``(m, n)``.
+    matrix
+        H, of the same shape.
+    kind
+        Which norm.
+    iterations, rng
+        Of the power iteration.
+
+    Raises
+    ------
+    ArgumentError
+        If the shapes differ, or `weight` is not a finite matrix.
+    """
+    A = check_matrix("weight", weight).astype(np.float64)
+    if A.shape != matrix.shape:
+        raise ArgumentError("weight", f"has the shape {A.shape}", f"give {matrix.shape}, as the H-matrix has")
+    difference = A - matrix.to_dense()
+    if kind is Norm.SPECTRAL:
+        error, scale = (_spectral_norm(B, iterations, rng) for B in (difference, A))
+    else:
+        error, scale = float(np.linalg.norm(difference)), float(np.linalg.norm(A))
+    if scale == 0:
+        return 0.0 if error == 0 else np.inf
+    return error / scale
+
+
+class _Operator(Protocol):
+    """What power iteration needs."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def T(self) -> "_Transposed": ...
+
+    def __matmul__(self, x: FloatArray, /) -> FloatArray: ...
+
+
+class _Transposed(Protocol):
+    def __matmul__(self, x: FloatArray, /) -> FloatArray: ...
+
+
+def _spectral_norm(A: _Operator, iterations: int, rng: Generator) -> float:
+    """Estimate the largest singular value, from below, by power iteration on A^T A."""
+    check_integer("iterations", iterations, at_least=1)
+    x = np.random.default_rng(rng).standard_normal(A.shape[1])
+    value = 0.0
+    for _ in range(iterations):
+        x /= np.linalg.norm(x)
+        y = A @ x
+        value = float(np.linalg.norm(y))
+        x = A.T @ y
+        if not x.any():
+            break
+    return value
