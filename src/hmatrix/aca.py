@@ -96,7 +96,7 @@ class PartialACA:
         rng: np.random.Generator,
     ) -> int | None:
         """Return an unseen row that the approximation misses, or ``None`` when the samples meet the tolerance."""
-        m, n = block.shape
+        n = block.shape[1]
         candidates = np.flatnonzero(unseen)
         rows = rng.permutation(candidates)[: self.validation]
         columns = rng.permutation(n)[: self.validation]

@@ -265,7 +265,7 @@ def build_cluster_tree(supports: Supports, splitter: Splitter) -> ClusterTree:
     clusters: dict[int, Cluster] = {}
     for number in reversed(range(len(ranges))):
         start, stop = ranges[number]
-        members = points[permutation[start:stop]]
-        lower, upper = members.min(axis=0) - radius, members.max(axis=0) + radius
+        inside = points[permutation[start:stop]]
+        lower, upper = inside.min(axis=0) - radius, inside.max(axis=0) + radius
         clusters[number] = Cluster(start, stop, lower, upper, tuple(clusters.pop(son) for son in sons[number]))
     return ClusterTree(clusters[0], permutation)

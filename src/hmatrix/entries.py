@@ -47,7 +47,9 @@ class Entries:
         block: FloatArray = np.asarray(self.function(rows, columns), dtype=self.dtype)
         if block.shape != (rows.size, columns.size):
             raise ArgumentError(
-                "entry function", f"returned shape {block.shape}", f"return {(rows.size, columns.size)}, one entry a pair"
+                "entry function",
+                f"returned shape {block.shape}",
+                f"return {(rows.size, columns.size)}, one entry a pair",
             )
         if not np.isfinite(block).all():
             raise ArgumentError("entry function", "returned NaN or infinity", "return finite entries only")

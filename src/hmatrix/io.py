@@ -40,7 +40,9 @@ def save(matrix: HMatrix, path: str | os.PathLike[str]) -> None:
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
-        raise OutputError(f"file {path}", f"cannot be written ({error})", "name a place that you may write to") from error
+        raise OutputError(
+            f"file {path}", f"cannot be written ({error})", "name a place that you may write to"
+        ) from error
 
 
 def load(path: str | os.PathLike[str]) -> HMatrix:
@@ -55,7 +57,7 @@ def load(path: str | os.PathLike[str]) -> HMatrix:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: no mapping
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise FormatError(subject, f"cannot be read ({error})", "give a whole file written by hmatrix.save") from error
     try:
@@ -64,7 +66,9 @@ def load(path: str | os.PathLike[str]) -> HMatrix:
     except (KeyError, ValueError, TypeError) as error:
         raise FormatError(subject, "has no header of an H-matrix", "give a file written by hmatrix.save") from error
     if version != VERSION:
-        raise FormatError(subject, f"has version {version}", f"this release reads version {VERSION}: install a newer one")
+        raise FormatError(
+            subject, f"has version {version}", f"this release reads version {VERSION}: install a newer one"
+        )
     if missing := {"leaves", "data"} - arrays.keys():
         raise FormatError(subject, f"has no {' and no '.join(sorted(missing))}", "give a file written by hmatrix.save")
     if unknown := arrays.keys() - {"leaves", "data", *_OPTIONAL}:

@@ -101,12 +101,14 @@ class LowRank:
 
     def __post_init__(self) -> None:
         if self.U.ndim != 2 or self.V.ndim != 2 or self.U.shape[1] != self.V.shape[1]:
-            raise ArgumentError("factors", f"have the shapes {self.U.shape} and {self.V.shape}", "give (m, k) and (n, k)")
+            raise ArgumentError(
+                "factors", f"have the shapes {self.U.shape} and {self.V.shape}", "give (m, k) and (n, k)"
+            )
 
     @property
     def rank(self) -> int:
         """Number of columns of the factors."""
-        return self.U.shape[1]
+        return int(self.U.shape[1])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -122,7 +124,8 @@ class LowRank:
 def tail_norms(values: FloatArray) -> FloatArray:
     """Return ``norm(values[k:])`` for k = 0 to the length, without cancellation."""
     squares = np.square(values.astype(np.float64))
-    return np.sqrt(np.append(np.cumsum(squares[::-1])[::-1], 0.0))
+    norms: FloatArray = np.sqrt(np.append(np.cumsum(squares[::-1])[::-1], 0.0))
+    return norms
 
 
 def truncated_svd(block: FloatArray, truncation: Truncation) -> LowRank:

@@ -156,7 +156,9 @@ class HMatrix:
             tree_order[leaf.rows, leaf.columns] = block.to_dense() if isinstance(block, LowRank) else block
         rows, columns = self._packed.row_permutation, self._packed.column_permutation
         matrix = np.empty_like(tree_order)
-        matrix[np.ix_(np.arange(m) if rows is None else rows, np.arange(n) if columns is None else columns)] = tree_order
+        matrix[np.ix_(np.arange(m) if rows is None else rows, np.arange(n) if columns is None else columns)] = (
+            tree_order
+        )
         return matrix
 
     def astype(self, dtype: npt.DTypeLike) -> "HMatrix":
@@ -221,10 +223,11 @@ class HMatrix:
         return type(self), (self._packed,)
 
     def __repr__(self) -> str:
-        ranks = [leaf.rank for leaf in self.far_field]
-        field = f"{len(ranks)} of low rank (at most {max(ranks, default=0)})"
+        ranks = self._packed.leaves[:, 4]
+        low = int(np.count_nonzero(ranks != DENSE))
         return (
-            f"HMatrix(shape={self.shape}, dtype={self.dtype}, leaves: {len(self.near_field)} dense and {field}, "
+            f"HMatrix(shape={self.shape}, dtype={self.dtype}, leaves: {len(ranks) - low} dense and {low} of low rank "
+            f"(at most {max(int(ranks.max()), 0)}), "
             f"storage: {self.storage().ratio:.1%} of dense)"
         )
 
@@ -276,7 +279,10 @@ class TransposedHMatrix:
 
 
 def _vector_product(
-    x: npt.NDArray[Any], dtype: np.dtype[Any], shape: tuple[int, int], multiply: Callable[[FloatArray, FloatArray], None]
+    x: npt.NDArray[Any],
+    dtype: np.dtype[Any],
+    shape: tuple[int, int],
+    multiply: Callable[[FloatArray, FloatArray], None],
 ) -> FloatArray:
     """Multiply a vector ``(n,)``."""
     if x.shape != (shape[1],):
@@ -291,7 +297,10 @@ def _vector_product(
 
 
 def _batch_product(
-    x: npt.NDArray[Any], dtype: np.dtype[Any], shape: tuple[int, int], multiply: Callable[[FloatArray, FloatArray], None]
+    x: npt.NDArray[Any],
+    dtype: np.dtype[Any],
+    shape: tuple[int, int],
+    multiply: Callable[[FloatArray, FloatArray], None],
 ) -> FloatArray:
     """Multiply the rows of ``(batch, n)``; what is not contiguous or of another type is copied."""
     if x.ndim != 2 or x.shape[1] != shape[1]:

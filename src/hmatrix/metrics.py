@@ -98,10 +98,10 @@ class _Transposed(Protocol):
 def _spectral_norm(A: _Operator, iterations: int, rng: Generator) -> float:
     """Estimate the largest singular value, from below, by power iteration on A^T A."""
     check_integer("iterations", iterations, at_least=1)
-    x = np.random.default_rng(rng).standard_normal(A.shape[1])
+    x: FloatArray = np.random.default_rng(rng).standard_normal(A.shape[1])
     value = 0.0
     for _ in range(iterations):
-        x /= np.linalg.norm(x)
+        x = x / np.linalg.norm(x)
         y = A @ x
         value = float(np.linalg.norm(y))
         x = A.T @ y

@@ -169,7 +169,9 @@ def _check_bounds(shape: tuple[int, int], leaves: IndexArray) -> None:
         if wrong.any():
             raise ArgumentError("leaves", f"leaf {np.argmax(wrong)} has a bad {side} range", f"stay within 0 to {size}")
     if (leaves[:, 4] < DENSE).any():
-        raise ArgumentError("leaves", f"have a rank of {leaves[:, 4].min()}", f"give ranks, or {DENSE} for dense leaves")
+        raise ArgumentError(
+            "leaves", f"have a rank of {leaves[:, 4].min()}", f"give ranks, or {DENSE} for dense leaves"
+        )
 
 
 def _heights(total: int) -> list[tuple[int, int]]:

@@ -211,7 +211,9 @@ class RecordFile:
                 record = Record.from_json(line)
             except (ValueError, TypeError, KeyError) as error:
                 raise FormatError(
-                    f"{path}, line {number}", f"is not a record ({error})", "remove the line, or name a new output folder"
+                    f"{path}, line {number}",
+                    f"is not a record ({error})",
+                    "remove the line, or name a new output folder",
                 ) from error
             self._records[record.key] = record
 

@@ -1,0 +1,116 @@
+"""The command ``hmatrix``."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import hmatrix
+from hmatrix.errors import HMatrixError
+
+EXAMPLES = """\
+examples:
+  hmatrix study                                          the embedded network, in a minute or two
+  hmatrix study mobilenet_v2 --data imagenet/val         a torchvision or timm network
+  hmatrix study resnet50 --weights mine.safetensors --data imagenet/val --ranks 10,30,50
+  hmatrix study head.safetensors                         a lone matrix: time, storage, error
+  hmatrix study studies/paper.toml                       a study file
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except HMatrixError as error:
+        print(f"hmatrix: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nhmatrix: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hmatrix", description="Hierarchical matrices for trained networks.")
+    parser.add_argument("--version", action="version", version=f"hmatrix {hmatrix.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    study = commands.add_parser(
+        "study",
+        help="measure time, storage and accuracy of a network's layer as an H-matrix",
+        description="Approximate the last dense layer of a network by H-matrices, and measure time, storage and "
+        "accuracy for every method and rank. Interrupted, the same command goes on where it stopped.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    study.add_argument(
+        "model", nargs="?", help="a torchvision or timm name, a .safetensors file, or a study file (.toml)"
+    )
+    study.add_argument("--weights", type=Path, metavar="FILE", help="safetensors file or torch state dict")
+    study.add_argument("--data", metavar="DATA", help="an ImageNet validation folder, imagenette, or digits")
+    study.add_argument("--layer", metavar="NAME", help="the nn.Linear to approximate (default: the last one)")
+    study.add_argument(
+        "--methods",
+        type=_list_of(str),
+        metavar="A,B",
+        help="svd, qr, aca, partial-aca, randomized-svd (default: svd,qr,aca)",
+    )
+    study.add_argument(
+        "--ranks", type=_list_of(_positive), metavar="1,10,20", help="ranks to try (default: 1,10,20,...,120)"
+    )
+    study.add_argument(
+        "--leaf-size", type=_positive, metavar="N", help="clusters of at most this size are not split (default: 60)"
+    )
+    study.add_argument("--eta", type=float, metavar="X", help="admissible: max(diam) <= eta * dist (default: 2)")
+    study.add_argument(
+        "--products", type=_positive, metavar="N", help="products to time (default: until the median is stable)"
+    )
+    study.add_argument("--threads", type=_positive, metavar="N", help="threads of every product (default: 1)")
+    study.add_argument("--output", type=Path, metavar="DIR", help="where the results go (default: results/NAME)")
+    study.add_argument("--cache", type=Path, metavar="DIR", help="where features are kept (default: ~/.cache/hmatrix)")
+    study.set_defaults(run=_study)
+    return parser
+
+
+def _study(options: argparse.Namespace) -> int:
+    try:
+        from hmatrix.study.choices import Choices, choose
+        from hmatrix.study.run import run_study
+        from hmatrix.study.tables import table_note, table_rows, to_text
+    except ModuleNotFoundError as error:
+        print(f"hmatrix: {error.name} is not installed; install it with: pip install 'hmatrix[study]'", file=sys.stderr)
+        return 1
+    cache = options.cache or _default_cache()
+    study = choose(Choices(**{field.name: getattr(options, field.name) for field in fields(Choices)}), cache)
+    print(
+        f"{study.title}: kernel {hmatrix.backend().name}, {study.timing.threads} thread(s), results in {study.output}"
+    )
+    if study.data is None:
+        print("no data: accuracy is not measured (name some with --data)")
+    for records in run_study(study, cache):
+        print()
+        print(to_text(table_rows(records), table_note(records)))
+    return 0
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmatrix"
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {text}; give an integer of at least 1")
+    return value
+
+
+def _list_of(convert: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    def convert_all(text: str) -> tuple[Any, ...]:
+        return tuple(convert(part.strip()) for part in text.split(","))
+
+    # argparse names the type of a value that it cannot convert after the function.
+    convert_all.__name__ = f"list of {convert.__name__.strip('_')}"
+    return convert_all

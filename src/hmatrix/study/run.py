@@ -1,0 +1,71 @@
+"""A whole study: from its settings to a folder of records, figures and tables."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from hmatrix.errors import OutputError
+from hmatrix.study.plots import draw_all
+from hmatrix.study.records import Record, RecordFile
+from hmatrix.study.settings import Study
+from hmatrix.study.subject import load_subject
+from hmatrix.study.sweep import sweep
+from hmatrix.study.tables import table_note, table_rows, to_csv, to_markdown
+
+RECORDS = "records.jsonl"
+
+
+def run_study(study: Study, cache: Path) -> Iterator[list[Record]]:
+    """Run a study and write its results into its output folder.
+
+    A study that was interrupted goes on where it stopped: points that are in the folder already, measured
+    with the same settings on the same machine, are not measured again.
+
+    Parameters
+    ----------
+    study
+        What to measure.
+    cache
+        Folder of the cached features.
+
+    Yields
+    ------
+    list of Record
+        The records of each network, when its results are written.
+
+    Raises
+    ------
+    HMatrixError
+        If anything that the study names cannot be used, or the output folder cannot be written.
+    """
+    file = RecordFile(study.output / RECORDS)
+    for network in study.networks:
+        subject = load_subject(network, study.data, cache)
+        records = sweep(study, subject, file)
+        # A name may say which library it is from, with a colon, which no file name should hold.
+        write_results(records, study.output, f"{subject.network}-{subject.layer}".replace(":", "-"))
+        yield records
+
+
+def write_results(records: list[Record], folder: Path, prefix: str) -> None:
+    """Write the figures and the table of one network's records.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
+    """
+    rows, note = table_rows(records), table_note(records)
+    try:
+        draw_all(records, folder, prefix)
+        _write(folder / f"{prefix}-table.md", to_markdown(rows, note))
+        _write(folder / f"{prefix}-table.csv", to_csv(rows))
+    except OSError as error:
+        raise OutputError(
+            f"output {folder}", f"cannot be written ({error.strerror})", "make room, or name another"
+        ) from error
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,123 @@
+"""Measure the points of a study, each kept as soon as it is known."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from hmatrix._validation import FloatArray
+from hmatrix.assembly import build, global_svd
+from hmatrix.lowrank import Truncation
+from hmatrix.matrix import HMatrix
+from hmatrix.metrics import relative_error
+from hmatrix.packed import PackedLeaf
+from hmatrix.schedule import DENSE
+from hmatrix.study import strategies
+from hmatrix.study.environment import environment
+from hmatrix.study.records import Record, RecordFile, StorageEvidence, TimeEvidence
+from hmatrix.study.settings import Method, Structure, Study
+from hmatrix.study.subject import Subject
+from hmatrix.study.timing import threads, time_products
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row of the results: a method and a rank; no rank for the uncompressed layer."""
+
+    method: Method
+    rank: int | None
+
+
+def points(study: Study) -> list[Point]:
+    """Return the points of a study in the order in which they are measured."""
+    methods = (*study.methods, Method.GLOBAL_SVD)
+    return [Point(Method.DENSE, None), *(Point(method, rank) for method in methods for rank in study.ranks)]
+
+
+def sweep(study: Study, subject: Subject, file: RecordFile) -> list[Record]:
+    """Measure the points that are not in `file` yet, and return the records of all.
+
+    Parameters
+    ----------
+    study
+        What is measured.
+    subject
+        On which layer.
+    file
+        Where each record is kept as soon as it is known.
+    """
+    surroundings = environment(study.timing.threads)
+    settings = {
+        "structure": asdict(study.structure),
+        "timing": asdict(study.timing),
+        "weights_and_data": subject.digest,
+    }
+    records = []
+    with threads(study.timing.threads):
+        for point in tqdm(points(study), desc=subject.network, unit="point", delay=2):
+            asked = {**settings, **asdict(point)}
+            key = hashlib.sha256(json.dumps([asked, surroundings, subject.layer], sort_keys=True).encode()).hexdigest()
+            if key not in file:
+                file.append(_measure(study, subject, point, key, asked, surroundings))
+            records.append(file[key])
+    return records
+
+
+def approximate(weight: FloatArray, structure: Structure, method: Method, rank: int) -> HMatrix:
+    """Return the H-matrix of one method and rank; for ``global-svd`` one SVD of the storage that it would need."""
+    if method is not Method.GLOBAL_SVD:
+        return build(
+            weight,
+            coordinates=strategies.COORDINATES[structure.coordinates],
+            splitter=strategies.splitter(structure),
+            admissibility=strategies.admissibility(structure),
+            compressor=strategies.COMPRESSORS[method],
+            truncation=Truncation(max_rank=rank),
+        )
+    allowed = approximate(weight, structure, Method.SVD, rank).storage().total
+    smallest = global_svd(weight, Truncation(max_rank=1)).storage()
+    affordable = (allowed - smallest.index) // (sum(weight.shape) * weight.itemsize)
+    return global_svd(weight, Truncation(max_rank=max(1, affordable)))
+
+
+def _measure(
+    study: Study, subject: Subject, point: Point, key: str, asked: dict[str, Any], surroundings: dict[str, Any]
+) -> Record:
+    weight = subject.weight
+    m, n = weight.shape
+    start = time.perf_counter()
+    if point.rank is None:
+        matrix = HMatrix.from_leaves((m, n), [PackedLeaf(slice(0, m), slice(0, n), weight)])
+    else:
+        matrix = approximate(weight, study.structure, point.method, point.rank)
+    seconds = time.perf_counter() - start
+    times: tuple[TimeEvidence, ...] = ()
+    if point.method is not Method.GLOBAL_SVD:
+        times = time_products(None if point.rank is None else matrix, weight, study.timing.products)
+    return Record(
+        key=key,
+        network=subject.network,
+        layer=subject.layer,
+        rows=m,
+        columns=n,
+        method=point.method,
+        rank=point.rank,
+        settings=asked,
+        leaves=tuple(_leaves(matrix)),
+        storage=StorageEvidence(**asdict(matrix.storage())),
+        relative_error=relative_error(weight, matrix),
+        accuracy=subject.baseline() if point.rank is None else subject.accuracy(matrix),
+        times=times,
+        build_seconds=seconds,
+        environment=surroundings,
+    )
+
+
+def _leaves(matrix: HMatrix) -> Iterator[tuple[int, int, int, int, int]]:
+    for leaf in matrix.leaves():
+        rank = DENSE if leaf.rank is None else leaf.rank
+        yield leaf.rows.start, leaf.rows.stop, leaf.columns.start, leaf.columns.stop, rank

@@ -1,0 +1,138 @@
+"""Paired timing: the contenders alternate in one run, and each round gives one mean of each."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from hmatrix._validation import FloatArray, check_integer
+from hmatrix.kernels import backend, set_num_threads
+from hmatrix.matrix import HMatrix
+from hmatrix.packed import PackedLeaf
+from hmatrix.study.records import HMATRIX, TimeEvidence
+
+ROUND_SECONDS = 4e-3
+"""A round multiplies for about this long with each contender: many ticks of the clock, few interruptions."""
+
+FEWEST_ROUNDS = 15
+LONGEST_SECONDS = 2.0
+STABLE = 0.01
+"""A median is stable when its 95 % interval is narrower than this fraction of it, to either side."""
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch, NumPy's BLAS and the native kernel use `count` threads."""
+    check_integer("threads", count, at_least=1)
+    before = torch.get_num_threads(), backend().threads
+    torch.set_num_threads(count)
+    set_num_threads(count)
+    try:
+        with threadpool_limits(count):
+            yield
+    finally:
+        torch.set_num_threads(before[0])
+        set_num_threads(before[1])
+
+
+def dense_products(weight: FloatArray, x: FloatArray) -> dict[str, Callable[[], object]]:
+    """Return every dense product ``weight @ x`` there is, by name.
+
+    Parameters
+    ----------
+    weight
+        ``(m, n)``, contiguous.
+    x
+        ``(n,)``.
+    """
+    m, n = weight.shape
+    torch_weight, torch_x = torch.from_numpy(weight), torch.from_numpy(x)
+    native = HMatrix.from_leaves((m, n), [PackedLeaf(slice(0, m), slice(0, n), weight)])
+
+    def by_torch() -> object:
+        with torch.inference_mode():
+            return torch.mv(torch_weight, torch_x)
+
+    return {"torch": by_torch, "numpy": lambda: weight @ x, "native": lambda: native @ x}
+
+
+def time_products(matrix: HMatrix | None, weight: FloatArray, products: int | None) -> tuple[TimeEvidence, ...]:
+    """Time the product of an H-matrix and the dense ones in alternation.
+
+    Parameters
+    ----------
+    matrix
+        The H-matrix ``(m, n)``; ``None`` times the dense products alone.
+    weight
+        The dense matrix ``(m, n)``.
+    products
+        Products of each; ``None`` goes on until the medians are stable, for two seconds at most.
+    """
+    x: FloatArray = np.random.default_rng(0).standard_normal((weight.shape[1],)).astype(weight.dtype)
+    contenders = dense_products(weight, x)
+    if matrix is not None:
+        contenders = {HMATRIX: lambda: matrix @ x, **contenders}
+    return alternate(contenders, products)
+
+
+def alternate(contenders: Mapping[str, Callable[[], object]], products: int | None = None) -> tuple[TimeEvidence, ...]:
+    """Time the contenders in alternating rounds, in an order that turns from round to round.
+
+    Parameters
+    ----------
+    contenders
+        What to call, by name.
+    products
+        Calls of each; ``None`` goes on until the medians are stable, for two seconds at most.
+    """
+    inner = max(1, int(ROUND_SECONDS / max(_seconds(call, 3) for call in contenders.values())))
+    rounds = None
+    if products is not None:
+        check_integer("products", products, at_least=1)
+        inner = min(inner, products)
+        rounds = -(-products // inner)
+    means: dict[str, list[float]] = {name: [] for name in contenders}
+    names = list(contenders)
+    start = time.perf_counter()
+    done = 0
+    while done < rounds if rounds is not None else not _stable(means, time.perf_counter() - start):
+        # The last round holds what is left of an exact number of products.
+        count = inner if products is None else min(inner, products - done * inner)
+        turn = done % len(names)
+        for name in names[turn:] + names[:turn]:
+            means[name].append(_seconds(contenders[name], count))
+        done += 1
+    return tuple(_evidence(name, values, products or inner * done) for name, values in means.items())
+
+
+def _seconds(call: Callable[[], object], count: int) -> float:
+    """Return the mean seconds of `count` calls, after one that is not counted."""
+    call()
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - start) / count
+
+
+def _stable(means: Mapping[str, list[float]], elapsed: float) -> bool:
+    rounds = len(next(iter(means.values())))
+    if rounds < FEWEST_ROUNDS:
+        return False
+    return elapsed > LONGEST_SECONDS or all(_half_width(values) < STABLE for values in means.values())
+
+
+def _half_width(values: list[float]) -> float:
+    """Half the 95 % interval of the median, by order statistics, relative to the median."""
+    ordered = np.sort(values)
+    reach = 0.98 * np.sqrt(len(ordered))
+    centre = (len(ordered) - 1) / 2
+    low, high = (ordered[int(np.clip(centre + side * reach, 0, len(ordered) - 1))] for side in (-1, 1))
+    return float((high - low) / (2 * np.median(ordered)))
+
+
+def _evidence(name: str, means: list[float], products: int) -> TimeEvidence:
+    lower, median, upper = (float(q) for q in np.quantile(means, [0.25, 0.5, 0.75]))
+    return TimeEvidence(name, products, len(means), median, lower, upper)
