@@ -16,6 +16,16 @@
 namespace hmatrix {
 namespace {
 
+constexpr std::ptrdiff_t prefetch_distance = 1024;
+
+// Asks for the lines that `bytes` from p will reach some time later. The data are one stream, but it is
+// read in pieces so short that the processor's own prefetching starts anew with each.
+template <std::size_t bytes>
+inline void prefetch(const void* p) {
+    const char* ahead = static_cast<const char*>(p) + prefetch_distance;
+    for (std::size_t line = 0; line < bytes; line += 64) __builtin_prefetch(ahead + line, 0, 3);
+}
+
 // Calls f(std::integral_constant<int, n>()) for a runtime n of 1 to Most.
 template <int Most, class F>
 inline void with_constant(int n, F&& f) {
@@ -43,6 +53,7 @@ void forward_tile(const typename V::value* w, std::ptrdiff_t height, int rows, c
         Reg a[N];
         for (int i = 0; i < N - 1; ++i) a[i] = V::load(w + i * V::width);
         a[N - 1] = V::load_part(w + (N - 1) * V::width, part);
+        if constexpr (B == 1) prefetch<N * V::width * sizeof(T)>(w);
         w += height;
         for (int b = 0; b < B; ++b) {
             const Reg entry = V::broadcast(x[b] + c);
