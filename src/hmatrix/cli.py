@@ -81,7 +81,8 @@ def _study(options: argparse.Namespace) -> int:
         from hmatrix.study.run import run_study
         from hmatrix.study.tables import table_note, table_rows, to_text
     except ModuleNotFoundError as error:
-        print(f"hmatrix: {error.name} is not installed; install it with: pip install 'hmatrix[study]'", file=sys.stderr)
+        missing = (error.name or "a package").split(".")[0]
+        print(f"hmatrix: {missing} is not installed; install it with: pip install 'hmatrix[study]'", file=sys.stderr)
         return 1
     cache = options.cache or _default_cache()
     study = choose(Choices(**{field.name: getattr(options, field.name) for field in fields(Choices)}), cache)
@@ -114,3 +115,7 @@ def _list_of(convert: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     # argparse names the type of a value that it cannot convert after the function.
     convert_all.__name__ = f"list of {convert.__name__.strip('_')}"
     return convert_all
+
+
+if __name__ == "__main__":
+    sys.exit(main())

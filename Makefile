@@ -1,0 +1,36 @@
+# `make study` and `make test` need Python >= 3.11 and a C++ compiler, and set up all else in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+SANITIZE := build/sanitize
+
+.PHONY: study test lint bench sanitize clean
+
+study: .venv/installed
+	$(BIN)/hmatrix study
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/product.py
+
+# AddressSanitizer and UndefinedBehaviorSanitizer over the tests of what the kernel is given.
+sanitize:
+	$(PYTHON) -m venv $(SANITIZE)
+	$(SANITIZE)/bin/pip install -q pytest hypothesis . -C cmake.define.HMATRIX_SANITIZE=ON -C build-dir=$(SANITIZE)/cmake
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	$(SANITIZE)/bin/python -m pytest -q tests/test_kernels.py tests/test_packed.py tests/test_schedule.py tests/test_io.py
+
+.venv/installed: pyproject.toml CMakeLists.txt $(wildcard cpp/*)
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build

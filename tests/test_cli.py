@@ -1,0 +1,54 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import hmatrix
+from hmatrix.cli import EXAMPLES, main
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"hmatrix {hmatrix.__version__}\n"
+
+
+def test_help_has_examples(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["study", "--help"])
+    assert EXAMPLES in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--ranks", "0"), ("--ranks", "1,-2"), ("--ranks", "a"), ("--leaf-size", "0"), ("--threads", "0"), ("--eta", "x")],
+)
+def test_bad_values_name_the_option(capsys, option, value):
+    with pytest.raises(SystemExit, match="2"):
+        main(["study", option, value])
+    assert option in capsys.readouterr().err
+
+
+def test_errors_are_one_line(capsys):
+    assert main(["study", "--eta", "-1"]) == 1
+    assert capsys.readouterr().err.startswith("hmatrix: ArgumentError: eta: got -1.0; ")
+
+
+def test_a_lone_matrix_is_studied(tmp_path, capsys):
+    weight = np.random.default_rng(0).standard_normal((50, 40)).astype(np.float32)
+    save_file({"fc.weight": weight}, tmp_path / "head.safetensors")
+    command = ["study", str(tmp_path / "head.safetensors"), "--ranks", "2", "--methods", "svd", "--products", "3"]
+    assert main([*command, "--leaf-size", "9", "--output", str(tmp_path / "out"), "--cache", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert f"kernel {hmatrix.backend().name}, 1 thread(s)" in printed
+    assert "no data: accuracy is not measured" in printed
+    assert "global-svd" in printed
+
+
+def test_a_missing_extra_is_told(tmp_path):
+    code = "import sys; sys.modules['timm'] = None; from hmatrix.cli import main; sys.exit(main(['study']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "timm is not installed; install it with: pip install 'hmatrix[study]'" in done.stderr
