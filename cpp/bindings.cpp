@@ -23,22 +23,27 @@ using Tables = std::tuple<Array<const std::int64_t, 1>, Array<const std::int32_t
 
 Stage make_stage(const Tables& tables) {
     const auto& [offsets, panels, runs] = tables;
-    if (panels.shape(0) != offsets.shape(0) || panels.shape(1) != 4 || runs.shape(1) != 2)
-        throw nb::value_error("tables of a stage: panels must be (panels, 4) and runs (runs, 2)");
+    if (panels.shape(0) != offsets.shape(0) || panels.shape(1) != 4 || runs.shape(1) != 4)
+        throw nb::value_error("tables of a stage: panels must be (panels, 4) and runs (runs, 4)");
     Stage stage;
-    for (std::size_t i = 0; i < runs.shape(0); ++i) stage.runs.push_back({runs(i, 0), runs(i, 1)});
-    for (std::size_t i = 0; i < panels.shape(0); ++i) {
-        Panel panel{offsets(i), 0, panels(i, 0), panels(i, 1), panels(i, 2), panels(i, 3)};
-        std::int64_t width = 0;
-        for (std::int64_t r = panel.first_run; r < std::int64_t{panel.first_run} + panel.run_count; ++r) {
-            if (r < 0 || r >= static_cast<std::int64_t>(stage.runs.size()))
-                throw nb::value_error("tables of a stage: a panel's runs lie outside the table");
-            width += stage.runs[r].length;
-        }
-        panel.size = width * panel.height;
-        stage.panels.push_back(panel);
+    for (std::size_t i = 0; i < runs.shape(0); ++i) {
+        const std::int32_t flags = runs(i, 3), precision = flags & 15;
+        if (flags < 0 || flags > 63 || precision > static_cast<std::int32_t>(Precision::int2))
+            throw nb::value_error("tables of a stage: a run has unknown flags");
+        stage.runs.push_back({runs(i, 0), runs(i, 1), runs(i, 2), static_cast<Precision>(precision), (flags & 16) != 0,
+                              (flags & 32) != 0});
     }
+    for (std::size_t i = 0; i < panels.shape(0); ++i)
+        stage.panels.push_back({offsets(i), panels(i, 0), panels(i, 1), panels(i, 2), panels(i, 3)});
     return stage;
+}
+
+std::vector<Segment> make_segments(const std::optional<Array<const std::int32_t, 2>>& table) {
+    std::vector<Segment> segments;
+    if (table && table->shape(1) != 2) throw nb::value_error("segments must be (segments, 2)");
+    for (std::size_t i = 0; table && i < table->shape(0); ++i)
+        segments.push_back({(*table)(i, 0), (*table)(i, 1), 0});
+    return segments;
 }
 
 // A plan together with the arrays that it views.
@@ -46,8 +51,8 @@ template <class T>
 class OwningPlan {
 public:
     OwningPlan(const std::string& instruction_set, std::pair<std::int32_t, std::int32_t> shape,
-               std::int32_t intermediate, Array<const T, 1> data, const Tables& far, const Tables& near,
-               Permutation rows, Permutation columns)
+               std::int32_t intermediate, Array<const Word<T>, 1> data, const Tables& far, const Tables& near,
+               const std::optional<Array<const std::int32_t, 2>>& segments, Permutation rows, Permutation columns)
         : data_(data),
           rows_(rows),
           columns_(columns),
@@ -58,6 +63,7 @@ public:
                           static_cast<std::int64_t>(data.shape(0)),
                           make_stage(far),
                           make_stage(near),
+                          make_segments(segments),
                           view(rows, shape.first),
                           view(columns, shape.second)}) {}
 
@@ -84,7 +90,7 @@ private:
         return permutation->data();
     }
 
-    Array<const T, 1> data_;
+    Array<const Word<T>, 1> data_;
     Permutation rows_, columns_;
     Plan<T> plan_;
 };
@@ -93,10 +99,11 @@ template <class T>
 void bind_plan(nb::module_& module, const char* name) {
     using P = OwningPlan<T>;
     nb::class_<P>(module, name)
-        .def(nb::init<const std::string&, std::pair<std::int32_t, std::int32_t>, std::int32_t, Array<const T, 1>,
-                      const Tables&, const Tables&, Permutation, Permutation>(),
+        .def(nb::init<const std::string&, std::pair<std::int32_t, std::int32_t>, std::int32_t,
+                      Array<const Word<T>, 1>, const Tables&, const Tables&,
+                      const std::optional<Array<const std::int32_t, 2>>&, Permutation, Permutation>(),
              "instruction_set"_a, "shape"_a, "intermediate"_a, nb::arg("data").noconvert(), "far"_a, "near"_a,
-             nb::arg("row_permutation").none(), nb::arg("column_permutation").none())
+             nb::arg("segments").none(), nb::arg("row_permutation").none(), nb::arg("column_permutation").none())
         .def("multiply", &P::template multiply<false, 1>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
         .def("multiply_batch", &P::template multiply<false, 2>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
         .def("multiply_transposed", &P::template multiply<true, 1>, nb::arg("x").noconvert(),

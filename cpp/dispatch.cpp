@@ -9,6 +9,8 @@ std::vector<const InstructionSet*> available() {
     for (const InstructionSet* set : {
 #if defined(__x86_64__)
              &avx512, &avx2,
+#elif defined(__aarch64__)
+             &neon,
 #endif
              &portable})
         if (set->supported()) sets.push_back(set);

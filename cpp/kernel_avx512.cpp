@@ -1,4 +1,4 @@
-// AVX-512: 32 registers of 16 floats or 8 doubles; masks for the rows that do not fill one.
+// AVX-512 with VNNI: 32 registers of 16 floats or 8 doubles; masks for the rows that do not fill one.
 #include <immintrin.h>
 
 #include "kernels.hpp"
@@ -10,40 +10,95 @@ namespace {
 struct Float {
     using value = float;
     using reg = __m512;
+    using ireg = __m512i;
+    using iword = __m512i;
+    using part_type = __mmask16;
     static constexpr int width = 16, registers = 24, batch_registers = 4;
-    static __mmask16 part(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+    static part_type part(int n) { return static_cast<part_type>((1u << n) - 1); }
     static reg zero() { return _mm512_setzero_ps(); }
     static reg load(const float* p) { return _mm512_loadu_ps(p); }
-    static reg load_part(const float* p, __mmask16 m) { return _mm512_maskz_loadu_ps(m, p); }
+    static reg load_part(const float* p, part_type m) { return _mm512_maskz_loadu_ps(m, p); }
+    static reg load_values(const std::uint32_t* p) { return _mm512_loadu_ps(p); }
+    static reg load_values_part(const std::uint32_t* p, part_type m) { return _mm512_maskz_loadu_ps(m, p); }
     static reg broadcast(const float* p) { return _mm512_set1_ps(*p); }
     static reg fma(reg a, reg b, reg c) { return _mm512_fmadd_ps(a, b, c); }
     static reg add(reg a, reg b) { return _mm512_add_ps(a, b); }
+    static reg mul(reg a, reg b) { return _mm512_mul_ps(a, b); }
+    static reg abs(reg a) { return _mm512_abs_ps(a); }
+    static reg max(reg a, reg b) { return _mm512_max_ps(a, b); }
     static float sum(reg a) { return _mm512_reduce_add_ps(a); }
+    static float largest(reg a) { return _mm512_reduce_max_ps(a); }
     static void store(float* p, reg a) { _mm512_storeu_ps(p, a); }
-    static void store_part(float* p, reg a, __mmask16 m) { _mm512_mask_storeu_ps(p, m, a); }
+    static void store_part(float* p, reg a, part_type m) { _mm512_mask_storeu_ps(p, m, a); }
+
+    static ireg load_words(const std::uint32_t* p) { return _mm512_loadu_si512(p); }
+    static ireg load_words_part(const std::uint32_t* p, part_type m) { return _mm512_maskz_loadu_epi32(m, p); }
+    static ireg zero_words() { return _mm512_setzero_si512(); }
+    static ireg add_words(ireg a, ireg b) { return _mm512_add_epi32(a, b); }
+    static std::int32_t sum_words(ireg a) { return _mm512_reduce_add_epi32(a); }
+    static ireg round(reg a) { return _mm512_cvtps_epi32(a); }
+    static void store_bytes(std::int8_t* p, ireg a) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a));
+    }
+    static iword broadcast_word(const std::int8_t* p) {
+        std::int32_t word;
+        std::memcpy(&word, p, 4);
+        return _mm512_set1_epi32(word);
+    }
+    static reg twice_less(ireg a, std::int32_t b) {
+        return _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_add_epi32(a, a), _mm512_set1_epi32(b)));
+    }
+    template <Precision P, int K>
+    static reg decode(ireg w) {
+        if constexpr (P == Precision::bfloat16) {
+            return _mm512_castsi512_ps(K == 0 ? _mm512_slli_epi32(w, 16)
+                                              : _mm512_and_si512(w, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+        } else {
+            constexpr int bits = 32 / columns_per_word(P);
+            const ireg code = _mm512_and_si512(_mm512_srli_epi32(w, 8 * (K % 4) + bits * (K / 4)),
+                                               _mm512_set1_epi32((1 << bits) - 1));
+            return _mm512_sub_ps(_mm512_cvtepi32_ps(code), _mm512_set1_ps(0.5f * twice_zero(P)));
+        }
+    }
+    template <Precision P, int K>
+    static ireg dot(ireg sum, ireg w, iword x) {
+        constexpr int bits = 32 / columns_per_word(P);
+        if constexpr (K > 0) w = _mm512_srli_epi32(w, bits * K);
+        if constexpr (bits < 8) w = _mm512_and_si512(w, _mm512_set1_epi8((1 << bits) - 1));
+        return _mm512_dpbusd_epi32(sum, w, x);
+    }
 };
 
 struct Double {
     using value = double;
     using reg = __m512d;
+    using part_type = __mmask8;
     static constexpr int width = 8, registers = 24, batch_registers = 4;
-    static __mmask8 part(int n) { return static_cast<__mmask8>((1u << n) - 1); }
+    static part_type part(int n) { return static_cast<part_type>((1u << n) - 1); }
     static reg zero() { return _mm512_setzero_pd(); }
     static reg load(const double* p) { return _mm512_loadu_pd(p); }
-    static reg load_part(const double* p, __mmask8 m) { return _mm512_maskz_loadu_pd(m, p); }
+    static reg load_part(const double* p, part_type m) { return _mm512_maskz_loadu_pd(m, p); }
+    static reg load_values(const double* p) { return load(p); }
+    static reg load_values_part(const double* p, part_type m) { return load_part(p, m); }
     static reg broadcast(const double* p) { return _mm512_set1_pd(*p); }
     static reg fma(reg a, reg b, reg c) { return _mm512_fmadd_pd(a, b, c); }
     static reg add(reg a, reg b) { return _mm512_add_pd(a, b); }
     static double sum(reg a) { return _mm512_reduce_add_pd(a); }
     static void store(double* p, reg a) { _mm512_storeu_pd(p, a); }
-    static void store_part(double* p, reg a, __mmask8 m) { _mm512_mask_storeu_pd(p, m, a); }
+    static void store_part(double* p, reg a, part_type m) { _mm512_mask_storeu_pd(p, m, a); }
 };
 
-bool supported() { return __builtin_cpu_supports("avx512f"); }
+bool supported() {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vnni");
+}
 
 }  // namespace
 
-const InstructionSet avx512 = {
-    "avx512", supported, {forward<Float>, transposed<Float>}, {forward<Double>, transposed<Double>}};
+const InstructionSet avx512 = {"avx512",
+                               supported,
+                               {forward<Float>, transposed<Float>},
+                               {forward<Double>, transposed<Double>},
+                               quantize<Float>};
 
 }  // namespace hmatrix

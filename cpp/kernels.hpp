@@ -10,11 +10,11 @@ namespace hmatrix {
 
 template <class T>
 struct Kernels {
-    // y[b, 0..height) = panel * source[b], for all b of the batch.
-    void (*forward)(const T* data, const Panel& panel, const Run* runs, const Source<const T>& source,
-                    Rows<T> y, std::ptrdiff_t batch);
+    // y[b, 0..height) = panel * source[b], for all b of the batch; `words` is where the panel begins.
+    void (*forward)(const Word<T>* words, const Panel& panel, const Run* runs, const Source<const T>& source,
+                    const Quantized& quantized, Rows<T> y, std::ptrdiff_t batch);
     // target[b] += panel^T * x[b, 0..height), for all b of the batch.
-    void (*transposed)(const T* data, const Panel& panel, const Run* runs, Rows<const T> x,
+    void (*transposed)(const Word<T>* words, const Panel& panel, const Run* runs, Rows<const T> x,
                        const Source<T>& target, std::ptrdiff_t batch);
 };
 
@@ -23,6 +23,8 @@ struct InstructionSet {
     bool (*supported)();
     Kernels<float> float32;
     Kernels<double> float64;
+    // Codes of x, filled up with zeros to a multiple of segment_padding, their step and their sum.
+    void (*quantize)(const float* x, std::int32_t length, std::int8_t* codes, float* step, std::int32_t* sum);
 };
 
 // One for each kernel_*.cpp that this architecture has.
@@ -30,6 +32,8 @@ extern const InstructionSet portable;
 #if defined(__x86_64__)
 extern const InstructionSet avx2;
 extern const InstructionSet avx512;
+#elif defined(__aarch64__)
+extern const InstructionSet neon;
 #endif
 
 // The instruction sets that this machine can run, the best first.

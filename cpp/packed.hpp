@@ -1,23 +1,50 @@
-// The packed form as the kernels see it: panels, stored column by column, whose columns meet
+// The packed form as the kernels see it: panels, stored as columns of words, whose columns meet
 // contiguous runs of a source vector. src/hmatrix/schedule.py says what the two stages are.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 namespace hmatrix {
 
 constexpr int max_panel_height = 64;
 
+// The numbers are those of hmatrix.Precision.
+enum class Precision : std::uint8_t { float64, float32, bfloat16, int8, int4, int2 };
+
+constexpr bool is_integer(Precision p) { return p >= Precision::int8; }
+
+// Neighbouring columns in a word.
+constexpr int columns_per_word(Precision p) {
+    return p == Precision::bfloat16 ? 2 : p == Precision::int8 ? 4 : p == Precision::int4 ? 8
+                                                         : p == Precision::int2 ? 16 : 1;
+}
+
+// Twice the code that stands for zero.
+constexpr int twice_zero(Precision p) { return p == Precision::int8 ? 256 : p == Precision::int4 ? 16 : 3; }
+
+// Coefficients of type T are stored in these.
+template <class T>
+using Word = std::conditional_t<std::is_same_v<T, double>, double, std::uint32_t>;
+
 struct Run {
-    std::int32_t source;  // first entry of the source vector
-    std::int32_t length;
+    std::int32_t source;   // first entry of the source vector
+    std::int32_t length;   // entries
+    std::int32_t segment;  // of the quantised source, or -1
+    Precision precision;
+    bool begins;  // a column of scales stands in front
+    bool ends;    // the group of columns with those scales ends here
+
+    std::int64_t words() const {
+        const int per_word = columns_per_word(precision);
+        return (length + std::int64_t{per_word} - 1) / per_word + begins;
+    }
 };
 
 struct Panel {
-    std::int64_t offset;  // where its entries begin in the data
-    std::int64_t size;    // how many entries it has
+    std::int64_t offset;  // where its words begin in the data
     std::int32_t target;  // first entry of the target vector
     std::int32_t height;
     std::int32_t first_run;
@@ -28,6 +55,15 @@ struct Stage {
     std::vector<Panel> panels;
     std::vector<Run> runs;
 };
+
+// A part of the source that is quantised with a scale of its own.
+struct Segment {
+    std::int32_t source;
+    std::int32_t length;
+    std::int64_t offset;  // of its codes among those of all segments; they are filled up with zeros
+};
+
+constexpr std::int64_t segment_padding = 16;
 
 // Rows of a batch: row b begins at base + b * stride.
 template <class T>
@@ -49,6 +85,14 @@ struct Source {
         const Rows<T>& rows = entry < size ? x : t;
         return {rows.base + (entry < size ? entry : entry - size), rows.stride};
     }
+};
+
+// The quantised source: codes of all segments, and for each segment its step and the sum of its codes.
+struct Quantized {
+    Rows<std::int8_t> codes;
+    Rows<float> steps;
+    Rows<std::int32_t> sums;
+    const Segment* segments;
 };
 
 }  // namespace hmatrix

@@ -17,10 +17,11 @@ template <class T>
 struct Packed {
     Shape shape;
     std::int32_t intermediate;  // entries of t
-    const T* data;
-    std::int64_t size;  // entries of data
+    const Word<T>* data;
+    std::int64_t size;  // words of data
     Stage far;
     Stage near;
+    std::vector<Segment> segments;  // of the source x followed by t; none with exact activations
     const std::int32_t* row_permutation;     // null: the identity
     const std::int32_t* column_permutation;  // null: the identity
 };
@@ -28,7 +29,7 @@ struct Packed {
 template <class T>
 class Plan {
 public:
-    // Throws std::invalid_argument if a panel, a run or a permutation reaches outside its array.
+    // Throws std::invalid_argument if a panel, a run, a segment or a permutation reaches outside its array.
     Plan(const InstructionSet& set, Packed<T> packed);
 
     Shape shape() const { return packed_.shape; }
@@ -39,10 +40,14 @@ public:
     void multiply_transposed(const T* x, T* y, std::ptrdiff_t batch) const;
 
 private:
-    void run_stage(const Stage& stage, const Source<const T>& source, Rows<T> y, std::ptrdiff_t batch) const;
+    void run_stage(const Stage& stage, const Source<const T>& source, const Quantized& quantized, Rows<T> y,
+                   std::ptrdiff_t batch) const;
+    void quantize(const Source<const T>& source, const Quantized& quantized, bool of_t, std::ptrdiff_t batch) const;
 
     Packed<T> packed_;
+    const InstructionSet* set_;
     const Kernels<T>* kernels_;
+    std::int64_t codes_ = 0;  // bytes of the quantised source
 };
 
 extern template class Plan<float>;

@@ -11,7 +11,7 @@
 
 from hmatrix.aca import FullACA, PartialACA
 from hmatrix.admissibility import Everywhere, Strong, StrongMin, Weak
-from hmatrix.assembly import build, global_svd, partition
+from hmatrix.assembly import build, global_svd, partition, quantize
 from hmatrix.blocktree import BlockCluster, BlockClusterTree, build_block_tree
 from hmatrix.cluster import (
     Automatic,
@@ -32,11 +32,13 @@ from hmatrix.kernels import Backend, backend, set_num_threads
 from hmatrix.lowrank import LowRank, Truncation, recompress
 from hmatrix.matrix import HMatrix, Leaf, Storage, TransposedHMatrix
 from hmatrix.metrics import Norm, norm, relative_error
+from hmatrix.precision import Activations, Precision
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AccuracyWarning",
+    "Activations",
     "Automatic",
     "Backend",
     "BlockCluster",
@@ -57,6 +59,7 @@ __all__ = [
     "PartialACA",
     "PivotedQR",
     "Points",
+    "Precision",
     "PrincipalDirection",
     "RandomizedSVD",
     "ScaledIndex",
@@ -76,6 +79,7 @@ __all__ = [
     "load",
     "norm",
     "partition",
+    "quantize",
     "recompress",
     "relative_error",
     "save",

@@ -15,6 +15,7 @@ class PlanFloat32:
         data: _Floats,
         far: _Tables,
         near: _Tables,
+        segments: npt.NDArray[np.int32] | None,
         row_permutation: npt.NDArray[np.int32] | None,
         column_permutation: npt.NDArray[np.int32] | None,
     ) -> None: ...

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._validation import FloatArray, check_matrix
+from hmatrix._validation import FloatArray, check_integer, check_matrix
 from hmatrix.admissibility import Admissibility, Everywhere, Strong
 from hmatrix.blocktree import BlockCluster, BlockClusterTree, build_block_tree
 from hmatrix.cluster import Cardinality, Splitter, build_cluster_tree
@@ -17,6 +17,7 @@ from hmatrix.errors import AccuracyWarning, ArgumentError
 from hmatrix.lowrank import LowRank, Truncation
 from hmatrix.matrix import HMatrix
 from hmatrix.packed import PackedLeaf
+from hmatrix.precision import Activations, Precision
 
 Sides: TypeAlias = Coordinates | tuple[Coordinates, Coordinates]
 
@@ -96,12 +97,13 @@ def build(
     """
     source = weight if isinstance(weight, Entries) else check_matrix("weight", weight)
     tree = partition(source.shape, coordinates=coordinates, splitter=splitter, admissibility=admissibility)
+    precision = Precision.of(source.dtype)
     leaves: list[PackedLeaf] = []
     missed: list[float] = []
     for leaf in tree.leaves():
         block = _block(source, tree, leaf)
         stored = _compress(block, compressor, truncation, missed) if leaf.admissible else np.asarray(block)
-        leaves.append(PackedLeaf(leaf.rows.slice, leaf.columns.slice, stored))
+        leaves.append(PackedLeaf(leaf.rows.slice, leaf.columns.slice, stored, precision))
     if missed:
         warnings.warn(
             f"truncation: max_rank={truncation.max_rank} kept {len(missed)} of {len(tree.far_field)} admissible blocks "
@@ -122,6 +124,38 @@ def global_svd(weight: npt.ArrayLike, truncation: Truncation) -> HMatrix:
     """
     splitter = Cardinality(leaf_size=max(np.shape(weight), default=1))
     return build(weight, splitter=splitter, admissibility=Everywhere(), truncation=truncation)
+
+
+def quantize(
+    weight: npt.ArrayLike,
+    precision: Precision | npt.DTypeLike,
+    *,
+    activations: Activations | str = Activations.EXACT,
+    group: int = 0,
+) -> HMatrix:
+    """Store a matrix ``(m, n)`` as one dense leaf.
+
+    Parameters
+    ----------
+    weight
+        ``(m, n)``, finite.
+    precision
+        ``"float64"``, ``"float32"``, ``"bfloat16"``, ``"int8"``, ``"int4"`` or ``"int2"``.
+    activations
+        How products treat their input where it meets integer codes: ``"exact"`` or ``"int8"``.
+    group
+        Columns that share a scale; 0 is all. For integer precisions.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument cannot be used.
+    """
+    matrix = check_matrix("weight", weight)
+    m, n = matrix.shape
+    check_integer("group", group, at_least=0)
+    leaf = PackedLeaf(slice(0, m), slice(0, n), matrix, Precision.of(precision), group)
+    return HMatrix.from_leaves((m, n), [leaf], activations=Activations.of(activations))
 
 
 def _block(source: FloatArray | Entries, tree: BlockClusterTree, leaf: BlockCluster) -> Block:

@@ -8,7 +8,6 @@ import os
 import secrets
 from pathlib import Path
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -33,7 +32,7 @@ def save(matrix: HMatrix, path: str | os.PathLike[str]) -> None:
     packed = matrix.pack()
     arrays = {"leaves": packed.leaves, "data": packed.data}
     arrays |= {name: array for name in _OPTIONAL if (array := getattr(packed, name)) is not None}
-    header = json.dumps({"version": VERSION, "shape": packed.shape})
+    header = json.dumps({"version": VERSION, "shape": packed.shape, "quantized": packed.quantized})
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         save_file(arrays, temporary, metadata={KEY: header})
@@ -62,7 +61,7 @@ def load(path: str | os.PathLike[str]) -> HMatrix:
         raise FormatError(subject, f"cannot be read ({error})", "give a whole file written by hmatrix.save") from error
     try:
         header = json.loads(metadata[KEY])
-        version, (m, n) = int(header["version"]), header["shape"]
+        version, (m, n), quantized = int(header["version"]), header["shape"], bool(header["quantized"])
     except (KeyError, ValueError, TypeError) as error:
         raise FormatError(subject, "has no header of an H-matrix", "give a file written by hmatrix.save") from error
     if version != VERSION:
@@ -74,6 +73,6 @@ def load(path: str | os.PathLike[str]) -> HMatrix:
     if unknown := arrays.keys() - {"leaves", "data", *_OPTIONAL}:
         raise FormatError(subject, f"has unknown arrays {sorted(unknown)}", "give a file written by hmatrix.save")
     try:
-        return HMatrix(PackedBlocks((m, n), **{name: np.asarray(array) for name, array in arrays.items()}))
+        return HMatrix(PackedBlocks((m, n), quantized=quantized, **arrays))
     except ArgumentError as error:
         raise FormatError(subject, str(error), "the file is damaged: write it again") from error

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from hmatrix import _core
 from hmatrix._validation import FloatArray, check_integer
@@ -89,6 +90,7 @@ def native_product(packed: PackedBlocks, instruction_set: str) -> Product:
         packed.data,
         schedule.far.tables,
         schedule.near.tables,
+        schedule.segments if packed.quantized else None,
         packed.row_permutation,
         packed.column_permutation,
     )
@@ -96,7 +98,10 @@ def native_product(packed: PackedBlocks, instruction_set: str) -> Product:
 
 
 class ReferenceProduct:
-    """The product panel by panel in NumPy."""
+    """The product panel by panel in NumPy, with the kernel's arithmetic.
+
+    Sums of integers are the kernel's to the bit; floating-point sums differ from it by rounding.
+    """
 
     def __init__(self, packed: PackedBlocks) -> None:
         self._packed = packed
@@ -112,10 +117,10 @@ class ReferenceProduct:
         source = np.empty((len(x), n + schedule.intermediate), packed.dtype)
         source[:, :n] = x if packed.column_permutation is None else x[:, packed.column_permutation]
         for panel in schedule.far.panels:
-            _target(source[:, n:], panel)[:] = _gather(source, panel) @ packed.panel(panel).T
+            _target(source[:, n:], panel)[:] = self._forward(panel, source)
         result = np.empty_like(y)
         for panel in schedule.near.panels:
-            _target(result, panel)[:] = _gather(source, panel) @ packed.panel(panel).T
+            _target(result, panel)[:] = self._forward(panel, source)
         y[:, slice(None) if packed.row_permutation is None else packed.row_permutation] = result
 
     def multiply_transposed(self, x: FloatArray, y: FloatArray) -> None:
@@ -128,29 +133,57 @@ class ReferenceProduct:
         n = packed.shape[1]
         source = x if packed.row_permutation is None else x[:, packed.row_permutation]
         result = np.zeros((len(x), n + schedule.intermediate), packed.dtype)
-        for panel in schedule.near.panels:
-            _scatter(result, panel, _target(source, panel) @ packed.panel(panel))
-        for panel in schedule.far.panels:
-            _scatter(result, panel, _target(result[:, n:], panel) @ packed.panel(panel))
+        for stage, origin in ((schedule.near, source), (schedule.far, result[:, n:])):
+            for panel in stage.panels:
+                entries = _target(origin, panel)
+                for run, values in packed.decoded(panel):
+                    result[:, run.source : run.source + run.length] += entries @ values
         y[:, slice(None) if packed.column_permutation is None else packed.column_permutation] = result[:, :n]
+
+    def _forward(self, panel: Panel, source: FloatArray) -> FloatArray:
+        """Multiply a panel with the source ``(batch, n + intermediate)``; ``(batch, height)``."""
+        total = np.zeros((len(source), panel.height), source.dtype)
+        of_group = np.zeros_like(total)
+        for run, units, scales in self._packed.units(panel):
+            entries = source[:, run.source : run.source + run.length]
+            if scales is None:
+                total += entries @ units.T
+                continue
+            zero = run.precision.zero
+            if self._packed.quantized:
+                codes, steps = quantize_activations(entries)
+                # Twice the code less its zero is an integer for int2 too; float64 sums them exactly.
+                integers = codes.astype(np.float64) @ (2 * units.astype(np.float64) - 2 * zero).T
+                of_group += integers.astype(np.float32) * (np.float32(0.5) * steps[:, None])
+            else:
+                of_group += entries @ (units.astype(np.float32) - np.float32(zero)).T
+            if run.ends:
+                total += of_group * scales
+                of_group[:] = 0
+        return total
+
+
+def quantize_activations(entries: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:
+    """Quantise each row ``(batch, length)`` symmetrically to int8, as the kernel does.
+
+    Returns
+    -------
+    codes
+        int8 ``(batch, length)``, -127 to 127; 0 in a row that is not finite.
+    steps
+        float32 ``(batch,)``; NaN for a row that is not finite, so that its products are NaN.
+    """
+    largest = np.abs(entries).max(axis=1, initial=0).astype(np.float32)
+    finite = np.isfinite(largest)
+    usable = finite & (largest >= np.finfo(np.float32).tiny)
+    factors = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=usable)
+    codes = np.rint(np.where(finite[:, None], entries, 0) * factors[:, None]).astype(np.int8)
+    steps = np.where(finite, np.where(usable, largest / np.float32(127), np.float32(0)), np.float32(np.nan))
+    return codes, steps
 
 
 def _target(vectors: FloatArray, panel: Panel) -> FloatArray:
     return vectors[:, panel.target : panel.target + panel.height]
-
-
-def _gather(source: FloatArray, panel: Panel) -> FloatArray:
-    """Return the entries of `source` that meet the panel's columns, ``(batch, width)``."""
-    runs = [source[:, start : start + length] for start, length in panel.runs]
-    return np.concatenate(runs, axis=1) if runs else source[:, :0]
-
-
-def _scatter(target: FloatArray, panel: Panel, values: FloatArray) -> None:
-    """Add values ``(batch, width)`` where the panel's columns meet `target`."""
-    column = 0
-    for start, length in panel.runs:
-        target[:, start : start + length] += values[:, column : column + length]
-        column += length
 
 
 def _forced_or_best() -> str:

@@ -1,6 +1,6 @@
 """The hierarchical matrix."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -8,12 +8,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._validation import FloatArray, as_floating
+from hmatrix._validation import FloatArray, as_floating, check_integer
 from hmatrix.errors import ArgumentError
 from hmatrix.kernels import Product, prepare
 from hmatrix.lowrank import LowRank
 from hmatrix.packed import PackedBlocks, PackedLeaf, pack
-from hmatrix.schedule import DENSE
+from hmatrix.precision import Activations, Precision
+from hmatrix.schedule import DENSE, GROUP, PRECISION
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,11 @@ class Storage:
     Parameters
     ----------
     near_field, far_field
-        Bytes of the dense leaves, and of the factors of the low-rank ones.
+        Bytes of the dense leaves, and of the factors of the low-rank ones, with their scales.
     index
         Bytes of everything else that the product needs: the table of leaves, the schedule, permutations.
     uncompressed
-        Bytes of the dense matrix in the same precision.
+        Bytes of the dense matrix in float64, for one with coefficients of float64, else in float32.
     """
 
     near_field: int
@@ -56,18 +57,21 @@ class Leaf:
         Ranges of tree positions.
     rank
         Of a low-rank leaf; ``None`` for a dense one.
+    precision
+        Of its coefficients.
     """
 
     rows: slice
     columns: slice
     rank: int | None
+    precision: Precision
     _packed: PackedBlocks
     _number: int
 
     @property
     def block(self) -> FloatArray | LowRank:
-        """The dense block ``(m, n)``, or the low-rank factors; a copy."""
-        return self._packed.dense(self._number) if self.rank is None else self._packed.low_rank(self._number)
+        """The dense block ``(m, n)``, or the low-rank factors; a copy, decoded."""
+        return self._packed.block(self._number)
 
 
 class HMatrix:
@@ -93,12 +97,15 @@ class HMatrix:
     def from_leaves(
         cls,
         shape: tuple[int, int],
-        leaves: list[PackedLeaf],
+        leaves: Sequence[PackedLeaf],
         row_permutation: npt.NDArray[np.int32] | None = None,
         column_permutation: npt.NDArray[np.int32] | None = None,
+        *,
+        activations: Activations = Activations.EXACT,
     ) -> Self:
         """Make an H-matrix of leaves that partition it; see `hmatrix.packed.pack`."""
-        return cls(pack(shape, leaves, row_permutation, column_permutation))
+        quantized = activations is Activations.INT8
+        return cls(pack(shape, leaves, row_permutation, column_permutation, quantized=quantized))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -107,8 +114,13 @@ class HMatrix:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the coefficients."""
+        """Type in which products are computed: float64 for coefficients of float64, else float32."""
         return self._packed.dtype
+
+    @property
+    def activations(self) -> Activations:
+        """How the product treats its input where it meets integer codes."""
+        return Activations.INT8 if self._packed.quantized else Activations.EXACT
 
     @property
     def ndim(self) -> int:
@@ -117,8 +129,9 @@ class HMatrix:
 
     def leaves(self) -> Iterator[Leaf]:
         """Iterate over the leaves in tree order."""
-        for number, (first, end, left, right, rank) in enumerate(self._packed.leaves.tolist()):
-            yield Leaf(slice(first, end), slice(left, right), None if rank == DENSE else rank, self._packed, number)
+        for number, (first, end, left, right, rank, precision, _) in enumerate(self._packed.leaves.tolist()):
+            kind = None if rank == DENSE else rank
+            yield Leaf(slice(first, end), slice(left, right), kind, Precision(precision), self._packed, number)
 
     @property
     def far_field(self) -> tuple[Leaf, ...]:
@@ -136,15 +149,13 @@ class HMatrix:
 
     def storage(self) -> Storage:
         """Return the bytes by part."""
-        table = self._packed.leaves.astype(np.int64)
-        rows, columns, ranks = table[:, 1] - table[:, 0], table[:, 3] - table[:, 2], table[:, 4]
-        dense = ranks == DENSE
-        size = self.dtype.itemsize
+        packed = self._packed
+        near = packed.dense_words * packed.data.itemsize
         return Storage(
-            near_field=int((rows * columns)[dense].sum()) * size,
-            far_field=int(((rows + columns) * ranks)[~dense].sum()) * size,
-            index=self._packed.index_nbytes,
-            uncompressed=self.shape[0] * self.shape[1] * size,
+            near_field=near,
+            far_field=packed.data.nbytes - near,
+            index=packed.index_nbytes,
+            uncompressed=self.shape[0] * self.shape[1] * self.dtype.itemsize,
         )
 
     def to_dense(self) -> FloatArray:
@@ -161,17 +172,41 @@ class HMatrix:
         )
         return matrix
 
-    def astype(self, dtype: npt.DTypeLike) -> "HMatrix":
-        """Return the matrix with coefficients in float32 or float64; itself where they are so already."""
-        wanted = np.dtype(dtype)
-        if wanted not in (np.float32, np.float64):
-            raise ArgumentError("dtype", f"got {wanted}", "give float32 or float64")
-        if wanted == self.dtype:
-            return self
+    def astype(
+        self,
+        precision: Precision | npt.DTypeLike,
+        *,
+        activations: Activations | str | None = None,
+        group: int = 0,
+    ) -> "HMatrix":
+        """Return the matrix with all its leaves in another precision.
+
+        Parameters
+        ----------
+        precision
+            ``"float64"``, ``"float32"``, ``"bfloat16"``, ``"int8"``, ``"int4"`` or ``"int2"``.
+        activations
+            How products treat their input where it meets integer codes: ``"exact"`` or ``"int8"``;
+            ``None`` keeps what is.
+        group
+            Columns of a dense leaf, and of the factors U and V^T, that share a scale; 0 is all. For
+            integer precisions.
+
+        Raises
+        ------
+        ArgumentError
+            If an argument cannot be used.
+        """
+        wanted = Precision.of(precision)
+        how = self.activations if activations is None else Activations.of(activations)
+        check_integer("group", group, at_least=0)
         packed = self._packed
-        data = packed.data.astype(wanted)
-        return HMatrix(
-            PackedBlocks(packed.shape, packed.leaves, data, packed.row_permutation, packed.column_permutation)
+        same = (packed.leaves[:, PRECISION] == wanted).all() and (packed.leaves[:, GROUP] == group).all()
+        if same and how is self.activations:
+            return self
+        leaves = [PackedLeaf(leaf.rows, leaf.columns, leaf.block, wanted, group) for leaf in self.leaves()]
+        return HMatrix.from_leaves(
+            self.shape, leaves, packed.row_permutation, packed.column_permutation, activations=how
         )
 
     @property

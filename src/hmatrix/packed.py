@@ -7,11 +7,23 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hmatrix._validation import FloatArray, IndexArray, check_shape
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
-from hmatrix.schedule import DENSE, Panel, Schedule, Stage, build_schedule
+from hmatrix.precision import Precision, encode, from_words, to_words
+from hmatrix.schedule import (
+    DENSE,
+    GROUP,
+    LONGEST_RUN,
+    PRECISION,
+    Panel,
+    Run,
+    Schedule,
+    Stage,
+    build_schedule,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +36,17 @@ class PackedLeaf:
         Ranges of tree positions.
     block
         The dense block ``(m, n)``, or its low-rank factors.
+    precision
+        Of its coefficients.
+    group
+        Columns of the block, or of U and of V^T, that share a scale; 0 is all. For integer precisions.
     """
 
     rows: slice
     columns: slice
     block: FloatArray | LowRank
+    precision: Precision
+    group: int = 0
 
     @property
     def rank(self) -> int:
@@ -45,10 +63,13 @@ class PackedBlocks:
     shape
         Of the matrix, ``(m, n)``.
     leaves
-        int32 ``(leaves, 5)``: first and end row, first and end column in tree order, and the rank, -1
-        for a dense leaf. They are a partition of the matrix.
+        int32 ``(leaves, 7)``: first and end row, first and end column in tree order, the rank, -1 for a
+        dense leaf, the precision, and the columns that share a scale. They are a partition of the matrix.
     data
-        float32 or float64: the panels of the schedule, one after the other.
+        The panels of the schedule, one after the other, as words: float64, or uint32 for all other
+        precisions.
+    quantized
+        Whether the product quantises activations to int8 where they meet integer codes.
     row_permutation, column_permutation
         ``permutation[tree position] = original index``, int32; ``None`` where the two are the same.
 
@@ -56,12 +77,13 @@ class PackedBlocks:
     ------
     ArgumentError
         If anything does not fit: types, sizes, a partition with gaps or overlaps, an index array that
-        is no permutation, or data that are not finite.
+        is no permutation, or coefficients or scales that are not finite.
     """
 
     shape: tuple[int, int]
     leaves: IndexArray
-    data: FloatArray
+    data: npt.NDArray[Any]
+    quantized: bool = False
     row_permutation: IndexArray | None = None
     column_permutation: IndexArray | None = None
 
@@ -71,12 +93,12 @@ class PackedBlocks:
             raise ArgumentError("shape", f"got {self.shape}", "stay below 2^31 rows and columns")
         if self.leaves.dtype != np.int32:
             raise ArgumentError("leaves", f"have the type {self.leaves.dtype}", "give int32")
-        if self.data.dtype not in (np.float32, np.float64):
-            raise ArgumentError("data", f"have the type {self.data.dtype}", "give float32 or float64")
-        expected = self.schedule.elements
-        if self.data.shape != (expected,) or not self.data.flags.c_contiguous:
-            raise ArgumentError("data", f"have the shape {self.data.shape}", f"give ({expected},), contiguous")
-        if not np.isfinite(self.data).all():
+        expected = (self.schedule.words,)
+        word = np.dtype(np.float64 if self.dtype == np.float64 else np.uint32)
+        if self.data.shape != expected or self.data.dtype != word or not self.data.flags.c_contiguous:
+            came = f"are {self.data.dtype} of shape {self.data.shape}"
+            raise ArgumentError("data", came, f"give {word} of shape {expected}, contiguous")
+        if not self._is_finite():
             raise ArgumentError("data", "have NaN or infinity in them", "give finite numbers")
         for name, size, permutation in (
             ("row_permutation", self.shape[0], self.row_permutation),
@@ -88,44 +110,81 @@ class PackedBlocks:
     @cached_property
     def schedule(self) -> Schedule:
         """The order in which `data` are streamed."""
-        return build_schedule(self.shape, self.leaves)
+        return build_schedule(self.shape, self.leaves, quantized=self.quantized)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the entries."""
-        return self.data.dtype
+        """Type in which products are computed: float64 for coefficients of float64, else float32."""
+        return np.dtype(np.float64 if (self.leaves[:, PRECISION] == Precision.FLOAT64).any() else np.float32)
 
     @property
     def index_nbytes(self) -> int:
-        """Bytes of all that the product needs beside the coefficients."""
+        """Bytes of all that the product needs beside the coefficients and their scales."""
         permutations = [p.nbytes for p in (self.row_permutation, self.column_permutation) if p is not None]
         return self.leaves.nbytes + self.schedule.nbytes + sum(permutations)
 
-    def panel(self, panel: Panel) -> FloatArray:
-        """View a panel of the schedule as a matrix ``(height, width)``."""
-        return _matrix(self.data, panel)
+    @cached_property
+    def dense_words(self) -> int:
+        """Words of the dense leaves, with their scales."""
+        n = self.shape[1]
+        panels = self.schedule.near.panels
+        return sum(panel.height * run.words() for panel in panels for run in panel.runs if run.source < n)
 
-    def dense(self, leaf: int) -> FloatArray:
-        """Return the block ``(m, n)`` of a dense leaf."""
-        return self._near_columns(leaf)
-
-    def low_rank(self, leaf: int) -> LowRank:
-        """Return the factors of a low-rank leaf."""
-        _, _, left, right, rank = self.leaves[leaf].tolist()
-        U, V = self._near_columns(leaf), np.empty((right - left, rank), self.dtype)
+    def block(self, leaf: int) -> FloatArray | LowRank:
+        """Return the block ``(m, n)`` of a dense leaf, or the factors of a low-rank one; decoded, a copy."""
+        first, end, left, right, rank, _, _ = self.leaves[leaf].tolist()
+        near = np.empty((end - first, right - left if rank == DENSE else rank), self.dtype)
+        for panel, rows, part in overlaps(self.schedule.near, first, end):
+            for run, values in self.decoded(panel, leaf):
+                near[part, run.column : run.column + run.length] = values[rows]
+        if rank == DENSE:
+            return near
+        V = np.empty((right - left, rank), self.dtype)
         start = self.schedule.starts[leaf]
-        for panel, rows, part in _overlaps(self.schedule.far, start, start + rank):
-            V[:, part] = self.panel(panel)[rows].T
-        return LowRank(U, V)
+        for panel, rows, part in overlaps(self.schedule.far, start, start + rank):
+            for run, values in self.decoded(panel):
+                V[run.column : run.column + run.length, part] = values[rows].T
+        return LowRank(near, V)
 
-    def _near_columns(self, leaf: int) -> FloatArray:
-        """Return what the second stage holds of a leaf: the dense block, or the factor U."""
-        first, end, left, right, rank = self.leaves[leaf].tolist()
-        block = np.empty((end - first, right - left if rank == DENSE else rank), self.dtype)
-        for panel, rows, part in _overlaps(self.schedule.near, first, end):
-            if leaf in panel.leaves:
-                block[part] = self.panel(panel)[rows, _columns(panel, leaf)]
-        return block
+    def units(self, panel: Panel, leaf: int | None = None) -> Iterator[tuple[Run, npt.NDArray[Any], FloatArray | None]]:
+        """Iterate over the runs of a panel, of one leaf alone if it is named.
+
+        Yields
+        ------
+        run
+            The run.
+        units
+            Its coefficients ``(height, length)``: codes uint8, or floating-point numbers.
+        scales
+            Of the rows of codes, ``(height,)``; ``None`` for floating-point numbers.
+        """
+        words = panel_words(self.data, panel)
+        column = 0
+        scales: FloatArray | None = None
+        for run in panel.runs:
+            if run.begins:
+                scales = words[:, column].copy().view(np.float32)
+            if leaf is None or run.leaf == leaf:
+                own = words[:, column + run.begins : column + run.words()]
+                yield run, from_words(own, run.precision, run.length), scales if run.precision.is_integer else None
+            column += run.words()
+
+    def decoded(self, panel: Panel, leaf: int | None = None) -> Iterator[tuple[Run, FloatArray]]:
+        """Iterate over the runs of a panel as `units` does, with their values ``(height, length)``."""
+        for run, units, scales in self.units(panel, leaf):
+            if scales is None:
+                yield run, units
+            else:
+                yield run, (units.astype(np.float32) - np.float32(run.precision.zero)) * scales[:, None]
+
+    def _is_finite(self) -> bool:
+        if (self.leaves[:, PRECISION] <= Precision.FLOAT32).all():
+            return bool(np.isfinite(self.data.view(self.dtype)).all())
+        for panel in (*self.schedule.far.panels, *self.schedule.near.panels):
+            for _, units, scales in self.units(panel):
+                if not np.isfinite(units if scales is None else scales).all():
+                    return False
+        return True
 
 
 def pack(
@@ -133,6 +192,8 @@ def pack(
     leaves: Sequence[PackedLeaf],
     row_permutation: IndexArray | None = None,
     column_permutation: IndexArray | None = None,
+    *,
+    quantized: bool = False,
 ) -> PackedBlocks:
     """Pack the leaves of a partition; permutations that change nothing are dropped.
 
@@ -141,58 +202,88 @@ def pack(
     shape
         Of the matrix, ``(m, n)``.
     leaves
-        The leaves, in tree order; float32 or float64, the same for all.
+        The leaves, in tree order.
     row_permutation, column_permutation
         ``permutation[tree position] = original index``.
+    quantized
+        Whether the product quantises activations to int8 where they meet integer codes.
 
     Raises
     ------
     ArgumentError
-        If the leaves are no partition, or differ in type or shape from what they say.
+        If the leaves are no partition, have another shape than they say, or have NaN or infinity in them.
     """
-    table = np.array([_row(leaf) for leaf in leaves], dtype=np.int32).reshape(-1, 5)
-    schedule = build_schedule(shape, table)
-    blocks = [leaf.block for leaf in leaves]
-    dtypes = {array.dtype for block in blocks for array in _arrays(block)}
-    if len(dtypes) != 1:
-        raise ArgumentError("leaves", f"have the types {sorted(map(str, dtypes))}", "give all of them one type")
-    data = np.empty(schedule.elements, dtypes.pop())
-    for leaf, block in enumerate(blocks):
-        first, end, start = int(table[leaf, 0]), int(table[leaf, 1]), schedule.starts[leaf]
-        left = block.U if isinstance(block, LowRank) else block
-        for panel, rows, part in _overlaps(schedule.near, first, end):
-            if leaf in panel.leaves:
-                _matrix(data, panel)[rows, _columns(panel, leaf)] = left[part]
+    table = np.array([_row(leaf) for leaf in leaves], dtype=np.int32).reshape(-1, GROUP + 1)
+    schedule = build_schedule(shape, table, quantized=quantized)
+    is_double = bool((table[:, PRECISION] == Precision.FLOAT64).any())
+    data = np.empty(schedule.words, np.float64 if is_double else np.uint32)
+    for number, leaf in enumerate(leaves):
+        block = leaf.block
         if isinstance(block, LowRank):
-            for panel, rows, part in _overlaps(schedule.far, start, start + block.rank):
-                _matrix(data, panel)[rows] = block.V[:, part].T
-    return PackedBlocks(shape, table, data, _unless_identity(row_permutation), _unless_identity(column_permutation))
+            U, V = _balanced(block) if leaf.precision.is_integer else (block.U, block.V)
+            start = schedule.starts[number]
+            _write(data, schedule.far, start, _Coefficients(V.T, leaf), None)
+        else:
+            U = block
+        _write(data, schedule.near, leaf.rows.start, _Coefficients(U, leaf), number)
+    rows, columns = _unless_identity(row_permutation), _unless_identity(column_permutation)
+    return PackedBlocks(shape, table, data, quantized, rows, columns)
 
 
-def _row(leaf: PackedLeaf) -> tuple[int, int, int, int, int]:
+class _Coefficients:
+    """A matrix ``(m, n)`` of a leaf as words, encoded once."""
+
+    def __init__(self, matrix: FloatArray, leaf: PackedLeaf) -> None:
+        self.rows = len(matrix)
+        if not np.isfinite(matrix).all():
+            raise ArgumentError("leaf", "has NaN or infinity in it", "give finite numbers")
+        self._group = min(leaf.group or LONGEST_RUN, LONGEST_RUN)
+        self._units: npt.NDArray[Any] = matrix
+        if leaf.precision.is_integer:
+            encoded = encode(matrix, leaf.precision, self._group)
+            self._units, self._scales = encoded.codes, encoded.scales
+
+    def words(self, run: Run, rows: slice) -> Iterator[npt.NDArray[Any]]:
+        """Iterate over what a run holds of some rows, ``(rows, words)``: scales where a group begins, then columns."""
+        if run.begins:
+            yield self._scales[rows, run.column // self._group, None].copy().view(np.uint32)
+        yield to_words(self._units[rows, run.column : run.column + run.length], run.precision)
+
+
+def _write(data: npt.NDArray[Any], stage: Stage, first: int, coefficients: _Coefficients, leaf: int | None) -> None:
+    """Write rows of a stage, from target `first` on; those of one leaf alone if it is named."""
+    for panel, rows, part in overlaps(stage, first, first + coefficients.rows):
+        words = panel_words(data, panel)
+        column = 0
+        for run in panel.runs:
+            if leaf is None or run.leaf == leaf:
+                for piece in coefficients.words(run, part):
+                    words[rows, column : column + piece.shape[1]] = piece
+                    column += piece.shape[1]
+            else:
+                column += run.words()
+
+
+def _balanced(block: LowRank) -> tuple[FloatArray, FloatArray]:
+    """Return factors of the same product, the columns of U of norm 1: the rows of V^T have scales of their own."""
+    norms = np.linalg.norm(block.U, axis=0)
+    norms[norms == 0] = 1
+    return block.U / norms, block.V * norms
+
+
+def _row(leaf: PackedLeaf) -> tuple[int, ...]:
     expected = (leaf.rows.stop - leaf.rows.start, leaf.columns.stop - leaf.columns.start)
     if leaf.block.shape != expected:
         raise ArgumentError("leaf", f"has a block of shape {leaf.block.shape}", f"give {expected}, as its ranges say")
-    return leaf.rows.start, leaf.rows.stop, leaf.columns.start, leaf.columns.stop, leaf.rank
+    return (leaf.rows.start, leaf.rows.stop, leaf.columns.start, leaf.columns.stop, leaf.rank, leaf.precision, leaf.group)
 
 
-def _arrays(block: FloatArray | LowRank) -> tuple[FloatArray, ...]:
-    return (block.U, block.V) if isinstance(block, LowRank) else (block,)
-
-
-def _matrix(data: FloatArray, panel: Panel) -> FloatArray:
-    """View a panel in the data as a matrix ``(height, width)``."""
+def panel_words(data: npt.NDArray[Any], panel: Panel) -> npt.NDArray[Any]:
+    """View a panel in the data as a matrix of words ``(height, width)``."""
     return data[panel.offset : panel.end].reshape(panel.width, panel.height).T
 
 
-def _columns(panel: Panel, leaf: int) -> slice:
-    """Return the columns of a panel that belong to `leaf`."""
-    position = panel.leaves.index(leaf)
-    start = sum(length for _, length in panel.runs[:position])
-    return slice(start, start + panel.runs[position][1])
-
-
-def _overlaps(stage: Stage, first: int, end: int) -> Iterator[tuple[Panel, slice, slice]]:
+def overlaps(stage: Stage, first: int, end: int) -> Iterator[tuple[Panel, slice, slice]]:
     """Iterate over the panels with rows in ``first:end``; also give those rows in the panel, and in the range."""
     number = max(bisect_right(stage.panels, first, key=lambda panel: panel.target) - 1, 0)
     while first < end and number < len(stage.panels) and (panel := stage.panels[number]).target < end:

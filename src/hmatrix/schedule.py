@@ -1,7 +1,7 @@
 """The order in which a packed matrix is streamed.
 
 The product ``y = A x`` has two stages, both made of *panels*. A panel is a matrix of at most
-`PANEL_HEIGHT` rows, stored column by column, whose columns meet contiguous *runs* of a source vector:
+`PANEL_HEIGHT` rows whose columns meet contiguous *runs* of a source vector:
 
 1. ``t = V^T x``. The factors V of all low-rank leaves with the same columns are stacked, so that those
    columns of x are read once.
@@ -9,7 +9,13 @@ The product ``y = A x`` has two stages, both made of *panels*. A panel is a matr
    the same; their dense rows D and their factors U stand side by side, so that each entry of y is
    written once, and by one panel.
 
-All panels follow each other in one array in the order in which they are read.
+Coefficients are stored in *words* of 32 bits (64 for float64), one column of words after the other. A
+word holds the entries of one row in 1 (float32) to 16 (int2) neighbouring columns, so that panels of
+all precisions are loaded in the same way. The last word column of a run is filled up with zeros, and a
+run of integer codes is preceded by the scales of its rows wherever a new group of columns begins.
+
+With int8 activations the source is cut into *segments*, each quantised with a scale of its own. No run
+of integer codes crosses the border of a segment.
 """
 
 from collections import defaultdict
@@ -22,17 +28,57 @@ import numpy.typing as npt
 
 from hmatrix._validation import IndexArray
 from hmatrix.errors import ArgumentError
+from hmatrix.precision import Precision
 
 PANEL_HEIGHT = 64
-"""Rows of a panel: four AVX-512 registers of float32, the tile that a batch is multiplied with."""
+"""Rows of a panel: four AVX-512 registers of words, the tile that a batch is multiplied with."""
 
 DENSE = -1
 """Rank of a dense leaf in a table of leaves."""
+
+LONGEST_RUN = 1 << 14
+"""Columns of a run of integer codes at most, so that its sums stay within 32 bits."""
 
 MOST_STRIPS = 10**8
 """Partitions cut into more strips of leaves than this are refused: only a hostile file holds one."""
 
 Offsets: TypeAlias = npt.NDArray[np.int64]
+FIRST, END, LEFT, RIGHT, RANK, PRECISION, GROUP = range(7)
+"""Columns of a table of leaves."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Columns of a panel that meet neighbouring entries of the source.
+
+    Parameters
+    ----------
+    source, length
+        First entry of the source vector, and how many there are.
+    leaf
+        Number of the leaf that the columns come from; in the first stage one of the stacked leaves.
+    column
+        Number of the first of them within the leaf's factor or block.
+    precision
+        Of the coefficients.
+    segment
+        Number of the segment of the source, with int8 activations and integer codes; else -1.
+    begins, ends
+        Whether a group of columns with common scales begins and ends here; for integer codes only.
+    """
+
+    source: int
+    length: int
+    leaf: int
+    column: int
+    precision: Precision
+    segment: int = -1
+    begins: bool = False
+    ends: bool = False
+
+    def words(self) -> int:
+        """Return how many columns of words there are, with one for the scales."""
+        return -(-self.length // self.precision.per_word) + self.begins
 
 
 @dataclass(frozen=True)
@@ -44,28 +90,24 @@ class Panel:
     target, height
         First entry of the target vector, and how many there are.
     offset
-        Where the panel begins in the array of data.
+        Where the panel begins in the array of words.
     runs
-        First entry in the source vector, and length, of each run that its columns meet, in order.
-    leaves
-        Number of the leaf that each run's columns come from; none in the first stage, where the rows
-        of a panel may come from several leaves.
+        Its columns, in order.
     """
 
     target: int
     height: int
     offset: int
-    runs: tuple[tuple[int, int], ...]
-    leaves: tuple[int, ...] = ()
+    runs: tuple[Run, ...]
 
-    @property
+    @cached_property
     def width(self) -> int:
-        """Number of columns."""
-        return sum(length for _, length in self.runs)
+        """Number of columns of words."""
+        return sum(run.words() for run in self.runs)
 
     @property
     def end(self) -> int:
-        """Where the panel ends in the array of data."""
+        """Where the panel ends in the array of words."""
         return self.offset + self.height * self.width
 
 
@@ -86,23 +128,29 @@ class Stage:
         panels
             int32 ``(panels, 4)``: target, height, first run, number of runs.
         runs
-            int32 ``(runs, 2)``: source and length; runs that adjoin in the source are made one.
+            int32 ``(runs, 4)``: source, length, segment, and flags: the precision, 16 where a group
+            begins, 32 where it ends. Floating-point runs that adjoin in the source are made one.
         """
         rows: list[tuple[int, int, int, int]] = []
         runs: list[list[int]] = []
         for panel in self.panels:
             first = len(runs)
-            for source, length in panel.runs:
-                if len(runs) > first and sum(runs[-1]) == source:
-                    runs[-1][1] += length
+            for run in panel.runs:
+                flags = run.precision | 16 * run.begins | 32 * run.ends
+                if len(runs) > first and run.precision <= Precision.FLOAT32 and _adjoins(runs[-1], run.source, flags):
+                    runs[-1][1] += run.length
                 else:
-                    runs.append([source, length])
+                    runs.append([run.source, run.length, run.segment, flags])
             rows.append((panel.target, panel.height, first, len(runs) - first))
         return (
             np.array([panel.offset for panel in self.panels], dtype=np.int64),
             np.array(rows, dtype=np.int32).reshape(-1, 4),
-            np.array(runs, dtype=np.int32).reshape(-1, 2),
+            np.array(runs, dtype=np.int32).reshape(-1, 4),
         )
+
+
+def _adjoins(run: list[int], source: int, flags: int) -> bool:
+    return run[0] + run[1] == source and run[3] == flags
 
 
 @dataclass(frozen=True)
@@ -119,25 +167,29 @@ class Schedule:
         For each leaf, where its part of t begins; -1 for dense leaves and those of rank 0.
     intermediate
         Entries of t.
+    segments
+        int32 ``(segments, 2)``: first entry in the source, x followed by t, and length.
     """
 
     far: Stage
     near: Stage
     starts: tuple[int, ...]
     intermediate: int
+    segments: IndexArray
 
     @property
-    def elements(self) -> int:
-        """Entries of the array of data."""
+    def words(self) -> int:
+        """Words of the array of data."""
         return self.near.panels[-1].end
 
     @property
     def nbytes(self) -> int:
         """Bytes of the tables that the kernel reads beside the data."""
-        return sum(table.nbytes for stage in (self.far, self.near) for table in stage.tables)
+        tables = [table.nbytes for stage in (self.far, self.near) for table in stage.tables]
+        return self.segments.nbytes + sum(tables)
 
 
-def build_schedule(shape: tuple[int, int], leaves: IndexArray) -> Schedule:
+def build_schedule(shape: tuple[int, int], leaves: IndexArray, *, quantized: bool = False) -> Schedule:
     """Return the schedule of a partition, which is checked to be one.
 
     Parameters
@@ -145,33 +197,88 @@ def build_schedule(shape: tuple[int, int], leaves: IndexArray) -> Schedule:
     shape
         Of the matrix, ``(m, n)``.
     leaves
-        int32 ``(leaves, 5)``: first and end row, first and end column, and the rank or `DENSE`.
+        int32 ``(leaves, 7)``: first and end row, first and end column, the rank or `DENSE`, the
+        precision, and the columns that share a scale, 0 for all.
+    quantized
+        Whether activations are int8.
 
     Raises
     ------
     ArgumentError
-        If a leaf lies outside the matrix, or the leaves overlap or leave a gap.
+        If a leaf lies outside the matrix, or the leaves overlap or leave a gap, or have precisions that
+        do not go together.
     """
-    _check_bounds(shape, leaves)
-    far, starts = _far_stage(leaves)
-    intermediate = int(leaves[:, 4].clip(min=0).sum(dtype=np.int64))
+    _check_leaves(shape, leaves)
+    ranks = leaves[:, RANK].clip(min=0).astype(np.int64)
+    intermediate = int(ranks.sum())
     if intermediate + max(shape) > np.iinfo(np.int32).max:
         raise ArgumentError("leaves", f"have {intermediate} ranks in all", "stay below 2^31")
-    offset = far.panels[-1].end if far.panels else 0
-    return Schedule(far, _near_stage(shape, leaves, starts, offset), starts, intermediate)
+    cutter = _Cutter(shape[1], leaves, quantized)
+    far, starts = _far_stage(leaves, cutter)
+    near = _near_stage(shape, leaves, starts, cutter, far.panels[-1].end if far.panels else 0)
+    return Schedule(far, near, starts, intermediate, cutter.segments())
 
 
-def _check_bounds(shape: tuple[int, int], leaves: IndexArray) -> None:
-    if leaves.ndim != 2 or leaves.shape[1] != 5 or not len(leaves):
-        raise ArgumentError("leaves", f"have the shape {leaves.shape}", "give one row of five numbers for each leaf")
-    for side, size, first, end in (("row", shape[0], 0, 1), ("column", shape[1], 2, 3)):
+def _check_leaves(shape: tuple[int, int], leaves: IndexArray) -> None:
+    if leaves.ndim != 2 or leaves.shape[1] != GROUP + 1 or not len(leaves):
+        raise ArgumentError("leaves", f"have the shape {leaves.shape}", "give one row of seven numbers for each leaf")
+    for side, size, first, end in (("row", shape[0], FIRST, END), ("column", shape[1], LEFT, RIGHT)):
         wrong = (leaves[:, first] < 0) | (leaves[:, first] >= leaves[:, end]) | (leaves[:, end] > size)
         if wrong.any():
             raise ArgumentError("leaves", f"leaf {np.argmax(wrong)} has a bad {side} range", f"stay within 0 to {size}")
-    if (leaves[:, 4] < DENSE).any():
-        raise ArgumentError(
-            "leaves", f"have a rank of {leaves[:, 4].min()}", f"give ranks, or {DENSE} for dense leaves"
+    if (leaves[:, RANK] < DENSE).any():
+        raise ArgumentError("leaves", f"have a rank of {leaves[:, RANK].min()}", f"give ranks, or {DENSE} for dense")
+    precisions = leaves[:, PRECISION]
+    if precisions.min() < 0 or precisions.max() >= len(Precision):
+        raise ArgumentError("leaves", "have an unknown precision", "give numbers of hmatrix.Precision")
+    if len(set((precisions == Precision.FLOAT64).tolist())) != 1:
+        raise ArgumentError("leaves", "mix float64 with other precisions", "give all of them float64, or none")
+    if leaves[:, GROUP].min() < 0:
+        raise ArgumentError("leaves", f"have a group of {leaves[:, GROUP].min()}", "give columns, or 0 for all")
+
+
+class _Cutter:
+    """Cuts columns into runs: at groups with common scales, and at segments of the quantised source."""
+
+    def __init__(self, n: int, leaves: IndexArray, quantized: bool) -> None:
+        self._segments: dict[int, tuple[int, int]] = {}
+        self._edges = np.empty(0, np.int64)
+        self._quantized = quantized
+        if quantized:
+            codes = leaves[(leaves[:, PRECISION] >= Precision.INT8) & (leaves[:, RANK] != 0)]
+            edges = {edge for leaf in codes.tolist() for edge in _edges(leaf[LEFT], leaf[RIGHT], leaf[GROUP])}
+            self._edges = np.array(sorted(edges), dtype=np.int64)
+        self._n = n
+
+    def runs(self, source: int, length: int, leaf: int, precision: Precision, group: int) -> tuple[Run, ...]:
+        """Return the runs of `length` columns that meet the source from `source` on."""
+        if not precision.is_integer:
+            return (Run(source, length, leaf, 0, precision),)
+        groups = set(_edges(source, source + length, group))
+        edges = set(groups)
+        if self._quantized and source < self._n:
+            edges |= set(self._edges[np.searchsorted(self._edges, source) : np.searchsorted(self._edges, source + length)])
+        ordered = sorted(int(edge) for edge in edges)
+        return tuple(
+            Run(first, end - first, leaf, first - source, precision, self._segment(first, end), first in groups, end in groups)
+            for first, end in zip(ordered[:-1], ordered[1:], strict=True)
         )
+
+    def _segment(self, first: int, end: int) -> int:
+        """Return the number of the segment ``first:end``, a new one where it is not known."""
+        if not self._quantized:
+            return -1
+        return self._segments.setdefault(first, (len(self._segments), end - first))[0]
+
+    def segments(self) -> IndexArray:
+        """Return first entry and length of each segment, in order of their numbers."""
+        table = [(first, length) for first, (_, length) in self._segments.items()]
+        return np.array(table, dtype=np.int32).reshape(-1, 2)
+
+
+def _edges(first: int, end: int, group: int) -> list[int]:
+    """Return where groups of columns begin, and the end of the last one."""
+    return [*range(first, end, min(group or LONGEST_RUN, LONGEST_RUN)), end]
 
 
 def _heights(total: int) -> list[tuple[int, int]]:
@@ -179,50 +286,58 @@ def _heights(total: int) -> list[tuple[int, int]]:
     return [(first, min(PANEL_HEIGHT, total - first)) for first in range(0, total, PANEL_HEIGHT)]
 
 
-def _far_stage(leaves: IndexArray) -> tuple[Stage, tuple[int, ...]]:
+def _far_stage(leaves: IndexArray, cutter: _Cutter) -> tuple[Stage, tuple[int, ...]]:
     """Return the first stage, and where the part of each leaf begins in t."""
-    stacks: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for leaf, (_, _, first, end, rank) in enumerate(leaves.tolist()):
-        if rank > 0:
-            stacks[first, end].append(leaf)
+    stacks: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for leaf, row in enumerate(leaves.tolist()):
+        if row[RANK] > 0:
+            stacks[row[LEFT], row[RIGHT], row[PRECISION], row[GROUP]].append(leaf)
     panels: list[Panel] = []
     starts = [-1] * len(leaves)
     target = offset = 0
-    for first, end in sorted(stacks):
-        members = stacks[first, end]
+    for left, right, precision, group in sorted(stacks):
+        members = stacks[left, right, precision, group]
+        runs = cutter.runs(left, right - left, members[0], Precision(precision), group)
         base = target
         for leaf in members:
             starts[leaf] = target
-            target += int(leaves[leaf, 4])
+            target += int(leaves[leaf, RANK])
         for row, height in _heights(target - base):
-            panels.append(Panel(base + row, height, offset, ((first, end - first),)))
+            panels.append(Panel(base + row, height, offset, runs))
             offset = panels[-1].end
     return Stage(tuple(panels)), tuple(starts)
 
 
-def _near_stage(shape: tuple[int, int], leaves: IndexArray, starts: tuple[int, ...], offset: int) -> Stage:
+def _near_stage(
+    shape: tuple[int, int], leaves: IndexArray, starts: tuple[int, ...], cutter: _Cutter, offset: int
+) -> Stage:
     """Return the second stage; `offset` is where its data begin."""
     m, n = shape
-    boundaries = np.unique(leaves[:, :2])
-    first, end = (np.searchsorted(boundaries, leaves[:, side]) for side in (0, 1))
+    boundaries = np.unique(leaves[:, : END + 1])
+    if boundaries[0] != 0 or boundaries[-1] != m:
+        raise ArgumentError("leaves", f"cover rows {boundaries[0]} to {boundaries[-1]}", f"cover all of 0 to {m}")
+    first, end = (np.searchsorted(boundaries, leaves[:, side]) for side in (FIRST, END))
     if int((end - first).sum()) > MOST_STRIPS:
-        raise ArgumentError("leaves", "cut the matrix into too many pieces", "use clusters that nest")
+        raise ArgumentError("leaves", "cut the matrix into too many strips", "use clusters that nest")
     strips: list[list[int]] = [[] for _ in boundaries[1:]]
-    for leaf in np.argsort(leaves[:, 2], kind="stable").tolist():
+    for leaf in np.argsort(leaves[:, LEFT], kind="stable").tolist():
         for strip in range(first[leaf], end[leaf]):
             strips[strip].append(leaf)
     panels: list[Panel] = []
-    if boundaries[0] != 0 or boundaries[-1] != m:
-        raise ArgumentError("leaves", f"cover rows {boundaries[0]} to {boundaries[-1]}", f"cover all of 0 to {m}")
     for row, stop, members in zip(boundaries[:-1].tolist(), boundaries[1:].tolist(), strips, strict=True):
-        edges = leaves[members, 2:4]
+        edges = leaves[members, LEFT : RIGHT + 1]
         if not members or edges[0, 0] != 0 or edges[-1, 1] != n or (edges[:-1, 1] != edges[1:, 0]).any():
             raise ArgumentError("leaves", f"overlap or leave a gap in rows {row} to {stop}", "give a partition")
-        dense = [k for k in members if leaves[k, 4] == DENSE]
-        low_rank = [k for k in members if leaves[k, 4] > 0]
-        runs = [(int(leaves[k, 2]), int(leaves[k, 3] - leaves[k, 2])) for k in dense]
-        runs += [(n + starts[k], int(leaves[k, 4])) for k in low_rank]
+        # Dense leaves first: those that adjoin become one run.
+        runs: list[Run] = []
+        for dense in (True, False):
+            for leaf in members:
+                _, _, left, right, rank, precision, group = leaves[leaf].tolist()
+                if dense and rank == DENSE:
+                    runs += cutter.runs(left, right - left, leaf, Precision(precision), group)
+                elif not dense and rank > 0:
+                    runs += cutter.runs(n + starts[leaf], rank, leaf, Precision(precision), group)
         for first_row, height in _heights(stop - row):
-            panels.append(Panel(row + first_row, height, offset, tuple(runs), (*dense, *low_rank)))
+            panels.append(Panel(row + first_row, height, offset, tuple(runs)))
             offset = panels[-1].end
     return Stage(tuple(panels))

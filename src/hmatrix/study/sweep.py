@@ -10,11 +10,10 @@ from typing import Any
 from tqdm import tqdm
 
 from hmatrix._validation import FloatArray
-from hmatrix.assembly import build, global_svd
+from hmatrix.assembly import build, global_svd, quantize
 from hmatrix.lowrank import Truncation
 from hmatrix.matrix import HMatrix
 from hmatrix.metrics import relative_error
-from hmatrix.packed import PackedLeaf
 from hmatrix.schedule import DENSE
 from hmatrix.study import strategies
 from hmatrix.study.environment import environment
@@ -91,7 +90,7 @@ def _measure(
     m, n = weight.shape
     start = time.perf_counter()
     if point.rank is None:
-        matrix = HMatrix.from_leaves((m, n), [PackedLeaf(slice(0, m), slice(0, n), weight)])
+        matrix = quantize(weight, weight.dtype)
     else:
         matrix = approximate(weight, study.structure, point.method, point.rank)
     seconds = time.perf_counter() - start

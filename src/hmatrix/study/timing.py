@@ -9,9 +9,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from hmatrix._validation import FloatArray, check_integer
+from hmatrix.assembly import quantize
 from hmatrix.kernels import backend, set_num_threads
 from hmatrix.matrix import HMatrix
-from hmatrix.packed import PackedLeaf
 from hmatrix.study.records import HMATRIX, TimeEvidence
 
 ROUND_SECONDS = 4e-3
@@ -48,9 +48,8 @@ def dense_products(weight: FloatArray, x: FloatArray) -> dict[str, Callable[[], 
     x
         ``(n,)``.
     """
-    m, n = weight.shape
     torch_weight, torch_x = torch.from_numpy(weight), torch.from_numpy(x)
-    native = HMatrix.from_leaves((m, n), [PackedLeaf(slice(0, m), slice(0, n), weight)])
+    native = quantize(weight, weight.dtype)
 
     def by_torch() -> object:
         with torch.inference_mode():
