@@ -275,7 +275,15 @@ def _row(leaf: PackedLeaf) -> tuple[int, ...]:
     expected = (leaf.rows.stop - leaf.rows.start, leaf.columns.stop - leaf.columns.start)
     if leaf.block.shape != expected:
         raise ArgumentError("leaf", f"has a block of shape {leaf.block.shape}", f"give {expected}, as its ranges say")
-    return (leaf.rows.start, leaf.rows.stop, leaf.columns.start, leaf.columns.stop, leaf.rank, leaf.precision, leaf.group)
+    return (
+        leaf.rows.start,
+        leaf.rows.stop,
+        leaf.columns.start,
+        leaf.columns.stop,
+        leaf.rank,
+        leaf.precision,
+        leaf.group,
+    )
 
 
 def panel_words(data: npt.NDArray[Any], panel: Panel) -> npt.NDArray[Any]:

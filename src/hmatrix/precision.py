@@ -36,7 +36,7 @@ class Precision(IntEnum):
 
     @classmethod
     def of(cls, name: "Precision | npt.DTypeLike") -> "Precision":
-        """Return the precision of a name (``"int8"``, ``"bfloat16"``, ...) or of a NumPy type of floating-point numbers.
+        """Return the precision of a name (``"int8"``, ``"bfloat16"``, ...) or of a NumPy floating-point type.
 
         Raises
         ------
@@ -198,7 +198,9 @@ def to_words(values: npt.NDArray[Any], precision: Precision) -> npt.NDArray[Any]
     units = _to_bfloat16(values) if precision is Precision.BFLOAT16 else values
     m, n = units.shape
     words = -(-n // precision.per_word)
-    filled = np.full((m, words * precision.per_word), 0 if precision is Precision.BFLOAT16 else int(precision.zero), np.uint32)
+    filled = np.full(
+        (m, words * precision.per_word), 0 if precision is Precision.BFLOAT16 else int(precision.zero), np.uint32
+    )
     filled[:, :n] = units
     shifts = _shifts(precision)
     packed: npt.NDArray[np.uint32] = np.bitwise_or.reduce(filled.reshape(m, words, -1) << shifts, axis=2)
@@ -243,5 +245,7 @@ def _shifts(precision: Precision) -> npt.NDArray[np.uint32]:
 def _to_bfloat16(values: FloatArray) -> npt.NDArray[np.uint32]:
     """Round finite values to bfloat16, to nearest even: the upper halves of float32 words."""
     words = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded: npt.NDArray[np.uint32] = (words + np.uint32(0x7FFF) + ((words >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    rounded: npt.NDArray[np.uint32] = (
+        words + np.uint32(0x7FFF) + ((words >> np.uint32(16)) & np.uint32(1))
+    ) >> np.uint32(16)
     return rounded

@@ -21,6 +21,7 @@ of integer codes crosses the border of a segment.
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -257,11 +258,22 @@ class _Cutter:
         groups = set(_edges(source, source + length, group))
         edges = set(groups)
         if self._quantized and source < self._n:
-            edges |= set(self._edges[np.searchsorted(self._edges, source) : np.searchsorted(self._edges, source + length)])
+            edges |= set(
+                self._edges[np.searchsorted(self._edges, source) : np.searchsorted(self._edges, source + length)]
+            )
         ordered = sorted(int(edge) for edge in edges)
         return tuple(
-            Run(first, end - first, leaf, first - source, precision, self._segment(first, end), first in groups, end in groups)
-            for first, end in zip(ordered[:-1], ordered[1:], strict=True)
+            Run(
+                first,
+                end - first,
+                leaf,
+                first - source,
+                precision,
+                self._segment(first, end),
+                first in groups,
+                end in groups,
+            )
+            for first, end in pairwise(ordered)
         )
 
     def _segment(self, first: int, end: int) -> int:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.matrix import HMatrix
 from hmatrix.packed import PackedBlocks
+from hmatrix.precision import Precision
 
-_REQUIRED = ("leaves", "coefficients")
+_REQUIRED = ("leaves", "words", "quantized")
 _OPTIONAL = ("row_permutation", "column_permutation")
 
 
@@ -19,7 +20,8 @@ class HLinear(nn.Module):
     """``y = x A^T + b`` with an H-matrix A, for inference on the CPU.
 
     The state dict holds the packed form, so that loading one replaces the whole structure: a layer of
-    the same shape may be given another partition. Gradients reach the input and the bias, not A.
+    the same shape may be given another partition and other precisions. Gradients reach the input and the
+    bias, not A; where activations are int8, that of the input is taken as if they were exact.
 
     Parameters
     ----------
@@ -35,7 +37,8 @@ class HLinear(nn.Module):
     """
 
     leaves: Tensor
-    coefficients: Tensor
+    words: Tensor
+    quantized: Tensor
     row_permutation: Tensor | None
     column_permutation: Tensor | None
 
@@ -95,19 +98,24 @@ class HLinear(nn.Module):
         packed = matrix.pack()
         self._matrix = matrix
         self.register_buffer("leaves", torch.from_numpy(packed.leaves))
-        self.register_buffer("coefficients", torch.from_numpy(packed.data))
+        # int32, since not everything in torch knows unsigned words.
+        words = packed.data if packed.data.dtype == np.float64 else packed.data.view(np.int32)
+        self.register_buffer("words", torch.from_numpy(words))
+        self.register_buffer("quantized", torch.tensor(packed.quantized))
         for name in _OPTIONAL:
             array = getattr(packed, name)
             self.register_buffer(name, None if array is None else torch.from_numpy(array))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Follow changes of type; the CPU is the only device."""
-        moved = fn(torch.empty(0, dtype=self.coefficients.dtype, device=self.coefficients.device))
+        """Follow changes of type, where all coefficients are floating-point; the CPU is the only device."""
+        matrix = self._matrix
+        moved = fn(torch.empty(0, dtype=torch.from_numpy(np.empty(0, matrix.dtype)).dtype))
         if moved.device.type != "cpu" or moved.dtype not in (torch.float32, torch.float64):
             raise NetworkError(
                 "HLinear", f"cannot be moved to {moved.device}, {moved.dtype}", "keep it on the CPU in float"
             )
-        matrix = self._matrix.astype(moved.numpy().dtype)
+        if all(leaf.precision <= Precision.FLOAT32 for leaf in matrix.leaves()):
+            matrix = matrix.astype(moved.numpy().dtype)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._set(matrix)
         return self
@@ -126,12 +134,10 @@ class HLinear(nn.Module):
         if given.keys() >= set(_REQUIRED):
             arrays = {name: tensor.detach().cpu().numpy().copy() for name, tensor in given.items()}
             try:
-                packed = PackedBlocks(
-                    self._matrix.shape,
-                    arrays.pop("leaves"),
-                    arrays.pop("coefficients").astype(self._matrix.dtype),
-                    **arrays,
-                )
+                words = arrays.pop("words")
+                words = words.view(np.uint32) if words.dtype == np.int32 else words
+                quantized = bool(arrays.pop("quantized"))
+                packed = PackedBlocks(self._matrix.shape, arrays.pop("leaves"), words, quantized, **arrays)
             except ArgumentError as error:
                 error_msgs.append(f"{prefix.rstrip('.') or 'HLinear'}: {error}")
                 return
@@ -156,5 +162,7 @@ class _Product(torch.autograd.Function):
 
 def _multiply(x: Tensor, apply: Callable[[Any], Any], size: int) -> Tensor:
     """Apply a product to the last dimension."""
-    rows = x.detach().reshape(-1, x.shape[-1]).numpy()
-    return torch.from_numpy(apply(rows)).reshape(*x.shape[:-1], size)
+    rows = x.detach().reshape(-1, x.shape[-1])
+    if rows.dtype not in (torch.float32, torch.float64):
+        rows = rows.float()
+    return torch.from_numpy(apply(rows.numpy())).reshape(*x.shape[:-1], size)
