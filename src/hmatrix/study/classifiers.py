@@ -85,7 +85,7 @@ class HiddenLayer:
         classes = np.empty(len(outputs), dtype=np.int64)
         with read_ahead(self.images, range(len(outputs)), self.workers) as inputs:
             for first in range(0, len(outputs), self.batch_size):
-                rows = torch.tensor(outputs[first : first + self.batch_size], dtype=torch.float32)
+                rows = torch.from_numpy(np.array(outputs[first : first + self.batch_size], dtype=np.float32))
                 batch = torch.stack(list(islice(inputs, len(rows))))
                 classes[first : first + len(rows)] = self._classify(batch, rows)
         return classes

@@ -89,9 +89,9 @@ def open_data(data: Data, network: LoadedNetwork) -> LabelledImages:
     else:
         images = _open_imagenette(data, network.preprocessing)
     classes = network.count_classes()
-    if classes <= images.labels.max():
+    if not images.labels.max() < classes <= len(_classes()):
         came = f"has labels up to {images.labels.max()}, but network {network.name} tells {classes} classes apart"
-        raise DataError(f"data {images.name}", came, "use a network of all classes of the data")
+        raise DataError(f"data {images.name}", came, "use a network of the same classes")
     return images
 
 
@@ -107,7 +107,7 @@ def read_ahead(images: LabelledImages, rows: Sequence[int], workers: int) -> Ite
     ahead = _AHEAD * workers
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
         # Some of ImageNet's images have damaged EXIF data, which is not used.
-        warnings.filterwarnings("ignore", message="(Possibly c|C)orrupt EXIF data", category=UserWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
         def inputs() -> Iterator[torch.Tensor]:
             pending: deque[Future[torch.Tensor]] = deque()
@@ -169,9 +169,9 @@ def _classes() -> dict[str, int]:
 
 def _open_folder(path: Path, preprocessing: Preprocessing) -> LabelledImages:
     subject = f"data {path}"
-    if not path.is_dir():
-        raise DataError(subject, "is no folder", "name a folder <path>/<WordNet id>/<image>")
     try:
+        if not path.is_dir():
+            raise DataError(subject, "is no folder", "name a folder <path>/<WordNet id>/<image>")
         folders = _list_folders(path)
         if not any(folder.name in _classes() for folder in folders) and (path / "val").is_dir():
             path = path / "val"

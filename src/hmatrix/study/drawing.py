@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +16,7 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
+from matplotlib.textpath import text_to_path
 
 from hmatrix.errors import OutputError
 from hmatrix.study.settings import Method
@@ -168,15 +167,8 @@ def legend(figure: Figure, axes: Axes, left: float, top: float, names: Mapping[M
 
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
     """Return the width of a line of text in points."""
-    return size * _unit_width(text, bold)
-
-
-@lru_cache(maxsize=4096)
-def _unit_width(text: str, bold: bool) -> float:
-    font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
-    # A dollar sign would be read as mathematics; an S is as wide.
-    extent = TextPath((0, 0), text.replace("$", "S") or " ", size=100, prop=font).get_extents()
-    return float(extent.x1) / 100
+    font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal", size=size)
+    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
 
 
 def megabytes(count: float) -> str:
@@ -191,7 +183,8 @@ def significant(value: float) -> str:
 
 def _elided(text: str, inches: float, size: float, *, bold: bool = False) -> str:
     kept = text
-    while len(kept) > 2 and text_width(kept, size, bold=bold) > inches * INCH:
+    # Hinting makes some letters a little wider on a screen.
+    while len(kept) > 2 and text_width(kept, size, bold=bold) > 0.97 * inches * INCH:
         kept = f"{kept[:-2]}…"
     return kept
 

@@ -24,6 +24,10 @@ from hmatrix.study.models import LoadedNetwork
 _SHARD = 1024
 """Images of one file of the cache."""
 
+_EVIDENCE = "evidence"
+"""Key in a shard's metadata: whether the layer is the last one, and a digest of all."""
+_LAST, _HIDDEN = "last", "hidden"
+
 _logger = logging.getLogger(__name__)
 
 
@@ -47,7 +51,7 @@ class Features:
 
 
 def cached_features(
-    network: LoadedNetwork, images: LabelledImages, cache: Path, *, batch_size: int = 32, workers: int | None = None
+    network: LoadedNetwork, images: LabelledImages, cache: Path, *, batch_size: int = 8, workers: int | None = None
 ) -> Features:
     """Compute the studied layer's inputs for all images, or take them from the cache.
 
@@ -61,7 +65,7 @@ def cached_features(
     cache
         Folder for the inputs of all networks and data sets.
     batch_size
-        Images that go through the network at once.
+        Images that go through the network at once; more of them cost more memory, and hardly less time.
     workers
         Threads that read images; ``None`` is one for each CPU.
 
@@ -170,26 +174,27 @@ def _shard(folder: Path, rows: range) -> Path:
 
 def _read_shard(path: Path, inputs: npt.NDArray[np.float32]) -> bool | None:
     """Fill `inputs`, and return whether the layer is the last one; ``None`` if the shard is absent or damaged."""
-    if not path.exists():
-        return None
     try:
+        if not path.exists():
+            return None
         with safe_open(path, framework="np") as file:
             found = file.get_tensor("inputs")
-            metadata = file.metadata() or {}
+            evidence = (file.metadata() or {}).get(_EVIDENCE, "")
     except (SafetensorError, OSError) as error:
         _logger.warning("%s is damaged (%s), and is computed again", path, error)
         return None
     # A digest, because safetensors itself does not notice changed values.
-    if found.shape != inputs.shape or metadata.get("digest") != _digest(found, metadata.get("last", "")):
+    kind = evidence.partition(" ")[0]
+    if found.shape != inputs.shape or kind not in (_LAST, _HIDDEN) or evidence != _evidence(found, kind):
         _logger.warning("%s is damaged (it does not fit its digest), and is computed again", path)
         return None
     inputs[:] = found
-    return bool(metadata["last"] == "true")
+    return bool(kind == _LAST)
 
 
 def _write_shard(path: Path, inputs: npt.NDArray[np.float32], is_last: bool) -> None:
-    last = "true" if is_last else "false"
-    content = save({"inputs": inputs}, metadata={"last": last, "digest": _digest(inputs, last)})
+    # One entry, because safetensors writes several in any order.
+    content = save({"inputs": inputs}, metadata={_EVIDENCE: _evidence(inputs, _LAST if is_last else _HIDDEN)})
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
@@ -199,10 +204,10 @@ def _write_shard(path: Path, inputs: npt.NDArray[np.float32], is_last: bool) -> 
         raise _unwritable(path.parent, error) from error
 
 
-def _digest(inputs: npt.NDArray[np.float32], last: str) -> str:
-    digest = hashlib.sha256(repr((inputs.dtype.str, inputs.shape, last)).encode())
+def _evidence(inputs: npt.NDArray[np.float32], kind: str) -> str:
+    digest = hashlib.sha256(repr((inputs.dtype.str, inputs.shape, kind)).encode())
     digest.update(np.ascontiguousarray(inputs).data)
-    return digest.hexdigest()
+    return f"{kind} {digest.hexdigest()}"
 
 
 def _check_writable(folder: Path) -> None:

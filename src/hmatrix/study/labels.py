@@ -82,7 +82,7 @@ class LabelRoom:
         self._boxes: list[tuple[float, float, float, float]] = [self._frame()]
 
     def _points(self, x: Sequence[float], y: Sequence[float]) -> NDArray[np.float64]:
-        scale = INCH / self._axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+        scale = INCH / self._axes.figure.dpi
         return np.asarray(self._axes.transData.transform(np.column_stack([x, y])), dtype=np.float64) * scale
 
     def _frame(self) -> tuple[float, float, float, float]:

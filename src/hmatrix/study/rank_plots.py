@@ -26,7 +26,7 @@ from hmatrix.study.drawing import (
 from hmatrix.study.labels import BELOW_RIGHT, LabelRoom, spread
 from hmatrix.study.records import Record
 from hmatrix.study.settings import Method
-from hmatrix.study.tables import machine, table_rows
+from hmatrix.study.tables import machine, own_rank, table_rows
 
 WIDTH, HEIGHT = 7.4, 4.8
 LEFT, TOP, BOTTOM = 0.75, 0.98, 0.75
@@ -219,7 +219,7 @@ def _own_ranks(axes: Axes, records: Sequence[Record], lines: Mapping[Method, Cur
     room.keep_clear(axes.get_xlim(), (100.0, 100.0))
     for curve in lines.values():
         room.keep_clear(curve.ranks, curve.values)
-    own = [str(row.largest_rank or 0) for row in table_rows(records) if row.method is Method.GLOBAL_SVD]
+    own = [own_rank(row) for row in table_rows(records) if row.method is Method.GLOBAL_SVD]
     room.place(lines[Method.GLOBAL_SVD].ranks, lines[Method.GLOBAL_SVD].values, own, GREY)
 
 

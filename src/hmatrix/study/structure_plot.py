@@ -96,9 +96,10 @@ def structure_record(records: Sequence[Record], rank: int = 30) -> Record | None
 
 def _title(record: Record) -> str:
     # The rank of a global SVD's record is that of the H-matrix whose storage it may use.
-    rank = max(leaf[4] for leaf in record.leaves) if record.method is Method.GLOBAL_SVD else record.rank
+    own = record.method is Method.GLOBAL_SVD
+    rank = max((leaf[4] for leaf in record.leaves), default=DENSE_LEAF) if own else record.rank
     name = f"{record.network} {record.layer}: {LOOKS[record.method].label}"
-    return name if rank is None else f"{name}, rank {rank}"
+    return name if rank in (None, DENSE_LEAF) else f"{name}, rank {rank}"
 
 
 def _count(count: int, kind: str = "") -> str:

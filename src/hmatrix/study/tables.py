@@ -184,11 +184,15 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:z.{digits}f}"
 
 
+def own_rank(row: Row) -> str:
+    """Return the rank of a global SVD, which `rank` is not; it is dense where its rank would not pay."""
+    return "dense" if row.largest_rank is None else str(row.largest_rank)
+
+
 def _rank(row: Row) -> str:
     if row.rank is None:
         return ""
-    own = f" ({row.largest_rank})" if row.method is Method.GLOBAL_SVD and row.largest_rank is not None else ""
-    return f"{row.rank}{own}"
+    return f"{row.rank} ({own_rank(row)})" if row.method is Method.GLOBAL_SVD else str(row.rank)
 
 
 def _interval(row: Row) -> str:

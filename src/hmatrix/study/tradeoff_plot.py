@@ -11,7 +11,7 @@ from hmatrix.study.drawing import INK, LOOKS, legend, new_figure, save, style
 from hmatrix.study.labels import LabelRoom
 from hmatrix.study.records import Record
 from hmatrix.study.settings import Method
-from hmatrix.study.tables import Row, machine, table_rows
+from hmatrix.study.tables import Row, machine, own_rank, table_rows
 
 HEIGHT = 4.9
 LEFT, RIGHT, TOP, BOTTOM, GAP = 0.75, 0.3, 0.98, 0.75, 0.35
@@ -137,5 +137,5 @@ def _label(axes: Axes, rows: Sequence[Row], saved: Measure, lost: Measure) -> No
     for method, points in found.items():
         # Whoever picks the global SVD picks its own rank, not that of the H-matrix it was measured against.
         own = method is Method.GLOBAL_SVD
-        texts = [str(row.largest_rank if own else row.rank) for row, _, _ in points]
+        texts = [own_rank(row) if own else str(row.rank) for row, _, _ in points]
         room.place([point[1] for point in points], [point[2] for point in points], texts, LOOKS[method].colour)
