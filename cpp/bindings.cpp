@@ -116,6 +116,8 @@ void bind_plan(nb::module_& module, const char* name) {
 }  // namespace hmatrix
 
 NB_MODULE(_core, module) {
+    // What outlives the interpreter is a matter of when the process ends, not of leaks.
+    nb::set_leak_warnings(false);
     module.doc() = "Native products with matrices in packed form";
     hmatrix::bind_plan<float>(module, "PlanFloat32");
     hmatrix::bind_plan<double>(module, "PlanFloat64");

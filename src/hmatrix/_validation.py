@@ -37,8 +37,16 @@ def check_shape(name: str, shape: Sequence[object]) -> tuple[int, int]:
     """Return `shape` as a pair of positive ints, or raise ArgumentError."""
     if len(shape) != 2:
         raise ArgumentError(name, f"has {len(shape)} dimensions", "give a matrix (rows, columns)")
-    rows, columns = (check_integer(f"{name} shape", size, at_least=1) for size in shape)
+    rows, columns = (check_integer(f"{name}, rows and columns", size, at_least=1) for size in shape)
     return rows, columns
+
+
+def frobenius(array: npt.NDArray[Any]) -> float:
+    """Return the Frobenius norm in float64; squares neither overflow nor vanish."""
+    largest = float(np.abs(array).max(initial=0.0))
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    return largest * float(np.linalg.norm(array.astype(np.float64) / largest))
 
 
 def check_matrix(name: str, array: npt.ArrayLike) -> FloatArray:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._validation import FloatArray, Generator, check_integer
+from hmatrix._validation import FloatArray, Generator, check_integer, frobenius
 from hmatrix.entries import Block
 from hmatrix.lowrank import LowRank, Truncation
 
@@ -28,7 +28,7 @@ class FullACA:
     def __call__(self, block: Block, truncation: Truncation) -> LowRank:
         residual = np.array(block)
         factors = _Factors(residual.shape, residual.dtype)
-        norm = float(np.linalg.norm(residual))
+        norm = frobenius(residual)
         tolerance = truncation.tolerance(norm)
         cap = truncation.cap(residual.shape)
         error = norm
@@ -37,7 +37,7 @@ class FullACA:
             u, v = residual[:, j] / residual[i, j], residual[i].copy()
             factors.append(u, v)
             residual -= np.outer(u, v)
-            error = float(np.linalg.norm(residual))
+            error = frobenius(residual)
         return factors.low_rank()
 
 
@@ -102,11 +102,11 @@ class PartialACA:
         columns = rng.permutation(n)[: self.validation]
         if rows.size == 0:
             return None
-        row_norms = np.array([np.linalg.norm(factors.residual_row(block, int(i))) for i in rows])
+        row_norms = np.array([frobenius(factors.residual_row(block, int(i))) for i in rows])
         column_residuals = np.stack([factors.residual_column(block, int(j)) for j in columns])
         # Each sample, scaled to the whole block, estimates the error; the larger one counts.
-        by_rows = np.linalg.norm(row_norms) * np.sqrt(candidates.size / rows.size)
-        by_columns = np.linalg.norm(column_residuals) * np.sqrt(n / columns.size)
+        by_rows = frobenius(row_norms) * np.sqrt(candidates.size / rows.size)
+        by_columns = frobenius(column_residuals) * np.sqrt(n / columns.size)
         if max(by_rows, by_columns) <= truncation.tolerance(factors.norm):
             return None
         if by_columns > by_rows:
@@ -123,6 +123,7 @@ class _Factors:
     _columns: list[FloatArray] = field(default_factory=list)
     _rows: list[FloatArray] = field(default_factory=list)
     _norm_squared: float = 0.0
+    _scale: float = 1.0
     last_norm: float = 0.0
 
     @property
@@ -131,12 +132,16 @@ class _Factors:
 
     @property
     def norm(self) -> float:
-        return float(np.sqrt(max(self._norm_squared, 0.0)))
+        return self._scale * float(np.sqrt(max(self._norm_squared, 0.0)))
 
     def append(self, u: FloatArray, v: FloatArray) -> None:
-        mixed = sum(float(u @ a) * float(v @ b) for a, b in zip(self._columns, self._rows, strict=True))
-        self.last_norm = float(np.linalg.norm(u) * np.linalg.norm(v))
-        self._norm_squared += 2 * mixed + self.last_norm**2
+        # u has entries of about 1 and v of the block's size; both are kept near 1 in the norm's square.
+        left, right = u.astype(np.float64), v.astype(np.float64)
+        if not self.rank:
+            self._scale = frobenius(v) or 1.0
+        mixed = sum(float(left @ a) * float(right @ b) for a, b in zip(self._columns, self._rows, strict=True))
+        self.last_norm = frobenius(u) * frobenius(v)
+        self._norm_squared += 2 * mixed / self._scale / self._scale + (self.last_norm / self._scale) ** 2
         self._columns.append(u)
         self._rows.append(v)
 

@@ -70,11 +70,12 @@ class Weak:
             raise ArgumentError("overlap", f"got {self.overlap}", "give a fraction below 1")
 
     def __call__(self, rows: Cluster, columns: Cluster) -> bool:
-        shorter = np.minimum(rows.upper - rows.lower, columns.upper - columns.lower)
+        sides = rows.upper - rows.lower, columns.upper - columns.lower
         shared = np.minimum(rows.upper, columns.upper) - np.maximum(rows.lower, columns.lower)
-        # Rounding must not decide whether two boxes touch.
-        scale = max(rows.diameter, columns.diameter)
-        return bool(((shared <= self.overlap * shorter + 1e-12 * scale) & (shared < scale)).any()) and scale > 0
+        hull = np.maximum(rows.upper, columns.upper) - np.minimum(rows.lower, columns.lower)
+        # Rounding must not decide whether two boxes touch; nor is a point beside a box that contains it.
+        apart = shared <= self.overlap * np.minimum(*sides) + 1e-12 * hull
+        return bool((apart & (hull > (1 + 1e-12) * np.maximum(*sides))).any())
 
 
 @dataclass(frozen=True)

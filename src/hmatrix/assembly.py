@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._validation import FloatArray, check_integer, check_matrix
+from hmatrix._validation import FloatArray, check_integer, check_matrix, check_shape, frobenius
 from hmatrix.admissibility import Admissibility, Everywhere, Strong
 from hmatrix.blocktree import BlockCluster, BlockClusterTree, build_block_tree
 from hmatrix.cluster import Cardinality, Splitter, build_cluster_tree
@@ -42,10 +42,16 @@ def partition(
     admissibility
         Which blocks may have low rank.
     """
+    check_shape("shape", shape)
     sides = coordinates if isinstance(coordinates, tuple) else (coordinates, coordinates)
     if len(sides) != 2:
         raise ArgumentError("coordinates", f"has {len(sides)} parts", "give one for both sides, or (rows, columns)")
-    rows, columns = (build_cluster_tree(side(size), splitter) for side, size in zip(sides, shape, strict=True))
+    supports = [side(size) for side, size in zip(sides, shape, strict=True)]
+    dimensions = [of_side.points.shape[1] for of_side in supports]
+    if dimensions[0] != dimensions[1]:
+        came = f"have {dimensions[0]} dimensions for rows and {dimensions[1]} for columns"
+        raise ArgumentError("coordinates", came, "give both sides the same, since distances between them count")
+    rows, columns = (build_cluster_tree(of_side, splitter) for of_side in supports)
     return build_block_tree(rows, columns, admissibility)
 
 
@@ -97,13 +103,12 @@ def build(
     """
     source = weight if isinstance(weight, Entries) else check_matrix("weight", weight)
     tree = partition(source.shape, coordinates=coordinates, splitter=splitter, admissibility=admissibility)
-    precision = Precision.of(source.dtype)
     leaves: list[PackedLeaf] = []
     missed: list[float] = []
     for leaf in tree.leaves():
         block = _block(source, tree, leaf)
         stored = _compress(block, compressor, truncation, missed) if leaf.admissible else np.asarray(block)
-        leaves.append(PackedLeaf(leaf.rows.slice, leaf.columns.slice, stored, precision))
+        leaves.append(PackedLeaf(leaf.rows.slice, leaf.columns.slice, stored))
     if missed:
         warnings.warn(
             f"truncation: max_rank={truncation.max_rank} kept {len(missed)} of {len(tree.far_field)} admissible blocks "
@@ -181,8 +186,8 @@ def _compress(
     if approximation.rank * (m + n) >= m * n:
         return np.asarray(block)
     if truncation.has_tolerance and approximation.rank == truncation.max_rank and isinstance(block, np.ndarray):
-        tolerance = truncation.tolerance(float(np.linalg.norm(block)))
-        error = float(np.linalg.norm(block - approximation.to_dense()))
+        tolerance = truncation.tolerance(frobenius(block))
+        error = frobenius(block - approximation.to_dense())
         if error > tolerance * (1 + 1e-5):
             missed.append(error / tolerance if tolerance else np.inf)
     return approximation

@@ -259,6 +259,8 @@ def build_cluster_tree(supports: Supports, splitter: Splitter) -> ClusterTree:
         order, first = splitter(points[members])
         if not 0 < first < stop - start:
             raise ArgumentError("splitter", f"put {first} of {stop - start} points first", "leave no son empty")
+        if not np.array_equal(np.sort(order), np.arange(stop - start)):
+            raise ArgumentError("splitter", "returned an order that is no permutation", "return each point once")
         permutation[start:stop] = members[order]
         sons.append((len(ranges), len(ranges) + 1))
         ranges += [(start, start + first), (start + first, stop)]

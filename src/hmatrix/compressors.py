@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 import scipy.linalg
 
-from hmatrix._validation import FloatArray, Generator, check_integer
+from hmatrix._validation import FloatArray, Generator, check_integer, frobenius
 from hmatrix.entries import Block
 from hmatrix.lowrank import LowRank, Truncation, tail_norms, truncated_svd
 
@@ -47,7 +47,7 @@ class PivotedQR:
 
     def __call__(self, block: Block, truncation: Truncation) -> LowRank:
         Q, R, pivots = scipy.linalg.qr(np.asarray(block), mode="economic", pivoting=True, check_finite=False)
-        errors = tail_norms(np.linalg.norm(R.astype(np.float64), axis=1))
+        errors = tail_norms(np.array([frobenius(row) for row in R]))
         k = truncation.choose(errors, float(errors[0]), block.shape)
         V = np.empty((R.shape[1], k), dtype=R.dtype)
         V[pivots] = R[:k].T
@@ -83,7 +83,7 @@ class RandomizedSVD:
         A = np.asarray(block)
         rng = np.random.default_rng(self.rng)
         largest = min(A.shape)
-        norm = float(np.linalg.norm(A))
+        norm = frobenius(A)
         tolerance = truncation.tolerance(norm) if truncation.has_tolerance else None
         samples = min(largest, (truncation.cap(A.shape) if tolerance is None else 8) + self.oversampling)
         while True:
@@ -92,7 +92,7 @@ class RandomizedSVD:
             if tolerance is None or samples == largest:
                 missed = 0.0
                 break
-            missed = float(np.linalg.norm(A - Q @ projection))
+            missed = frobenius(A - Q @ projection)
             if missed <= 0.5 * tolerance or samples >= truncation.cap(A.shape) + self.oversampling:
                 break
             samples = min(largest, 2 * samples)

@@ -123,8 +123,9 @@ class LowRank:
 
 def tail_norms(values: FloatArray) -> FloatArray:
     """Return ``norm(values[k:])`` for k = 0 to the length, without cancellation."""
-    squares = np.square(values.astype(np.float64))
-    norms: FloatArray = np.sqrt(np.append(np.cumsum(squares[::-1])[::-1], 0.0))
+    largest = float(np.abs(values).max(initial=0.0)) or 1.0
+    squares = np.square(values.astype(np.float64) / largest)
+    norms: FloatArray = largest * np.sqrt(np.append(np.cumsum(squares[::-1])[::-1], 0.0))
     return norms
 
 

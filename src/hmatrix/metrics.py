@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._validation import FloatArray, Generator, check_integer, check_matrix
+from hmatrix._validation import FloatArray, Generator, check_integer, check_matrix, frobenius
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
 from hmatrix.matrix import HMatrix
@@ -73,7 +73,7 @@ def relative_error(
     if kind is Norm.SPECTRAL:
         error, scale = (_spectral_norm(B, iterations, rng) for B in (difference, A))
     else:
-        error, scale = float(np.linalg.norm(difference)), float(np.linalg.norm(A))
+        error, scale = frobenius(difference), frobenius(A)
     if scale == 0:
         return 0.0 if error == 0 else np.inf
     return error / scale

@@ -37,7 +37,7 @@ class PackedLeaf:
     block
         The dense block ``(m, n)``, or its low-rank factors.
     precision
-        Of its coefficients.
+        Of its coefficients as they are stored; ``None`` is that of the block's own type.
     group
         Columns of the block, or of U and of V^T, that share a scale; 0 is all. For integer precisions.
     """
@@ -45,8 +45,15 @@ class PackedLeaf:
     rows: slice
     columns: slice
     block: FloatArray | LowRank
-    precision: Precision
+    precision: Precision | None = None
     group: int = 0
+
+    @property
+    def stored(self) -> Precision:
+        """The precision in which coefficients are stored."""
+        if self.precision is not None:
+            return self.precision
+        return Precision.of(self.block.U.dtype if isinstance(self.block, LowRank) else self.block.dtype)
 
     @property
     def rank(self) -> int:
@@ -220,7 +227,7 @@ def pack(
     for number, leaf in enumerate(leaves):
         block = leaf.block
         if isinstance(block, LowRank):
-            U, V = _balanced(block) if leaf.precision.is_integer else (block.U, block.V)
+            U, V = _balanced(block) if leaf.stored.is_integer else (block.U, block.V)
             start = schedule.starts[number]
             _write(data, schedule.far, start, _Coefficients(V.T, leaf), None)
         else:
@@ -239,8 +246,8 @@ class _Coefficients:
             raise ArgumentError("leaf", "has NaN or infinity in it", "give finite numbers")
         self._group = min(leaf.group or LONGEST_RUN, LONGEST_RUN)
         self._units: npt.NDArray[Any] = matrix
-        if leaf.precision.is_integer:
-            encoded = encode(matrix, leaf.precision, self._group)
+        if leaf.stored.is_integer:
+            encoded = encode(matrix, leaf.stored, self._group)
             self._units, self._scales = encoded.codes, encoded.scales
 
     def words(self, run: Run, rows: slice) -> Iterator[npt.NDArray[Any]]:
@@ -281,7 +288,7 @@ def _row(leaf: PackedLeaf) -> tuple[int, ...]:
         leaf.columns.start,
         leaf.columns.stop,
         leaf.rank,
-        leaf.precision,
+        leaf.stored,
         leaf.group,
     )
 

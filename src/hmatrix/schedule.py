@@ -114,9 +114,18 @@ class Panel:
 
 @dataclass(frozen=True)
 class Stage:
-    """Panels in the order in which they are streamed."""
+    """Panels in the order in which they are streamed.
+
+    Parameters
+    ----------
+    panels
+        The panels.
+    columns
+        Entries of the source that lie in x; all others lie in t.
+    """
 
     panels: tuple[Panel, ...]
+    columns: int
 
     @cached_property
     def tables(self) -> tuple[Offsets, IndexArray, IndexArray]:
@@ -130,7 +139,7 @@ class Stage:
             int32 ``(panels, 4)``: target, height, first run, number of runs.
         runs
             int32 ``(runs, 4)``: source, length, segment, and flags: the precision, 16 where a group
-            begins, 32 where it ends. Floating-point runs that adjoin in the source are made one.
+            begins, 32 where it ends. Runs of float32 and float64 that adjoin in x, or in t, are made one.
         """
         rows: list[tuple[int, int, int, int]] = []
         runs: list[list[int]] = []
@@ -138,7 +147,8 @@ class Stage:
             first = len(runs)
             for run in panel.runs:
                 flags = run.precision | 16 * run.begins | 32 * run.ends
-                if len(runs) > first and run.precision <= Precision.FLOAT32 and _adjoins(runs[-1], run.source, flags):
+                floats = run.precision <= Precision.FLOAT32 and run.source != self.columns
+                if floats and len(runs) > first and sum(runs[-1][:2]) == run.source and runs[-1][3] == flags:
                     runs[-1][1] += run.length
                 else:
                     runs.append([run.source, run.length, run.segment, flags])
@@ -148,10 +158,6 @@ class Stage:
             np.array(rows, dtype=np.int32).reshape(-1, 4),
             np.array(runs, dtype=np.int32).reshape(-1, 4),
         )
-
-
-def _adjoins(run: list[int], source: int, flags: int) -> bool:
-    return run[0] + run[1] == source and run[3] == flags
 
 
 @dataclass(frozen=True)
@@ -215,7 +221,7 @@ def build_schedule(shape: tuple[int, int], leaves: IndexArray, *, quantized: boo
     if intermediate + max(shape) > np.iinfo(np.int32).max:
         raise ArgumentError("leaves", f"have {intermediate} ranks in all", "stay below 2^31")
     cutter = _Cutter(shape[1], leaves, quantized)
-    far, starts = _far_stage(leaves, cutter)
+    far, starts = _far_stage(shape[1], leaves, cutter)
     near = _near_stage(shape, leaves, starts, cutter, far.panels[-1].end if far.panels else 0)
     return Schedule(far, near, starts, intermediate, cutter.segments())
 
@@ -298,7 +304,7 @@ def _heights(total: int) -> list[tuple[int, int]]:
     return [(first, min(PANEL_HEIGHT, total - first)) for first in range(0, total, PANEL_HEIGHT)]
 
 
-def _far_stage(leaves: IndexArray, cutter: _Cutter) -> tuple[Stage, tuple[int, ...]]:
+def _far_stage(n: int, leaves: IndexArray, cutter: _Cutter) -> tuple[Stage, tuple[int, ...]]:
     """Return the first stage, and where the part of each leaf begins in t."""
     stacks: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for leaf, row in enumerate(leaves.tolist()):
@@ -317,7 +323,7 @@ def _far_stage(leaves: IndexArray, cutter: _Cutter) -> tuple[Stage, tuple[int, .
         for row, height in _heights(target - base):
             panels.append(Panel(base + row, height, offset, runs))
             offset = panels[-1].end
-    return Stage(tuple(panels)), tuple(starts)
+    return Stage(tuple(panels), n), tuple(starts)
 
 
 def _near_stage(
@@ -352,4 +358,4 @@ def _near_stage(
         for first_row, height in _heights(stop - row):
             panels.append(Panel(row + first_row, height, offset, tuple(runs)))
             offset = panels[-1].end
-    return Stage(tuple(panels))
+    return Stage(tuple(panels), n)

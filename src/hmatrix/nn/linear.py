@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hmatrix.errors import ArgumentError, NetworkError
-from hmatrix.matrix import HMatrix
+from hmatrix.matrix import HMatrix, TransposedHMatrix
 from hmatrix.packed import PackedBlocks
 from hmatrix.precision import Precision
 
@@ -148,16 +148,16 @@ class HLinear(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """The product, differentiable in the input."""
+    """The product, differentiable in the input as often as one likes: its derivative is the transposed product."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, matrix: HMatrix) -> Tensor:
+    def forward(ctx: Any, x: Tensor, matrix: HMatrix | TransposedHMatrix) -> Tensor:
         ctx.matrix = matrix
         return _multiply(x, matrix.apply, matrix.shape[0])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _multiply(gradients[0], ctx.matrix.T.apply, ctx.matrix.shape[1]), None
+        return _Product.apply(gradients[0], ctx.matrix.T), None
 
 
 def _multiply(x: Tensor, apply: Callable[[Any], Any], size: int) -> Tensor:

@@ -1,0 +1,381 @@
+import copy
+import io
+
+import numpy as np
+import pytest
+from matrices import assembled, permutation, random_leaves
+
+import hmatrix as hm
+from hmatrix.errors import ArgumentError, NetworkError
+
+torch = pytest.importorskip("torch")
+HLinear = pytest.importorskip("hmatrix.nn").HLinear
+
+SHAPE = m, n = 40, 30
+
+
+def make(dtype=np.float64, seed=0, permuted=True):
+    """A random H-matrix and the same as a tensor."""
+    leaves = random_leaves(SHAPE, dtype=dtype, seed=seed, ranks=(None, 0, 1, 3))
+    permutations = [permutation(size, seed=seed) for size in SHAPE] if permuted else [None, None]
+    H = hm.HMatrix.from_leaves(SHAPE, leaves, *permutations)
+    return H, torch.from_numpy(assembled(SHAPE, leaves, *permutations).astype(dtype))
+
+
+def random_tensor(*shape, dtype=torch.float64, seed=0, grad=False):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, dtype=torch.float64, generator=generator).to(dtype).requires_grad_(grad)
+
+
+def linear_of(weight, bias):
+    linear = torch.nn.Linear(n, m, bias=bias is not None, dtype=weight.dtype)
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+        if bias is not None:
+            linear.bias.copy_(bias)
+    return linear
+
+
+TYPES = {torch.float32: np.float32, torch.float64: np.float64}
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("leading", [(), (1,), (5,), (0,), (2, 3), (2, 0, 3), (2, 1, 3, 2)], ids=str)
+@pytest.mark.parametrize("grad", [False, True])
+def test_it_is_a_linear_layer(dtype, bias, leading, grad):
+    H, weight = make(TYPES[dtype])
+    linear = linear_of(weight, random_tensor(m, dtype=dtype, seed=1) if bias else None)
+    layer = HLinear.from_linear(linear, H)
+    x = random_tensor(*leading, n, dtype=dtype, grad=grad)
+    y = layer(x)
+    assert (y.shape, y.dtype, y.requires_grad) == ((*leading, m), dtype, grad or bias)
+    torch.testing.assert_close(y, linear(x))
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_gradients_are_those_of_a_linear_layer(batch):
+    H, weight = make()
+    linear = linear_of(weight, random_tensor(m))
+    layer = HLinear.from_linear(linear, H)
+    gradients = []
+    for module in (linear, layer):
+        x = random_tensor(batch, n, grad=True)
+        module(x).square().sum().backward()
+        gradients.append((x.grad, module.bias.grad))
+    for expected, actual in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("of", TYPES)
+def test_gradients_have_the_type_of_the_input(dtype, of):
+    x = random_tensor(3, n, dtype=dtype, grad=True)
+    layer = HLinear.from_matrix(make(TYPES[of])[0])
+    layer(x).sum().backward()
+    assert x.grad.dtype == dtype
+    torch.testing.assert_close(x.grad.double(), make()[1].sum(dim=0).expand(3, n), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("leading", [(), (3,), (2, 2)], ids=str)
+def test_gradcheck(leading):
+    layer = HLinear.from_matrix(make()[0], random_tensor(m))
+    x = random_tensor(*leading, n, grad=True)
+    assert torch.autograd.gradcheck(lambda x, _: layer(x), (x, layer.bias))
+
+
+def test_gradients_of_gradients():
+    layer = HLinear.from_matrix(make()[0])
+    x = random_tensor(2, n, grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: layer(x) ** 3, (x,))
+
+
+def test_the_weight_has_no_gradient():
+    layer = HLinear.from_matrix(make()[0], random_tensor(m))
+    layer(random_tensor(3, n, grad=True)).sum().backward()
+    assert [name for name, _ in layer.named_parameters()] == ["bias"]
+    assert all(not buffer.requires_grad for buffer in layer.buffers())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients(mode):
+    H, weight = make()
+    layer = HLinear.from_matrix(H, random_tensor(m))
+    x = random_tensor(3, n, grad=True)
+    with mode():
+        y = layer(x)
+    assert not y.requires_grad
+    torch.testing.assert_close(y, x.detach() @ weight.T + layer.bias.detach())
+
+
+@pytest.mark.parametrize(
+    "view",
+    [lambda x: x[::2], lambda x: x.T.contiguous().T, lambda x: x.flip(0), lambda x: x[:1].expand(5, n)],
+    ids=["steps", "Fortran", "backwards", "expanded"],
+)
+def test_layouts_of_the_input(view):
+    H, weight = make()
+    x = view(random_tensor(6, n))
+    before = x.clone()
+    torch.testing.assert_close(HLinear.from_matrix(H)(x), x @ weight.T)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(torch.float16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)],
+)
+def test_types_of_the_input(given, expected):
+    H, weight = make(np.float32)
+    x = random_tensor(3, n, dtype=given)
+    y = HLinear.from_matrix(H)(x)
+    assert y.dtype == expected
+    torch.testing.assert_close(y, (x.double() @ weight.T.double()).to(expected), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(), (n - 1,), (3, n + 1), (n, 3), (3, 0)])
+def test_wrong_shapes(shape):
+    with pytest.raises(ArgumentError, match=rf"^x: has the shape .*; give \(\.\.\., {n}\)"):
+        HLinear.from_matrix(make()[0])(torch.zeros(shape))
+
+
+def test_complex_input():
+    with pytest.raises(ArgumentError, match=r"^x: has the type complex64"):
+        HLinear.from_matrix(make()[0])(torch.zeros(3, n, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("shape", [(n,), (m, 1), (1, m), ()])
+def test_a_bias_that_does_not_fit(shape):
+    with pytest.raises(ArgumentError, match=rf"bias: has the shape .*give \({m},\)"):
+        HLinear(make()[0], torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(n, m), (m, n + 1), (m + 1, n)])
+def test_a_linear_layer_that_does_not_fit(shape):
+    with pytest.raises(ArgumentError, match=rf"matrix: has the shape \({m}, {n}\); give"):
+        HLinear.from_linear(torch.nn.Linear(shape[1], shape[0]), make()[0])
+
+
+def test_the_bias_is_a_copy_in_the_type_of_the_matrix():
+    linear = torch.nn.Linear(n, m)
+    layer = HLinear.from_linear(linear, make(np.float64)[0])
+    assert layer.bias.dtype == torch.float64
+    with torch.no_grad():
+        linear.bias.fill_(7)
+        layer.bias.fill_(3)
+    assert not torch.equal(layer(torch.zeros(n)).float(), linear(torch.zeros(n)))
+    assert torch.equal(layer(torch.zeros(n, dtype=torch.float64)), torch.full((m,), 3.0, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_mode_of_training_is_kept(training):
+    layer = HLinear.from_linear(torch.nn.Linear(n, m).train(training), make()[0])
+    assert layer.training is training
+    assert layer.eval().training is False
+
+
+def test_matrix_and_description():
+    H, _ = make()
+    layer = HLinear.from_matrix(H, torch.zeros(m))
+    assert layer.matrix is H
+    for part in (f"in_features={n}", f"out_features={m}", "bias=True", f"storage={H.storage().ratio:.1%}"):
+        assert part in repr(layer)
+
+
+# State.
+
+
+def state_of(seed=0, dtype=np.float64, permuted=True, bias=None):
+    layer = HLinear.from_matrix(make(dtype, seed, permuted)[0], bias)
+    return {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+
+
+def test_state_dict_is_the_packed_form():
+    H, _ = make()
+    layer = HLinear.from_matrix(H, torch.zeros(m))
+    state, packed = layer.state_dict(), H.pack()
+    assert set(state) == {"leaves", "coefficients", "row_permutation", "column_permutation", "bias"}
+    np.testing.assert_array_equal(state["coefficients"], packed.data)
+    np.testing.assert_array_equal(state["leaves"], packed.leaves)
+    np.testing.assert_array_equal(state["row_permutation"], packed.row_permutation)
+    assert state["coefficients"].data_ptr() == packed.data.ctypes.data
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("before", [False, True], ids=["to unpermuted", "to permuted"])
+@pytest.mark.parametrize("after", [False, True], ids=["from unpermuted", "from permuted"])
+@pytest.mark.parametrize("assign", [False, True])
+def test_state_dict_round_trip(seed, before, after, assign):
+    layer = HLinear.from_matrix(make(permuted=before)[0], torch.zeros(m))
+    H, weight = make(seed=seed, permuted=after)
+    bias = random_tensor(m)
+    state = HLinear.from_matrix(H, bias).state_dict()
+    assert layer.load_state_dict(state, assign=assign).missing_keys == []
+    x = random_tensor(3, n)
+    torch.testing.assert_close(layer(x), x @ weight.T + bias)
+    torch.testing.assert_close(torch.from_numpy(layer.matrix.to_dense()), weight)
+    for name, tensor in state.items():
+        assert torch.equal(layer.state_dict()[name], tensor)
+
+
+def test_state_dict_of_a_network():
+    network = torch.nn.Sequential(torch.nn.ReLU(), HLinear.from_matrix(make()[0], torch.zeros(m)))
+    H, weight = make(seed=1)
+    other = torch.nn.Sequential(torch.nn.ReLU(), HLinear.from_matrix(H, random_tensor(m)))
+    network.load_state_dict(other.state_dict())
+    x = random_tensor(3, n)
+    torch.testing.assert_close(network(x), other(x))
+    torch.testing.assert_close(network(x), x.relu() @ weight.T + random_tensor(m))
+
+
+@pytest.mark.parametrize("given", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_state_in_another_type(given):
+    layer = HLinear.from_matrix(make(np.float32)[0])
+    state = state_of(seed=1, dtype=np.float32)
+    state["coefficients"] = state["coefficients"].to(given)
+    layer.load_state_dict(state)
+    assert layer.coefficients.dtype == torch.float32
+    assert torch.equal(layer.coefficients, state["coefficients"].float())
+    x = torch.ones(n)
+    torch.testing.assert_close(layer(x), torch.from_numpy(layer.matrix.to_dense()) @ x, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_loaded_is_a_copy():
+    H, weight = make()
+    layer = HLinear.from_matrix(H)
+    state = layer.state_dict()
+    layer.load_state_dict(state_of(seed=1))
+    torch.testing.assert_close(torch.from_numpy(H.to_dense()), weight)
+    assert torch.equal(state["leaves"], torch.from_numpy(H.pack().leaves))
+
+
+def with_entry(index, value):
+    def change(tensor):
+        tensor = tensor.clone()
+        tensor[index] = value
+        return tensor
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("leaves", with_entry((0, 0), 7), "data|leaves"),
+        ("leaves", torch.Tensor.long, "leaves: have the type int64"),
+        ("leaves", lambda t: t[:-1].clone(), "data|leaves"),
+        ("coefficients", with_entry(0, torch.nan), "data: have NaN"),
+        ("coefficients", lambda t: t[:-1].clone(), "data: have the shape"),
+        ("coefficients", lambda t: t.to(torch.complex64), "coefficients|data"),
+        ("row_permutation", with_entry(0, 2**31 - 1), "row_permutation: is no permutation"),
+        ("column_permutation", lambda t: t[:-1].clone(), "column_permutation: is int32"),
+    ],
+)
+def test_bad_states(name, change, message):
+    H, weight = make()
+    network = torch.nn.Sequential(HLinear.from_matrix(H))
+    state = state_of()
+    state[name] = change(state[name])
+    with pytest.raises(RuntimeError, match=rf"\b0: ({message})"):
+        network.load_state_dict({f"0.{key}": tensor for key, tensor in state.items()})
+    x = random_tensor(3, n)
+    torch.testing.assert_close(network(x), x @ weight.T)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("keys", [["row_permutation"], ["coefficients"], ["leaves", "column_permutation"], []], ids=str)
+def test_a_part_of_a_state_changes_nothing(strict, keys):
+    H, weight = make()
+    layer = HLinear.from_matrix(H)
+    state = {name: torch.zeros_like(tensor) for name, tensor in state_of().items() if name in keys}
+    if strict:
+        with pytest.raises(RuntimeError, match="Missing key"):
+            layer.load_state_dict(state)
+    else:
+        assert {"leaves", "coefficients"} - set(keys) <= set(layer.load_state_dict(state, strict=False).missing_keys)
+    x = random_tensor(3, n)
+    torch.testing.assert_close(layer(x), x @ weight.T)
+    torch.testing.assert_close(torch.from_numpy(H.to_dense()), weight)
+
+
+def test_unexpected_keys():
+    layer = HLinear.from_matrix(make()[0])
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*weight"):
+        layer.load_state_dict(state_of() | {"weight": torch.zeros(m, n)})
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*bias"):
+        layer.load_state_dict(state_of(bias=torch.zeros(m)))
+
+
+# Copies and conversions.
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_deepcopy(used):
+    H, weight = make()
+    layer = HLinear.from_matrix(H, random_tensor(m))
+    x = random_tensor(3, n)
+    if used:
+        layer(x)
+    other = copy.deepcopy(layer)
+    torch.testing.assert_close(other(x), layer(x))
+    other.load_state_dict(state_of(seed=1, bias=torch.zeros(m)))
+    torch.testing.assert_close(other(x), x @ make(seed=1)[1].T)
+    torch.testing.assert_close(layer(x), x @ weight.T + random_tensor(m))
+
+
+def test_pickle():
+    H, weight = make()
+    layer = HLinear.from_matrix(H, random_tensor(m))
+    file = io.BytesIO()
+    torch.save(layer, file)
+    file.seek(0)
+    other = torch.load(file, weights_only=False)
+    x = random_tensor(3, n)
+    torch.testing.assert_close(other(x), x @ weight.T + random_tensor(m))
+    other.load_state_dict(state_of(seed=1, bias=torch.zeros(m)))
+    torch.testing.assert_close(other(x), x @ make(seed=1)[1].T)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda layer: layer.double().float()])
+def test_coefficients_are_held_once(duplicate):
+    layer = duplicate(HLinear.from_matrix(make(np.float32)[0]))
+    assert layer.coefficients.data_ptr() == layer.matrix.pack().data.ctypes.data
+    assert layer.leaves.data_ptr() == layer.matrix.pack().leaves.ctypes.data
+
+
+@pytest.mark.parametrize("convert", [lambda layer: layer.double(), lambda layer: layer.to(torch.float64)])
+def test_double(convert):
+    H, weight = make(np.float32)
+    layer = HLinear.from_matrix(H, torch.ones(m))
+    assert convert(layer) is layer
+    assert (layer.matrix.dtype, layer.coefficients.dtype, layer.bias.dtype) == (np.float64, *[torch.float64] * 2)
+    assert layer.leaves.dtype == layer.row_permutation.dtype == torch.int32
+    x = random_tensor(3, n)
+    torch.testing.assert_close(layer(x), x @ weight.T.double() + 1, rtol=1e-5, atol=1e-5)
+    assert H.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda layer: layer.to("meta"),
+        lambda layer: layer.to(device="meta", dtype=torch.float64),
+        lambda layer: layer.half(),
+        lambda layer: layer.bfloat16(),
+        lambda layer: torch.nn.Sequential(layer).half(),
+    ],
+)
+def test_refused_conversions(convert):
+    H, weight = make()
+    layer = HLinear.from_matrix(H, torch.zeros(m))
+    with pytest.raises(NetworkError, match=r"HLinear: cannot be moved to .*; keep it on the CPU in float"):
+        convert(layer)
+    assert (layer.coefficients.dtype, layer.bias.dtype, layer.leaves.device.type) == (*[torch.float64] * 2, "cpu")
+    torch.testing.assert_close(layer(torch.ones(n, dtype=torch.float64)), weight.sum(dim=1))
+
+
+def test_a_layer_of_what_was_read_from_a_file(tmp_path):
+    H, weight = make()
+    hm.save(H, tmp_path / "matrix")
+    layer = HLinear.from_matrix(hm.load(tmp_path / "matrix"))
+    torch.testing.assert_close(layer(torch.ones(n, dtype=torch.float64)), weight.sum(dim=1))

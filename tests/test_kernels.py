@@ -1,0 +1,465 @@
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from matrices import assembled, equal_bits, leaf, permutation, random_leaves
+
+import hmatrix as hm
+from hmatrix import _core
+from hmatrix.errors import ArgumentError
+from hmatrix.kernels import REFERENCE, ReferenceProduct, native_product
+from hmatrix.packed import pack
+
+KERNELS = (*_core.instruction_sets(), REFERENCE)
+BATCHES = [None, 0, 1, 2, 5, 7, 64, 130]
+"""Rows of a batch; ``None`` is a vector."""
+
+SHAPES = [
+    (1, 1),
+    (1, 1000),
+    (3, 31),
+    (31, 3),
+    (33, 65),
+    (64, 64),
+    (65, 33),
+    (65, 1001),
+    (1000, 64),
+    (1001, 1000),
+]
+
+every_kernel = pytest.mark.parametrize("kernel", KERNELS)
+every_type = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of threads; puts it back at the end."""
+    before = hm.backend().threads
+    yield hm.set_num_threads
+    hm.set_num_threads(before)
+
+
+def product(packed, kernel):
+    return ReferenceProduct(packed) if kernel == REFERENCE else native_product(packed, kernel)
+
+
+def guarded(shape, dtype, inside):
+    """An array with NaN before and after it in memory, and what surrounds it."""
+    size = int(np.prod(shape))
+    memory = np.full(size + 256, np.nan, dtype)
+    array = memory[128 : 128 + size].reshape(shape)
+    array[:] = inside
+    return array, (memory[:128], memory[128 + size :])
+
+
+def multiply(packed, kernel, x, transposed):
+    """``x A^T``, or ``x A`` where `transposed`, with NaN around x and y."""
+    name = f"multiply{'_transposed' * transposed}{'_batch' * (x.ndim == 2)}"
+    source, _ = guarded(x.shape, packed.dtype, x)
+    target, outside = guarded((*x.shape[:-1], packed.shape[transposed]), packed.dtype, np.nan)
+    getattr(product(packed, kernel), name)(source, target)
+    np.testing.assert_array_equal(source, x)
+    assert all(np.isnan(memory).all() for memory in outside)
+    return target
+
+
+def check(packed, dense, magnitude, kernel, batches=BATCHES):
+    """Compare with the dense product in float64.
+
+    Each entry is a sum of at most ``w = m + n + intermediate`` products of at most three factors, added in
+    some order: its error is below ``(w + 3) eps`` times the same sum of absolute values.
+    """
+    rng = np.random.default_rng(1)
+    m, n = packed.shape
+    bound = (m + n + packed.schedule.intermediate + 3) * np.finfo(packed.dtype).eps
+    for transposed, size in ((False, n), (True, m)):
+        A, B = (dense, magnitude) if transposed else (dense.T, magnitude.T)
+        for batch in batches:
+            x = rng.standard_normal(size if batch is None else (batch, size)).astype(packed.dtype)
+            y = multiply(packed, kernel, x, transposed)
+            assert (np.abs(y - x.astype(float) @ A) <= bound * (np.abs(x.astype(float)) @ B)).all()
+
+
+def checked(shape, leaves, kernel, permuted=False, batches=BATCHES):
+    permutations = [permutation(size, seed=3) for size in shape] if permuted else [None, None]
+    dense, magnitude = (assembled(shape, leaves, *permutations, of=of) for of in (np.asarray, np.abs))
+    check(pack(shape, leaves, *permutations), dense, magnitude, kernel, batches)
+
+
+@every_kernel
+@every_type
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("permuted", [False, True], ids=["", "permuted"])
+def test_product(kernel, dtype, shape, permuted):
+    checked(shape, random_leaves(shape, dtype=dtype, seed=sum(shape)), kernel, permuted)
+
+
+@every_kernel
+@every_type
+@pytest.mark.parametrize("rank", [None, 0, 1, 33])
+@pytest.mark.parametrize("shape", [(1, 1), (33, 65), (130, 33)], ids=str)
+def test_one_leaf(kernel, dtype, rank, shape):
+    rng = np.random.default_rng(0)
+    checked(shape, [leaf((0, shape[0]), (0, shape[1]), rank, rng, dtype)], kernel)
+
+
+@every_kernel
+@pytest.mark.parametrize("ranks", [(0,), (0, 1), (None,), (33,), (64, 65)], ids=str)
+def test_leaves_of_the_same_kind(kernel, ranks):
+    checked((150, 130), random_leaves((150, 130), ranks=ranks), kernel)
+
+
+@every_kernel
+@every_type
+def test_dense_leaf_at_the_right_of_the_first_low_rank_one(kernel, dtype):
+    # In the source of the second stage the last column of x is next to the first entry of t.
+    rng = np.random.default_rng(0)
+    leaves = [leaf((0, 70), (0, 40), 3, rng, dtype), leaf((0, 70), (40, 90), None, rng, dtype)]
+    checked((70, 90), leaves, kernel)
+
+
+@every_kernel
+def test_rank_0_everywhere_gives_zeros(kernel):
+    packed = pack((70, 50), random_leaves((70, 50), ranks=(0,)))
+    for transposed, size in ((False, 50), (True, 70)):
+        np.testing.assert_array_equal(multiply(packed, kernel, np.ones((3, size)), transposed), 0.0)
+
+
+@every_kernel
+@pytest.mark.parametrize("seed", range(20))
+def test_many_partitions(kernel, seed):
+    shape = tuple(np.random.default_rng(seed).integers(1, 300, 2).tolist())
+    leaves = random_leaves(shape, seed=seed, most=40, dtype=(np.float32, np.float64)[seed % 2])
+    checked(shape, leaves, kernel, permuted=seed % 3 == 0, batches=[None, 3])
+
+
+LARGE = (1300, 1700)
+"""More than 3 * 2^19 entries: enough work for three threads at any batch."""
+
+
+@pytest.fixture(scope="module", params=[np.float32, np.float64], ids=["float32", "float64"])
+def large(request):
+    """A partition whose stages both have that many entries."""
+    rng = np.random.default_rng(0)
+    half = LARGE[1] // 2
+    leaves = [leaf((0, LARGE[0]), (0, half), 1900, rng, request.param)]
+    leaves.append(leaf((0, LARGE[0]), (half, LARGE[1]), None, rng, request.param))
+    packed = pack(LARGE, leaves, permutation(LARGE[0]), permutation(LARGE[1]))
+    for stage in (packed.schedule.far, packed.schedule.near):
+        assert sum(panel.height * panel.width for panel in stage.panels) > 3 * 2**19
+    return packed
+
+
+@pytest.mark.parametrize("kernel", _core.instruction_sets())
+@pytest.mark.parametrize("batch", [None, 1, 2, 130])
+def test_threads_do_not_change_bits(large, kernel, batch, threads):
+    size = LARGE[1] if batch is None else (batch, LARGE[1])
+    x = np.random.default_rng(2).standard_normal(size).astype(large.dtype)
+    results = []
+    for count in (1, 2, 3, 1):
+        threads(count)
+        results.append(multiply(large, kernel, x, transposed=False))
+    assert np.isfinite(results[0]).all()
+    assert all(equal_bits(results[0], result) for result in results[1:])
+
+
+def test_threads_of_the_interpreter_at_once(large, threads):
+    threads(2)
+    rng = np.random.default_rng(3)
+    native = native_product(large, _core.instruction_sets()[0])
+    xs = rng.standard_normal((8, LARGE[1])).astype(large.dtype)
+
+    def multiply_often(x):
+        results = [np.empty(LARGE[0], large.dtype) for _ in range(10)]
+        for y in results:
+            native.multiply(x, y)
+        return results
+
+    expected = [multiply_often(x)[0] for x in xs]
+    with ThreadPoolExecutor(len(xs)) as executor:
+        for first, results in zip(expected, executor.map(multiply_often, xs), strict=True):
+            assert all(equal_bits(first, result) for result in results)
+
+
+LAYER = """
+import os, sys, threading
+import numpy as np
+import hmatrix as hm
+weight = np.random.default_rng(0).standard_normal((1500, 1500)).astype(np.float32)
+H = hm.build(weight, splitter=hm.Cardinality(1500), truncation=hm.Truncation(max_rank=1))
+x = np.ones(1500, np.float32)
+"""
+
+
+def run(script, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=os.environ | environment,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads as Linux does")
+def test_threads_are_used():
+    script = """
+count = lambda: len(os.listdir("/proc/self/task"))
+before = count()
+for threads in (1, 2, 3):
+    hm.set_num_threads(threads)
+    H @ x
+    print(count() - before)
+"""
+    ended = run(LAYER + script)
+    assert (ended.stdout.split(), ended.stderr) == (["0", "1", "2"], "")
+
+
+FORK = """
+hm.set_num_threads(2)
+expected = H @ x
+
+def child():
+    for _ in range(3):
+        if not np.array_equal(H @ x, expected):
+            return 1
+    return 0
+
+stop = threading.Event()
+def multiply():
+    while not stop.is_set():
+        H @ x
+other = threading.Thread(target=multiply)
+if {busy}:
+    other.start()
+codes = []
+for _ in range(5):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(child())
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+stop.set()
+print(codes, np.array_equal(H @ x, expected))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("busy", [False, True])
+def test_product_after_a_fork(busy):
+    ended = run("import warnings; warnings.simplefilter('ignore')\n" + LAYER + FORK.format(busy=busy))
+    assert (ended.stdout.strip(), ended.stderr) == ("[0, 0, 0, 0, 0] True", "")
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_forced_kernel(kernel):
+    ended = run("import hmatrix as hm; print(hm.backend().name)", HMATRIX_KERNEL=kernel)
+    assert (ended.stdout.strip(), ended.stderr) == (kernel, "")
+
+
+@pytest.mark.parametrize("kernel", ["sse9", ""])
+def test_forced_kernel_that_is_not_there(kernel):
+    ended = run("import hmatrix", HMATRIX_KERNEL=kernel)
+    assert ended.returncode == 1
+    assert f"BackendError: HMATRIX_KERNEL={kernel}: is not available here; set one of" in ended.stderr
+
+
+def test_all_kernels_of_this_machine_are_named(threads):
+    threads(3)
+    backend = hm.backend()
+    assert (backend.available, backend.threads) == (KERNELS, 3)
+    assert backend.name == os.environ.get("HMATRIX_KERNEL", KERNELS[0])
+    assert {"portable", REFERENCE} <= set(backend.available)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True, None])
+def test_bad_numbers_of_threads(threads):
+    before = hm.backend().threads
+    with pytest.raises(ArgumentError, match="threads"):
+        hm.set_num_threads(threads)
+    assert hm.backend().threads == before
+
+
+@pytest.mark.parametrize("count", [10**6, 2**31, 2**70])
+def test_threads_too_many_for_the_system_are_never_asked_for(threads, count):
+    # The panels limit how many there are.
+    threads(count)
+    rng = np.random.default_rng(0)
+    packed = pack((130, 20), [leaf((0, 130), (0, 20), None, rng)])
+    y = multiply(packed, _core.instruction_sets()[0], np.ones((2000, 20)), transposed=False)
+    assert np.isfinite(y).all()
+
+
+# What the native kernel refuses by itself.
+
+PLANS = {np.float32: _core.PlanFloat32, np.float64: _core.PlanFloat64}
+FAR = (np.array([0]), np.array([[0, 2, 0, 1]], np.int32), np.array([[0, 4]], np.int32))
+NEAR = (
+    np.array([8, 32]),
+    np.array([[0, 3, 0, 2], [3, 2, 2, 1]], np.int32),
+    np.array([[0, 6], [6, 2], [1, 5]], np.int32),
+)
+PLAN = {
+    "instruction_set": "portable",
+    "shape": (5, 6),
+    "intermediate": 2,
+    "data": np.arange(42.0),
+    "far": FAR,
+    "near": NEAR,
+    "row_permutation": None,
+    "column_permutation": None,
+}
+
+
+def test_tables_of_the_tests_are_good():
+    plan = _core.PlanFloat64(**PLAN)
+    x, y, data = np.arange(6.0), np.empty(5), PLAN["data"]
+    plan.multiply(x, y)
+    t = data[:8].reshape(4, 2).T @ x[:4]
+    np.testing.assert_allclose(y[:3], data[8:32].reshape(8, 3).T @ np.append(x, t))
+    np.testing.assert_allclose(y[3:], data[32:].reshape(5, 2).T @ x[1:])
+
+
+def changed(tables, table, index, value):
+    """The tables of a stage with one entry changed."""
+    copies = [array.copy() for array in tables]
+    copies[table][index] = value
+    return tuple(copies)
+
+
+OFFSETS, PANELS, RUNS = 0, 1, 2
+TARGET, HEIGHT, FIRST_RUN, RUN_COUNT = 0, 1, 2, 3
+MOST = 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": np.arange(41.0)}, "outside the data"),
+        ({"data": np.zeros(0)}, "outside the data"),
+        ({"near": changed(NEAR, OFFSETS, 1, 33)}, "outside the data"),
+        ({"near": changed(NEAR, OFFSETS, 1, 2**62)}, "outside the data"),
+        ({"far": changed(FAR, OFFSETS, 0, -1)}, "outside the data"),
+        ({"near": changed(NEAR, OFFSETS, slice(None), [10, 0])}, "order"),
+        ({"far": changed(FAR, RUNS, (0, 0), 3)}, "outside the source"),
+        ({"far": changed(FAR, RUNS, (0, 0), -1)}, "outside the source"),
+        ({"far": changed(FAR, RUNS, (0, 1), 7)}, "outside the source"),
+        ({"far": changed(FAR, RUNS, (0, 1), 0)}, "outside the source"),
+        ({"far": changed(FAR, RUNS, (0, 1), -4)}, "outside the source"),
+        ({"far": changed(FAR, RUNS, 0, [MOST, MOST])}, "outside the source"),
+        ({"near": changed(NEAR, RUNS, (1, 0), 7)}, "outside the source"),
+        ({"near": changed(NEAR, RUNS, (2, 0), 2)}, "outside the source"),
+        ({"near": (NEAR[0], NEAR[1], np.array([[0, 6], [6, 2], [MOST, 5]], np.int32))}, "outside the source"),
+        ({"near": changed(NEAR, PANELS, (0, TARGET), 1)}, "cover the target"),
+        ({"near": changed(NEAR, PANELS, (1, TARGET), 2)}, "cover the target"),
+        ({"near": changed(NEAR, PANELS, (1, TARGET), 4)}, "cover the target"),
+        ({"near": changed(NEAR, PANELS, (1, HEIGHT), 1)}, "cover the target"),
+        ({"near": tuple(array[:1] for array in NEAR)}, "outside the table"),
+        ({"near": (NEAR[0][:1], NEAR[1][:1], NEAR[2])}, "cover the target"),
+        ({"far": changed(FAR, PANELS, (0, HEIGHT), 1)}, "cover the target"),
+        ({"far": changed(FAR, PANELS, (0, HEIGHT), 0)}, "height"),
+        ({"far": changed(FAR, PANELS, (0, HEIGHT), -2)}, "height"),
+        ({"far": changed(FAR, PANELS, (0, HEIGHT), 65)}, "height"),
+        ({"far": changed(FAR, PANELS, (0, FIRST_RUN), 1)}, "outside the table"),
+        ({"far": changed(FAR, PANELS, (0, FIRST_RUN), -1)}, "outside the table"),
+        ({"far": changed(FAR, PANELS, (0, RUN_COUNT), 2)}, "outside the table"),
+        ({"far": changed(FAR, PANELS, (0, RUN_COUNT), -1)}, "outside the table"),
+        ({"far": changed(FAR, PANELS, (0, slice(2, 4)), [MOST, MOST])}, "outside the table"),
+        ({"far": (FAR[0], FAR[1][:, :3], FAR[2])}, "tables of a stage"),
+        ({"far": (FAR[0], FAR[1], np.zeros((1, 3), np.int32))}, "tables of a stage"),
+        ({"far": (np.zeros(2, np.int64), FAR[1], FAR[2])}, "tables of a stage"),
+        ({"intermediate": 1}, "cover the target|outside the source"),
+        ({"intermediate": 3}, "cover the target"),
+        ({"intermediate": -1}, "shape"),
+        ({"shape": (0, 6)}, "shape"),
+        ({"shape": (5, -6)}, "shape"),
+        ({"shape": (6, 6)}, "cover the target"),
+        ({"shape": (5, 3)}, "outside the source"),
+        ({"row_permutation": np.array([0, 1, 2, 3, 5], np.int32)}, "permutation"),
+        ({"row_permutation": np.array([0, 1, 2, 3, 3], np.int32)}, "permutation"),
+        ({"row_permutation": np.array([0, 1, 2, 3, -1], np.int32)}, "permutation"),
+        ({"row_permutation": np.arange(4, dtype=np.int32)}, "permutation"),
+        ({"column_permutation": np.arange(5, dtype=np.int32)}, "permutation"),
+        ({"instruction_set": "sse9"}, "instruction set sse9 is not available"),
+    ],
+)
+def test_native_kernel_refuses_bad_tables(changes, message):
+    with pytest.raises(ValueError, match=message):
+        _core.PlanFloat64(**PLAN | changes)
+
+
+def test_native_kernel_refuses_runs_from_x_into_t():
+    # In the first stage's source, x alone, six columns; in the second's, entries 6 and 7 are t.
+    near = (NEAR[0], np.array([[0, 3, 0, 1], [3, 2, 1, 1]], np.int32), np.array([[0, 8], [1, 5]], np.int32))
+    with pytest.raises(ValueError, match="source"):
+        _core.PlanFloat64(**PLAN | {"near": near})
+
+
+@every_type
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda x: x.astype(np.float32 if x.dtype == np.float64 else np.float64),
+        lambda x: x.astype(np.int32),
+        lambda x: x.tolist(),
+        lambda x: np.repeat(x, 2)[::2],
+        lambda x: x[::-1],
+        lambda x: x[None],
+        lambda x: None if x.size else x,
+    ],
+)
+@pytest.mark.parametrize("side", ["x", "y"])
+def test_native_kernel_refuses_other_arrays(dtype, spoil, side):
+    plan = PLANS[dtype](**PLAN | {"data": PLAN["data"].astype(dtype)})
+    vectors = {"x": np.zeros(6, dtype), "y": np.zeros(5, dtype)}
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        plan.multiply(**vectors | {side: spoil(vectors[side])})
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_native_kernel_refuses_other_batches(transposed):
+    plan = _core.PlanFloat64(**PLAN)
+    multiply_batch = plan.multiply_transposed_batch if transposed else plan.multiply_batch
+    n, m = (5, 6) if transposed else (6, 5)
+    for bad in (np.zeros((3, 4, n)), np.zeros((n, 3)).T, np.zeros((3, 2 * n))[:, ::2], np.zeros(n)):
+        with pytest.raises(TypeError, match="incompatible function arguments"):
+            multiply_batch(bad, np.zeros((3, m)))
+    for x, y in (((3, n - 1), (3, m)), ((3, n), (3, m + 1)), ((3, n), (2, m))):
+        with pytest.raises(ValueError, match="x and y must have the shapes of the product"):
+            multiply_batch(np.zeros(x), np.zeros(y))
+
+
+@pytest.mark.parametrize("name", ["multiply", "multiply_transposed"])
+def test_native_kernel_refuses_other_sizes(name):
+    plan = _core.PlanFloat64(**PLAN)
+    for x, y in ((5, 5), (6, 6), (0, 0)):
+        with pytest.raises(ValueError, match="x and y must have the shapes of the product"):
+            getattr(plan, name)(np.zeros(x), np.zeros(y))
+
+
+def test_native_kernel_writes_to_no_array_that_may_not_be():
+    y = np.zeros(5)
+    y.flags.writeable = False
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        _core.PlanFloat64(**PLAN).multiply(np.zeros(6), y)
+
+
+@pytest.mark.parametrize("data", [np.arange(42), np.arange(42.0, dtype=np.float32), np.arange(84.0)[::2], [0.0] * 42])
+def test_native_kernel_refuses_other_data(data):
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        _core.PlanFloat64(**PLAN | {"data": data})
+
+
+def test_a_plan_keeps_its_arrays_alive():
+    packed = pack((300, 200), random_leaves((300, 200)), permutation(300), permutation(200))
+    expected = multiply(packed, "portable", np.ones(200), transposed=False)
+    plan = native_product(packed, "portable")
+    del packed
+    rubbish = [np.full(60_000, np.nan) for _ in range(20)]
+    y = np.empty(300)
+    plan.multiply(np.ones(200), y)
+    assert equal_bits(y, expected)
+    assert len(rubbish) == 20

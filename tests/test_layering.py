@@ -1,0 +1,144 @@
+"""A module imports only from rooms with a smaller number."""
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import hmatrix
+
+SOURCE = Path(hmatrix.__file__).parent
+
+ROOMS = {
+    "hmatrix.errors": 0,
+    "hmatrix._core": 0,
+    "hmatrix._validation": 1,
+    "hmatrix.entries": 2,
+    "hmatrix.cluster": 2,
+    "hmatrix.lowrank": 2,
+    "hmatrix.schedule": 2,
+    "hmatrix.packed": 3,
+    "hmatrix.coordinates": 3,
+    "hmatrix.admissibility": 3,
+    "hmatrix.compressors": 3,
+    "hmatrix.aca": 3,
+    "hmatrix.kernels": 4,
+    "hmatrix.blocktree": 4,
+    "hmatrix.matrix": 5,
+    "hmatrix.assembly": 6,
+    "hmatrix.metrics": 6,
+    "hmatrix.io": 6,
+    "hmatrix": 7,
+    "hmatrix.nn": 8,
+    "hmatrix.study": 9,
+    "hmatrix.cli": 10,
+}
+"""The room of each module; inside the packages `nn` and `study`, the room of all their modules."""
+
+
+def module_of(path):
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in SOURCE.rglob("*.py")}
+KNOWN = {*MODULES, "hmatrix._core"}
+
+
+def entry_of(module):
+    """What the table calls a module: itself, or the package that it is in."""
+    return next((name for name in (module, module.rpartition(".")[0]) if name in ROOMS), None)
+
+
+def imports(source, module, is_package=False):
+    """The modules of the package that a module imports anywhere in its source."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module.split(".")[: None if is_package else -1]
+                base = ".".join([*package[: len(package) - node.level + 1], *base.split(".") * bool(base)])
+            # ``from package import name`` imports a module where there is one of that name.
+            found |= {full if (full := f"{base}.{alias.name}") in KNOWN else base for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "hmatrix"}
+
+
+def trespasses(module, imported):
+    """What a module imports although it may not."""
+    own = entry_of(module)
+    inside = own if own in ("hmatrix.nn", "hmatrix.study") else None
+    return {name for name in imported if entry_of(name) != inside and ROOMS[entry_of(name)] >= ROOMS[own]}
+
+
+GRAPH = {
+    module: imports(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")
+    for module, path in MODULES.items()
+}
+
+
+def test_every_module_has_a_room():
+    assert [module for module in GRAPH if entry_of(module) is None] == []
+    assert [entry for entry in ROOMS if entry not in KNOWN] == []
+
+
+@pytest.mark.parametrize("module", sorted(GRAPH))
+def test_imports_go_down(module):
+    unknown = GRAPH[module] - KNOWN
+    assert unknown == set()
+    assert trespasses(module, GRAPH[module]) == set()
+
+
+def test_there_is_no_circle():
+    list(TopologicalSorter(GRAPH).static_order())
+
+
+@pytest.mark.parametrize(
+    ("source", "module", "expected"),
+    [
+        ("import hmatrix.io", "hmatrix.lowrank", {"hmatrix.io"}),
+        ("import hmatrix.io as x, numpy", "hmatrix.lowrank", {"hmatrix.io"}),
+        ("from hmatrix.io import load", "hmatrix.lowrank", {"hmatrix.io"}),
+        ("from hmatrix import io, _core, load", "hmatrix.lowrank", {"hmatrix.io", "hmatrix._core", "hmatrix"}),
+        ("from .io import load", "hmatrix.lowrank", {"hmatrix.io"}),
+        ("from . import io", "hmatrix.lowrank", {"hmatrix.io"}),
+        ("from ..io import load", "hmatrix.nn.linear", {"hmatrix.io"}),
+        ("from .linear import HLinear", "hmatrix.nn", {"hmatrix.nn.linear"}),
+        ("def f():\n    import hmatrix.io", "hmatrix.lowrank", {"hmatrix.io"}),
+        ("if TYPE_CHECKING:\n    from hmatrix.io import load", "hmatrix.lowrank", {"hmatrix.io"}),
+        ("import numpy\nfrom scipy import io", "hmatrix.lowrank", set()),
+    ],
+)
+def test_imports_are_found(source, module, expected):
+    assert imports(source, module, is_package=module == "hmatrix.nn") == expected
+
+
+@pytest.mark.parametrize(
+    ("module", "imported", "allowed"),
+    [
+        ("hmatrix.lowrank", "hmatrix._validation", True),
+        ("hmatrix.lowrank", "hmatrix.io", False),
+        ("hmatrix.lowrank", "hmatrix.cluster", False),
+        ("hmatrix.lowrank", "hmatrix.lowrank", False),
+        ("hmatrix.io", "hmatrix", False),
+        ("hmatrix", "hmatrix.io", True),
+        ("hmatrix", "hmatrix.nn.linear", False),
+        ("hmatrix.nn.linear", "hmatrix", True),
+        ("hmatrix.nn.linear", "hmatrix.nn", True),
+        ("hmatrix.nn.linear", "hmatrix.study.records", False),
+        ("hmatrix.study.run", "hmatrix.study.records", True),
+        ("hmatrix.study.run", "hmatrix.nn.linear", True),
+        ("hmatrix.study.run", "hmatrix.cli", False),
+        ("hmatrix.cli", "hmatrix.study.run", True),
+    ],
+)
+def test_trespassers_are_found(module, imported, allowed):
+    assert trespasses(module, {imported}) == (set() if allowed else {imported})
+
+
+def test_circles_are_found():
+    with pytest.raises(CycleError):
+        list(TopologicalSorter({"a": {"b"}, "b": {"a"}}).static_order())
