@@ -256,4 +256,4 @@ def to_text(rows: Sequence[Row], note: str = "") -> str:
         for line in zip(*columns, strict=True)
     ]
     lines.insert(2, "-" * max(map(len, lines)))
-    return "\n".join([*lines, *textwrap.wrap(note, TERMINAL)]) + "\n"
+    return "\n".join([*lines, *textwrap.wrap(note, TERMINAL, break_on_hyphens=False)]) + "\n"
