@@ -25,17 +25,7 @@ Stage make_stage(const Tables& tables) {
     const auto& [offsets, panels, runs] = tables;
     if (panels.shape(0) != offsets.shape(0) || panels.shape(1) != 4 || runs.shape(1) != 4)
         throw nb::value_error("tables of a stage: panels must be (panels, 4) and runs (runs, 4)");
-    Stage stage;
-    for (std::size_t i = 0; i < runs.shape(0); ++i) {
-        const std::int32_t flags = runs(i, 3), precision = flags & 15;
-        if (flags < 0 || flags > 63 || precision > static_cast<std::int32_t>(Precision::int2))
-            throw nb::value_error("tables of a stage: a run has unknown flags");
-        stage.runs.push_back({runs(i, 0), runs(i, 1), runs(i, 2), static_cast<Precision>(precision), (flags & 16) != 0,
-                              (flags & 32) != 0});
-    }
-    for (std::size_t i = 0; i < panels.shape(0); ++i)
-        stage.panels.push_back({offsets(i), panels(i, 0), panels(i, 1), panels(i, 2), panels(i, 3)});
-    return stage;
+    return hmatrix::make_stage(offsets.data(), panels.data(), panels.shape(0), runs.data(), runs.shape(0));
 }
 
 std::vector<Segment> make_segments(const std::optional<Array<const std::int32_t, 2>>& table) {

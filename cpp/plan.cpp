@@ -34,9 +34,11 @@ void check_permutation(const std::int32_t* permutation, std::int32_t size) {
     }
 }
 
-// Every panel lies in the data, and every run in the source; the panels cover the target in order.
+// Every panel lies in the data, from `offset` on and in order, and every run in the source; the panels cover
+// the target in order.
 template <class T>
-void check_stage(const Stage& stage, const Packed<T>& packed, std::int64_t source, std::int64_t target) {
+void check_stage(const Stage& stage, const Packed<T>& packed, std::int64_t source, std::int64_t target,
+                 std::int64_t offset) {
     const auto run_count = static_cast<std::int64_t>(stage.runs.size());
     const auto segment_count = static_cast<std::int64_t>(packed.segments.size());
     for (const Run& run : stage.runs) {
@@ -76,7 +78,10 @@ void check_stage(const Stage& stage, const Packed<T>& packed, std::int64_t sourc
             }
         }
         require(!in_group, "a group does not end");
-        require(panel.offset >= 0 && panel.offset <= packed.size && words * panel.height <= packed.size - panel.offset,
+        // Threads share the panels by their places in the data.
+        require(panel.offset >= offset, "panels do not lie in the data in order");
+        offset = panel.offset;
+        require(panel.offset <= packed.size && words * panel.height <= packed.size - panel.offset,
                 "a panel lies outside the data");
     }
     require(covered == target, "panels do not cover the target");
@@ -154,6 +159,21 @@ std::size_t part_begin(const Stage& stage, std::int64_t end, int part, int parts
 
 }  // namespace
 
+Stage make_stage(const std::int64_t* offsets, const std::int32_t* panels, std::size_t panel_count,
+                 const std::int32_t* runs, std::size_t run_count) {
+    Stage stage;
+    for (const std::int32_t* run = runs; run != runs + 4 * run_count; run += 4) {
+        const std::int32_t flags = run[3], precision = flags & 15;
+        require(flags >= 0 && flags < 64 && precision <= static_cast<std::int32_t>(Precision::int2),
+                "a run has unknown flags");
+        stage.runs.push_back(
+            {run[0], run[1], run[2], static_cast<Precision>(precision), (flags & 16) != 0, (flags & 32) != 0});
+    }
+    for (std::size_t i = 0; i < panel_count; ++i, panels += 4)
+        stage.panels.push_back({offsets[i], panels[0], panels[1], panels[2], panels[3]});
+    return stage;
+}
+
 template <class T>
 Plan<T>::Plan(const InstructionSet& set, Packed<T> packed) : packed_(std::move(packed)), set_(&set) {
     if constexpr (std::is_same_v<T, float>)
@@ -163,8 +183,9 @@ Plan<T>::Plan(const InstructionSet& set, Packed<T> packed) : packed_(std::move(p
     const auto [rows, columns] = packed_.shape;
     require(rows > 0 && columns > 0 && packed_.intermediate >= 0, "the shape is not positive");
     codes_ = place_segments(packed_);
-    check_stage(packed_.far, packed_, columns, packed_.intermediate);
-    check_stage(packed_.near, packed_, std::int64_t{columns} + packed_.intermediate, rows);
+    check_stage(packed_.far, packed_, columns, packed_.intermediate, 0);
+    check_stage(packed_.near, packed_, std::int64_t{columns} + packed_.intermediate, rows,
+                packed_.far.panels.empty() ? 0 : packed_.far.panels.back().offset);
     check_permutation(packed_.row_permutation, rows);
     check_permutation(packed_.column_permutation, columns);
 }

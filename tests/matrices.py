@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
 
 from hmatrix.lowrank import LowRank
 from hmatrix.packed import PackedLeaf
+from hmatrix.precision import Precision
 
 
 def random_matrix(m, n, dtype=np.float64, seed=0):
@@ -139,3 +141,21 @@ def run_limited(imports, script, *arguments):
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (ended.returncode, ended.stderr) == (0, "")
     return ended.stdout
+
+
+def stored(leaves, precisions, groups=(0,)):
+    """The leaves with precisions and groups that take turns."""
+    return [
+        replace(part, precision=precisions[number % len(precisions)], group=groups[number % len(groups)])
+        for number, part in enumerate(leaves)
+    ]
+
+
+@st.composite
+def stored_partitions(draw, largest=200):
+    """As `partitions`; half of them with a precision and a group for each leaf."""
+    shape, leaves = draw(partitions(largest))
+    if draw(st.booleans()):
+        return shape, leaves
+    precisions, groups = st.sampled_from(list(Precision)[1:]), st.sampled_from([0, 1, 13, 64])
+    return shape, [replace(part, precision=draw(precisions), group=draw(groups)) for part in leaves]

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 
-from hmatrix.study.records import HMATRIX, AccuracyEvidence, Record, StorageEvidence, TimeEvidence
+from hmatrix.matrix import Storage
+from hmatrix.study.records import HMATRIX, AccuracyEvidence, Record, TimeEvidence
 from hmatrix.study.settings import Method
 
 Leaf = tuple[int, int, int, int, int]
@@ -62,10 +63,10 @@ def leaves_of_rank(rank: int) -> tuple[Leaf, ...]:
     return tuple(leaves)
 
 
-def storage_of(leaves: Sequence[Leaf], index: int = INDEX_BYTES) -> StorageEvidence:
+def storage_of(leaves: Sequence[Leaf], index: int = INDEX_BYTES) -> Storage:
     near = sum((r1 - r0) * (c1 - c0) for r0, r1, c0, c1, k in leaves if k < 0)
     far = sum(k * (r1 - r0 + c1 - c0) for r0, r1, c0, c1, k in leaves if k >= 0)
-    return StorageEvidence(ITEM * near, ITEM * far, index, UNCOMPRESSED)
+    return Storage(ITEM * near, ITEM * far, index, UNCOMPRESSED)
 
 
 def times_of(hmatrix: float | None, jitter: float = 0.0) -> tuple[TimeEvidence, ...]:
@@ -93,7 +94,7 @@ DENSE = Record(
     rank=None,
     settings={"model": "googlenet", "leaf_size": 60},
     leaves=((0, ROWS, 0, COLUMNS, -1),),
-    storage=StorageEvidence(UNCOMPRESSED, 0, 0, UNCOMPRESSED),
+    storage=Storage(UNCOMPRESSED, 0, 0, UNCOMPRESSED),
     relative_error=0.0,
     accuracy=AccuracyEvidence(SAMPLES, BASELINE_CORRECT, BASELINE_CORRECT, 0, 0),
     times=times_of(None),

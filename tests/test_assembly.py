@@ -293,9 +293,9 @@ def test_a_truncation_must_be_given():
         (lambda block, _: LowRank(np.zeros((1, 1)), np.zeros((block.shape[1], 1))), "leaf: has a block of shape"),
         (
             lambda block, _: LowRank(*(np.zeros((size, 1), np.float32) for size in block.shape)),
-            "leaves: have the types",
+            "leaves: mix float64 with other precisions",
         ),
-        (lambda block, _: LowRank(*(np.full((size, 1), np.nan) for size in block.shape)), "data: have NaN"),
+        (lambda block, _: LowRank(*(np.full((size, 1), np.nan) for size in block.shape)), "leaf: has NaN"),
     ],
 )
 def test_compressors_that_return_something_else(compressor, message):

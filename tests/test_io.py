@@ -36,7 +36,7 @@ def same(a, b):
         ours, theirs = getattr(a, name), getattr(b, name)
         if (ours is None) != (theirs is None) or (ours is not None and not equal_bits(ours, theirs)):
             return False
-    return a.shape == b.shape
+    return (a.shape, a.quantized) == (b.shape, b.quantized)
 
 
 @given(drawn=partitions(), permuted=st.booleans())
@@ -65,7 +65,7 @@ def test_a_file_says_what_it_is(H, path):
     hm.save(H, path)
     with safe_open(path, framework="numpy") as file:
         assert set(file.keys()) == set(ARRAYS)
-        assert json.loads(file.metadata()["hmatrix"]) == {"version": 1, "shape": [90, 70]}
+        assert json.loads(file.metadata()["hmatrix"]) == {"version": 1, "shape": [90, 70], "quantized": False}
     assert path.stat().st_size < H.storage().total + 1000
 
 
@@ -140,7 +140,7 @@ def arrays_of(H):
 
 def write(path, arrays, header=None, **metadata):
     """Write a file by hand."""
-    header = json.dumps({"version": 1, "shape": SHAPE}) if header is None else header
+    header = json.dumps({"version": 1, "shape": SHAPE, "quantized": False}) if header is None else header
     save_file(arrays, path, metadata={"hmatrix": header, **metadata})
 
 
@@ -177,11 +177,13 @@ def test_a_directory_is_no_file(tmp_path):
         "{}",
         '{"version": 1}',
         '{"shape": [90, 70]}',
-        '{"version": 1, "shape": 90}',
-        '{"version": 1, "shape": [90]}',
-        '{"version": 1, "shape": [90, 70, 1]}',
-        '{"version": 1, "shape": null}',
-        '{"version": 1, "shape": [90, 70]',
+        '{"version": 1, "shape": [90, 70]}',
+        '{"version": 1, "quantized": false}',
+        '{"version": 1, "shape": 90, "quantized": false}',
+        '{"version": 1, "shape": [90], "quantized": false}',
+        '{"version": 1, "shape": [90, 70, 1], "quantized": false}',
+        '{"version": 1, "shape": null, "quantized": false}',
+        '{"version": 1, "shape": [90, 70], "quantized": false',
         "[" * 100_000,
     ],
     ids=lambda header: header[:50],
@@ -203,7 +205,7 @@ def test_files_of_others(H, path):
 
 @pytest.mark.parametrize("version", ["2", "0", "-1", "1.5", "Infinity", "NaN", "true", '"1"', "null", "[1]", "1e999"])
 def test_other_versions(H, path, version):
-    write(path, arrays_of(H), f'{{"version": {version}, "shape": [90, 70]}}')
+    write(path, arrays_of(H), f'{{"version": {version}, "shape": [90, 70], "quantized": false}}')
     with pytest.raises(FormatError, match=r"has version .*this release reads version 1|has no header"):
         hm.load(path)
 
@@ -225,7 +227,7 @@ def test_other_versions(H, path, version):
     ],
 )
 def test_shapes_that_do_not_fit(H, path, shape, message):
-    write(path, arrays_of(H), f'{{"version": 1, "shape": {shape}}}')
+    write(path, arrays_of(H), f'{{"version": 1, "shape": {shape}, "quantized": false}}')
     with pytest.raises(FormatError, match=f"file .*: ({message}).*the file is damaged"):
         hm.load(path)
 
@@ -279,7 +281,7 @@ def test_types_that_numpy_may_not_have(H, path, dtype):
     data = bytes(H.pack().data.size * size)
     leaves = H.pack().leaves
     header = {
-        "__metadata__": {"hmatrix": json.dumps({"version": 1, "shape": SHAPE})},
+        "__metadata__": {"hmatrix": json.dumps({"version": 1, "shape": SHAPE, "quantized": False})},
         "data": {"dtype": dtype, "shape": [H.pack().data.size], "data_offsets": [0, len(data)]},
         "leaves": {"dtype": "I32", "shape": leaves.shape, "data_offsets": [len(data), len(data) + leaves.nbytes]},
     }

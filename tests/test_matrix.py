@@ -136,7 +136,7 @@ def test_astype(both):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.int32, complex, object, "float128"])
 def test_astype_of_another_type(dtype):
-    with pytest.raises(ArgumentError, match=r"dtype: got .*; give float32 or float64"):
+    with pytest.raises(ArgumentError, match=r"precision: got .*; give one of float64, float32, bfloat16, int8, int4, int2"):
         make()[0].astype(dtype)
 
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from study_records import DENSE, point, study, times_of
 
 from hmatrix.errors import FormatError, OutputError
+from hmatrix.matrix import Storage
 from hmatrix.study.records import (
     HMATRIX,
     AccuracyEvidence,
     Record,
     RecordFile,
-    StorageEvidence,
     TimeEvidence,
 )
 from hmatrix.study.settings import Method
@@ -38,7 +38,7 @@ records = st.builds(
     rank=st.none() | counts,
     settings=st.dictionaries(names, json_values, max_size=4),
     leaves=st.lists(st.tuples(counts, counts, counts, counts, st.integers(-1, 4096)), max_size=4).map(tuple),
-    storage=st.builds(StorageEvidence, counts, counts, counts, counts),
+    storage=st.builds(Storage, counts, counts, counts, counts),
     relative_error=floats,
     accuracy=st.none() | st.builds(AccuracyEvidence, counts, counts, counts, counts, counts),
     times=st.lists(st.builds(TimeEvidence, names, counts, counts, floats, floats, floats), max_size=3).map(tuple),
@@ -82,7 +82,7 @@ def test_what_json_cannot_hold_is_refused(value):
 
 
 def test_storage_adds_up():
-    storage = StorageEvidence(near_field=30, far_field=15, index=5, uncompressed=200)
+    storage = Storage(near_field=30, far_field=15, index=5, uncompressed=200)
     assert (storage.total, storage.ratio) == (50, 0.25)
 
 
@@ -199,3 +199,17 @@ def test_a_folder_in_place_of_the_file(tmp_path):
     (tmp_path / "records.jsonl").mkdir()
     with pytest.raises(OutputError, match="cannot be written"):
         RecordFile(tmp_path / "records.jsonl")
+
+
+def test_a_line_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "records.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(FormatError, match="line 1"):
+        RecordFile(tmp_path / "records.jsonl")
+
+
+def test_a_full_disk_is_told(tmp_path):
+    file = RecordFile(tmp_path / "records.jsonl")
+    (tmp_path / "records.jsonl").unlink()
+    (tmp_path / "records.jsonl").mkdir()
+    with pytest.raises(OutputError, match=r"records\.jsonl: cannot be written"):
+        file.append(study()[0])

@@ -3,27 +3,58 @@ import sys
 import numpy as np
 import pytest
 from hypothesis import given
-from matrices import partitions, run_limited
+from hypothesis import strategies as st
+from matrices import run_limited, stored_partitions
 
 from hmatrix import schedule
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
-from hmatrix.schedule import DENSE, PANEL_HEIGHT, build_schedule
+from hmatrix.precision import Precision
+from hmatrix.schedule import DENSE, LONGEST_RUN, PANEL_HEIGHT, build_schedule
+
+FLOAT32, BFLOAT16, INT8, INT4, INT2 = list(Precision)[1:]
+BEGINS, ENDS = 16, 32
+
+of_both_kinds = given(stored_partitions(), st.booleans())
+"""Partitions, with exact and with quantised activations."""
 
 
 def table(leaves):
-    rows = [(leaf.rows.start, leaf.rows.stop, leaf.columns.start, leaf.columns.stop, leaf.rank) for leaf in leaves]
+    rows = [
+        (
+            leaf.rows.start,
+            leaf.rows.stop,
+            leaf.columns.start,
+            leaf.columns.stop,
+            leaf.rank,
+            leaf.stored,
+            leaf.group,
+        )
+        for leaf in leaves
+    ]
     return np.array(rows, dtype=np.int32)
 
 
-def coefficients(leaf):
-    return leaf.block.U.size + leaf.block.V.size if isinstance(leaf.block, LowRank) else leaf.block.size
+def words(leaf):
+    """Words of the block or the factors of a leaf, with their scales."""
+
+    def of(m, n):
+        group = leaf.group or LONGEST_RUN
+        columns = 0
+        for first in range(0, n, group if leaf.stored.is_integer else LONGEST_RUN):
+            length = min(group, n - first) if leaf.stored.is_integer else n
+            columns += -(-length // leaf.stored.per_word) + leaf.stored.is_integer
+        return m * columns
+
+    if isinstance(leaf.block, LowRank):
+        return of(*leaf.block.U.shape) + of(*leaf.block.V.T.shape)
+    return of(*leaf.block.shape)
 
 
-@given(partitions())
-def test_panels_follow_each_other_and_cover_their_target(drawn):
+@of_both_kinds
+def test_panels_follow_each_other_and_cover_their_target(drawn, quantized):
     shape, leaves = drawn
-    plan = build_schedule(shape, table(leaves))
+    plan = build_schedule(shape, table(leaves), quantized=quantized)
     offset = 0
     for stage, size in ((plan.far, plan.intermediate), (plan.near, shape[0])):
         covered = 0
@@ -33,43 +64,98 @@ def test_panels_follow_each_other_and_cover_their_target(drawn):
             covered += panel.height
             offset += panel.height * panel.width
         assert covered == size
-    assert plan.elements == offset == sum(map(coefficients, leaves))
+    assert plan.words == offset
+    # Where the source is cut, words that are not full add to these.
+    assert plan.words >= sum(map(words, leaves)) if quantized else plan.words == sum(map(words, leaves))
     assert plan.intermediate == sum(max(leaf.rank, 0) for leaf in leaves)
 
 
-@given(partitions())
-def test_starts_do_not_overlap(drawn):
+@of_both_kinds
+def test_starts_do_not_overlap(drawn, quantized):
     shape, leaves = drawn
-    plan = build_schedule(shape, table(leaves))
+    plan = build_schedule(shape, table(leaves), quantized=quantized)
     taken = sorted((start, leaf.rank) for start, leaf in zip(plan.starts, leaves, strict=True) if leaf.rank > 0)
     assert [start for start, _ in taken] == np.cumsum([0, *(rank for _, rank in taken)])[:-1].tolist()
     assert all(start == -1 for start, leaf in zip(plan.starts, leaves, strict=True) if leaf.rank <= 0)
 
 
-@given(partitions())
-def test_near_panels_hold_all_leaves_of_their_rows(drawn):
+def check_runs(runs, source, length, leaf, plan, quantized):
+    """Check that runs hold all columns that meet the source from `source` on, in order."""
+    column = 0
+    for run in runs:
+        assert (run.source, run.column, run.precision) == (source + column, column, leaf.stored)
+        column += run.length
+        integer = leaf.stored.is_integer
+        assert run.begins == (integer and run.column % (leaf.group or LONGEST_RUN) == 0)
+        assert run.ends == (integer and (column == length or column % (leaf.group or LONGEST_RUN) == 0))
+        assert (run.segment >= 0) == (integer and quantized)
+        if run.segment >= 0:
+            assert plan.segments[run.segment].tolist() == [run.source, run.length]
+    assert column == length
+
+
+@of_both_kinds
+def test_near_panels_hold_all_leaves_of_their_rows(drawn, quantized):
     shape, leaves = drawn
-    plan = build_schedule(shape, table(leaves))
+    plan = build_schedule(shape, table(leaves), quantized=quantized)
     for panel in plan.near.panels:
         rows = range(panel.target, panel.target + panel.height)
-        there = [k for k, leaf in enumerate(leaves) if leaf.rows.start < rows.stop and rows.start < leaf.rows.stop]
-        assert sorted(panel.leaves) == [k for k in there if leaves[k].rank != 0]
-        for k, run in zip(panel.leaves, panel.runs, strict=True):
+        there = {k for k, leaf in enumerate(leaves) if leaf.rows.start < rows.stop and rows.start < leaf.rows.stop}
+        assert {run.leaf for run in panel.runs} == {k for k in there if leaves[k].rank != 0}
+        for k in {run.leaf for run in panel.runs}:
+            runs = [run for run in panel.runs if run.leaf == k]
             columns = leaves[k].columns
             if leaves[k].rank == DENSE:
-                assert run == (columns.start, columns.stop - columns.start)
+                check_runs(runs, columns.start, columns.stop - columns.start, leaves[k], plan, quantized)
             else:
-                assert run == (shape[1] + plan.starts[k], leaves[k].rank)
+                check_runs(runs, shape[1] + plan.starts[k], leaves[k].rank, leaves[k], plan, quantized)
+
+
+@of_both_kinds
+def test_far_panels_hold_the_columns_of_their_leaves(drawn, quantized):
+    shape, leaves = drawn
+    plan = build_schedule(shape, table(leaves), quantized=quantized)
+    for panel in plan.far.panels:
+        rows = range(panel.target, panel.target + panel.height)
+        there = [
+            leaf
+            for start, leaf in zip(plan.starts, leaves, strict=True)
+            if leaf.rank > 0 and start < rows.stop and rows.start < start + leaf.rank
+        ]
+        assert len({(leaf.columns.start, leaf.columns.stop, leaf.stored, leaf.group) for leaf in there}) == 1
+        columns = there[0].columns
+        check_runs(panel.runs, columns.start, columns.stop - columns.start, there[0], plan, quantized)
+
+
+@of_both_kinds
+def test_segments_are_in_x_or_in_t_and_do_not_overlap(drawn, quantized):
+    shape, leaves = drawn
+    plan = build_schedule(shape, table(leaves), quantized=quantized)
+    assert (plan.segments.dtype, plan.segments.ndim, plan.segments.shape[1]) == (np.int32, 2, 2)
+    used = {run.segment for stage in (plan.far, plan.near) for panel in stage.panels for run in panel.runs}
+    assert used - {-1} == set(range(len(plan.segments)))
+    end = 0
+    for source, length in sorted(plan.segments.tolist()):
+        assert source >= end
+        assert 0 < length <= LONGEST_RUN
+        end = source + length
+        assert source >= shape[1] or end <= shape[1]
+    assert end <= shape[1] + plan.intermediate
 
 
 def columns_met(runs):
-    return [source + k for source, length in runs for k in range(length)]
+    """What each column meets and how it is stored; also where groups begin and end."""
+    return [
+        (source + k, segment, flags & 15, flags & BEGINS if k == 0 else 0, flags & ENDS if k == length - 1 else 0)
+        for source, length, segment, flags in runs
+        for k in range(length)
+    ]
 
 
-@given(partitions())
-def test_tables_say_what_the_panels_say(drawn):
+@of_both_kinds
+def test_tables_say_what_the_panels_say(drawn, quantized):
     shape, leaves = drawn
-    plan = build_schedule(shape, table(leaves))
+    plan = build_schedule(shape, table(leaves), quantized=quantized)
     for stage in (plan.far, plan.near):
         offsets, panels, runs = stage.tables
         assert (offsets.dtype, panels.dtype, runs.dtype) == (np.int64, np.int32, np.int32)
@@ -78,25 +164,81 @@ def test_tables_say_what_the_panels_say(drawn):
         assert panels[:, 2].tolist() == np.cumsum([0, *panels[:, 3]])[:-1].tolist()
         for panel, (_, _, first, count) in zip(stage.panels, panels.tolist(), strict=True):
             mine = runs[first : first + count].tolist()
-            assert columns_met(mine) == columns_met(panel.runs)
+            given_runs = [
+                (run.source, run.length, run.segment, run.precision | BEGINS * run.begins | ENDS * run.ends)
+                for run in panel.runs
+            ]
+            assert columns_met(mine) == columns_met(given_runs)
             # x and t are two vectors: no run reaches from one into the other.
-            assert all(source + length <= shape[1] or source >= shape[1] for source, length in mine)
-    assert plan.nbytes == sum(array.nbytes for stage in (plan.far, plan.near) for array in stage.tables)
+            assert all(source + length <= shape[1] or source >= shape[1] for source, length, _, _ in mine)
+    tables = [array for stage in (plan.far, plan.near) for array in stage.tables]
+    assert plan.nbytes == sum(array.nbytes for array in [*tables, plan.segments])
 
 
-def test_runs_that_adjoin_are_one():
-    leaves = np.array([[0, 4, 0, 3, -1], [0, 4, 3, 5, -1], [0, 4, 5, 9, 2], [0, 4, 9, 10, -1]], dtype=np.int32)
-    plan = build_schedule((4, 10), leaves)
-    assert plan.near.tables[2].tolist() == [[0, 5], [9, 1], [10, 2]]
+def build(shape, *rows, quantized=False):
+    return build_schedule(shape, np.array(rows, dtype=np.int32), quantized=quantized)
+
+
+@pytest.mark.parametrize("precision", [Precision.FLOAT64, FLOAT32])
+def test_runs_of_floats_that_adjoin_are_one(precision):
+    of = (precision, 0)
+    plan = build((4, 10), (0, 4, 0, 3, -1, *of), (0, 4, 3, 5, -1, *of), (0, 4, 5, 9, 2, *of), (0, 4, 9, 10, -1, *of))
+    assert plan.near.tables[2].tolist() == [[0, 5, -1, precision], [9, 1, -1, precision], [10, 2, -1, precision]]
+
+
+@pytest.mark.parametrize("precision", [BFLOAT16, INT8, INT4, INT2])
+def test_runs_of_words_that_may_not_be_full_stay_apart(precision):
+    plan = build((4, 5), (0, 4, 0, 3, -1, precision, 0), (0, 4, 3, 5, -1, precision, 0))
+    flags = precision | (BEGINS | ENDS) * precision.is_integer
+    assert plan.near.tables[2].tolist() == [[0, 3, -1, flags], [3, 2, -1, flags]]
+
+
+def test_groups_cut_runs():
+    plan = build((4, 30), (0, 4, 0, 30, -1, INT4, 13))
+    flags = INT4 | BEGINS | ENDS
+    assert plan.near.tables[2].tolist() == [[0, 13, -1, flags], [13, 13, -1, flags], [26, 4, -1, flags]]
+    assert plan.words == 4 * (3 + 2 + 2 + 1)
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_borders_of_other_leaves_cut_the_quantised_source(quantized):
+    rows = [(0, 4, 0, 9, -1, INT8, 0), (4, 8, 0, 5, -1, INT8, 0), (4, 8, 5, 9, -1, INT8, 0)]
+    plan = build((8, 9), *rows, quantized=quantized)
+    first, count = plan.near.tables[1][0, 2:]
+    mine = plan.near.tables[2][first : first + count].tolist()
+    whole = INT8 | BEGINS | ENDS
+    assert mine == ([[0, 5, 0, INT8 | BEGINS], [5, 4, 1, INT8 | ENDS]] if quantized else [[0, 9, -1, whole]])
+    assert plan.segments.tolist() == ([[0, 5], [5, 4]] if quantized else [])
+
+
+def test_borders_of_floats_and_of_rank_0_cut_nothing():
+    rows = [(0, 4, 0, 9, -1, INT8, 0), (4, 8, 0, 5, -1, FLOAT32, 0), (4, 8, 5, 7, 0, INT8, 0), (4, 8, 7, 9, 0, INT8, 0)]
+    assert build((8, 9), *rows, quantized=True).segments.tolist() == [[0, 9]]
+
+
+@pytest.mark.parametrize("group", [0, LONGEST_RUN + 1])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_long_runs_of_codes_are_cut(group, quantized):
+    n = 2 * LONGEST_RUN + 5
+    plan = build((1, n), (0, 1, 0, n, -1, INT2, group), quantized=quantized)
+    assert plan.near.tables[2][:, 1].tolist() == [LONGEST_RUN, LONGEST_RUN, 5]
+    assert plan.near.tables[2][:, 3].tolist() == [INT2 | BEGINS | ENDS] * 3
+
+
+def test_leaves_of_one_precision_and_group_share_panels():
+    rows = [(k, k + 1, 0, 8, 2, precision, group) for k, (precision, group) in enumerate([(INT8, 0), (INT8, 0)])]
+    assert len(build((2, 8), *rows).far.panels) == 1
+    for other in ((INT8, 4), (INT4, 0), (FLOAT32, 0)):
+        assert len(build((2, 8), rows[0], (*rows[1][:5], *other)).far.panels) == 2
 
 
 def test_no_far_field():
-    plan = build_schedule((3, 4), np.array([[0, 3, 0, 4, -1]], dtype=np.int32))
-    assert (plan.far.panels, plan.intermediate, plan.elements) == ((), 0, 12)
-    assert [array.shape for array in plan.far.tables] == [(0,), (0, 4), (0, 2)]
+    plan = build((3, 4), (0, 3, 0, 4, -1, FLOAT32, 0))
+    assert (plan.far.panels, plan.intermediate, plan.words) == ((), 0, 12)
+    assert [array.shape for array in plan.far.tables] == [(0,), (0, 4), (0, 4)]
 
 
-@pytest.mark.parametrize("leaves", [np.zeros((0, 5)), np.zeros((1, 4)), np.zeros(5), np.zeros((1, 1, 5))])
+@pytest.mark.parametrize("leaves", [np.zeros((0, 7)), np.zeros((1, 5)), np.zeros((1, 8)), np.zeros(7), np.zeros((1, 1, 7))])
 def test_bad_tables_of_leaves(leaves):
     with pytest.raises(ArgumentError, match="leaves: have the shape"):
         build_schedule((4, 4), leaves.astype(np.int32))
@@ -127,13 +269,29 @@ def test_bad_tables_of_leaves(leaves):
 )
 def test_what_is_no_partition(leaves, message):
     with pytest.raises(ArgumentError, match=f"leaves.*{message}"):
-        build_schedule((4, 6), np.array(leaves, dtype=np.int32))
+        build((4, 6), *((*leaf, FLOAT32, 0) for leaf in leaves))
 
 
-def test_too_many_pieces(monkeypatch):
-    leaves = [[0, 4, 0, 1, -1], *([k, k + 1, 1, 2, -1] for k in range(4))]
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([(-1, 0)], "have an unknown precision; give numbers of hmatrix.Precision"),
+        ([(6, 0)], "have an unknown precision"),
+        ([(INT8, -1)], "have a group of -1; give columns, or 0 for all"),
+        ([(FLOAT32, 0), (Precision.FLOAT64, 0)], "mix float64 with other precisions"),
+        ([(Precision.FLOAT64, 0), (INT8, 0)], "mix float64 with other precisions"),
+    ],
+)
+def test_bad_precisions_and_groups(rows, message):
+    leaves = [(k, k + 1, 0, 6, -1, *row) for k, row in enumerate(rows)]
+    with pytest.raises(ArgumentError, match=f"leaves: {message}"):
+        build((len(rows), 6), *leaves)
+
+
+def test_too_many_strips(monkeypatch):
+    leaves = [[0, 4, 0, 1, -1, 1, 0], *([k, k + 1, 1, 2, -1, 1, 0] for k in range(4))]
     monkeypatch.setattr(schedule, "MOST_STRIPS", 7)
-    with pytest.raises(ArgumentError, match="leaves: cut the matrix into too many pieces"):
+    with pytest.raises(ArgumentError, match="leaves: cut the matrix into too many strips"):
         build_schedule((4, 2), np.array(leaves, dtype=np.int32))
     monkeypatch.setattr(schedule, "MOST_STRIPS", 8)
     assert len(build_schedule((4, 2), np.array(leaves, dtype=np.int32)).near.panels) == 4
@@ -158,11 +316,12 @@ except ArgumentError as error:
 @pytest.mark.parametrize(
     ("shape", "leaves", "message"),
     [
-        ((6, 6), "[[0, 6, 0, 6, 2**31 - 1]]", "data: "),
-        ((6, 6), "[[0, 6, 0, 6, 2**28]]", "data: "),
-        ((6, 12), "[[0, 6, 0, 6, 2**30], [0, 6, 6, 12, 2**30]]", "data: "),
-        ((2**31 - 1, 1), "[[0, 2**31 - 1, 0, 1, -1]]", "data: "),
-        ((9000, 9000), "[[k, 9000, k, k + 1, -1] for k in range(9000)]", ("data: ", "leaves: ")),
+        ((6, 6), "[[0, 6, 0, 6, 2**31 - 1, 0, 0]]", "data: "),
+        ((6, 6), "[[0, 6, 0, 6, 2**28, 0, 0]]", "data: "),
+        ((6, 12), "[[0, 6, 0, 6, 2**30, 0, 0], [0, 6, 6, 12, 2**30, 0, 0]]", "data: "),
+        ((6, 6), "[[0, 6, 0, 6, 2**28, 5, 1]]", "data: "),
+        ((2**31 - 1, 1), "[[0, 2**31 - 1, 0, 1, -1, 0, 0]]", "data: "),
+        ((9000, 9000), "[[k, 9000, k, k + 1, -1, 0, 0] for k in range(9000)]", ("data: ", "leaves: ")),
     ],
 )
 def test_hostile_tables_are_refused_in_little_time_and_memory(shape, leaves, message):
@@ -172,7 +331,7 @@ def test_hostile_tables_are_refused_in_little_time_and_memory(shape, leaves, mes
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_more_ranks_than_the_kernel_can_count():
-    leaves = "np.array([[0, 6, 0, 6, 2**30], [0, 6, 6, 12, 2**30]], np.int32)"
+    leaves = "np.array([[0, 6, 0, 6, 2**30, 0, 0], [0, 6, 6, 12, 2**30, 0, 0]], np.int32)"
     call = f"build_schedule((6, 12), {leaves})"
     assert run_limited(IMPORTS, HOSTILE.format(call=call)).startswith(
         f"leaves: have {2**31} ranks in all; stay below 2^31"

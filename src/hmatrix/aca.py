@@ -139,9 +139,12 @@ class _Factors:
         left, right = u.astype(np.float64), v.astype(np.float64)
         if not self.rank:
             self._scale = frobenius(v) or 1.0
-        mixed = sum(float(left @ a) * float(right @ b) for a, b in zip(self._columns, self._rows, strict=True))
+        right /= self._scale
+        mixed = sum(
+            float(left @ a) * float(right @ (b / self._scale)) for a, b in zip(self._columns, self._rows, strict=True)
+        )
         self.last_norm = frobenius(u) * frobenius(v)
-        self._norm_squared += 2 * mixed / self._scale / self._scale + (self.last_norm / self._scale) ** 2
+        self._norm_squared += 2 * mixed + (self.last_norm / self._scale) ** 2
         self._columns.append(u)
         self._rows.append(v)
 

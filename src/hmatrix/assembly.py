@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._validation import FloatArray, check_integer, check_matrix, check_shape, frobenius
+from hmatrix._validation import FloatArray, check_matrix, check_shape, frobenius
 from hmatrix.admissibility import Admissibility, Everywhere, Strong
 from hmatrix.blocktree import BlockCluster, BlockClusterTree, build_block_tree
 from hmatrix.cluster import Cardinality, Splitter, build_cluster_tree
@@ -127,7 +127,7 @@ def global_svd(weight: npt.ArrayLike, truncation: Truncation) -> HMatrix:
     ArgumentError
         If an argument cannot be used.
     """
-    splitter = Cardinality(leaf_size=max(np.shape(weight), default=1))
+    splitter = Cardinality(leaf_size=max(1, *np.shape(weight)))
     return build(weight, splitter=splitter, admissibility=Everywhere(), truncation=truncation)
 
 
@@ -158,8 +158,8 @@ def quantize(
     """
     matrix = check_matrix("weight", weight)
     m, n = matrix.shape
-    check_integer("group", group, at_least=0)
-    leaf = PackedLeaf(slice(0, m), slice(0, n), matrix, Precision.of(precision), group)
+    wanted = Precision.of(precision)
+    leaf = PackedLeaf(slice(0, m), slice(0, n), matrix, wanted, wanted.group(group))
     return HMatrix.from_leaves((m, n), [leaf], activations=Activations.of(activations))
 
 

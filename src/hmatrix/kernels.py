@@ -18,6 +18,9 @@ VARIABLE = "HMATRIX_KERNEL"
 
 REFERENCE = "numpy"
 
+LEAST_LARGEST = np.float32(1e-36)
+"""Below this the largest magnitude of quantised activations counts as zero: 127 over it would not be finite."""
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -175,7 +178,7 @@ def quantize_activations(entries: FloatArray) -> tuple[npt.NDArray[np.int8], Flo
     """
     largest = np.abs(entries).max(axis=1, initial=0).astype(np.float32)
     finite = np.isfinite(largest)
-    usable = finite & (largest >= np.finfo(np.float32).tiny)
+    usable = finite & (largest >= LEAST_LARGEST)
     factors = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=usable)
     codes = np.rint(np.where(finite[:, None], entries, 0) * factors[:, None]).astype(np.int8)
     steps = np.where(finite, np.where(usable, largest / np.float32(127), np.float32(0)), np.float32(np.nan))

@@ -30,19 +30,16 @@ def norm(matrix: HMatrix, kind: Norm = Norm.FROBENIUS, *, iterations: int = 30, 
         Which norm.
     iterations, rng
         Of the power iteration.
+
+    Raises
+    ------
+    ArgumentError
+        If `kind` is no norm, or `iterations` is not a positive integer.
     """
+    _check_kind(kind)
     if kind is Norm.SPECTRAL:
         return _spectral_norm(matrix, iterations, rng)
-    squares = 0.0
-    for leaf in matrix.leaves():
-        block = leaf.block
-        if isinstance(block, LowRank):
-            # ||U V^T||_F^2 = <U^T U, V^T V>, both k x k.
-            U, V = block.U.astype(np.float64), block.V.astype(np.float64)
-            squares += float(np.sum((U.T @ U) * (V.T @ V)))
-        else:
-            squares += float(np.sum(np.square(block, dtype=np.float64)))
-    return float(np.sqrt(max(squares, 0.0)))
+    return frobenius(np.array([_block_norm(leaf.block) for leaf in matrix.leaves()]))
 
 
 def relative_error(
@@ -64,8 +61,9 @@ def relative_error(
     Raises
     ------
     ArgumentError
-        If the shapes differ, or `weight` is not a finite matrix.
+        If the shapes differ, `weight` is not a finite matrix, or another argument cannot be used.
     """
+    _check_kind(kind)
     A = check_matrix("weight", weight).astype(np.float64)
     if A.shape != matrix.shape:
         raise ArgumentError("weight", f"has the shape {A.shape}", f"give {matrix.shape}, as the H-matrix has")
@@ -77,6 +75,22 @@ def relative_error(
     if scale == 0:
         return 0.0 if error == 0 else np.inf
     return error / scale
+
+
+def _check_kind(kind: object) -> None:
+    if not isinstance(kind, Norm):
+        raise ArgumentError("kind", f"got {kind!r}", "give Norm.FROBENIUS or Norm.SPECTRAL")
+
+
+def _block_norm(block: FloatArray | LowRank) -> float:
+    """Return the Frobenius norm of a block."""
+    if not isinstance(block, LowRank):
+        return frobenius(block)
+    if block.rank == 0:
+        return 0.0
+    # ||U V^T|| = ||R_U R_V^T||; the squares of Gram matrices would lose half of the digits where factors cancel.
+    of_U, of_V = (np.linalg.qr(factor.astype(np.float64), mode="r") for factor in (block.U, block.V))
+    return frobenius(of_U @ of_V.T)
 
 
 class _Operator(Protocol):

@@ -242,8 +242,11 @@ class _Coefficients:
 
     def __init__(self, matrix: FloatArray, leaf: PackedLeaf) -> None:
         self.rows = len(matrix)
-        if not np.isfinite(matrix).all():
-            raise ArgumentError("leaf", "has NaN or infinity in it", "give finite numbers")
+        floats = np.dtype(np.float64 if leaf.stored is Precision.FLOAT64 else np.float32)
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(matrix.astype(floats, copy=False)).all()
+        if not finite:
+            raise ArgumentError("leaf", f"has NaN or infinity in it, as {floats}", "give finite numbers")
         self._group = min(leaf.group or LONGEST_RUN, LONGEST_RUN)
         self._units: npt.NDArray[Any] = matrix
         if leaf.stored.is_integer:

@@ -45,7 +45,10 @@ class Precision(IntEnum):
         """
         if isinstance(name, Precision):
             return name
-        text = name if isinstance(name, str) else np.dtype(name).name
+        try:
+            text = name if isinstance(name, str) else np.dtype(name).name
+        except TypeError:
+            text = repr(name)
         if text.upper() not in cls.__members__:
             known = ", ".join(member.name.lower() for member in cls)
             raise ArgumentError("precision", f"got {text!r}", f"give one of {known}")
@@ -92,7 +95,7 @@ class Activations(Enum):
         """
         if isinstance(name, Activations):
             return name
-        if name not in {member.value for member in cls}:
+        if name not in [member.value for member in cls]:
             raise ArgumentError("activations", f"got {name!r}", "give 'exact' or 'int8'")
         return cls(name)
 
@@ -129,7 +132,7 @@ def encode(block: FloatArray, precision: Precision, group: int = 0) -> Encoded:
         Columns that share a scale; 0 is all of them.
     """
     m, n = block.shape
-    group = min(group or n, n)
+    group = max(min(group or n, n), 1)
     codes = np.empty((m, n), np.uint8)
     scales = np.empty((m, -(-n // group)), np.float32)
     for number, start in enumerate(range(0, n, group)):

@@ -22,6 +22,9 @@ from hmatrix.study.studyfile import read_study
 
 T = TypeVar("T", Network, Structure, Study, Timing)
 
+DIGITS_RANKS = (1, 2, 3, 5, 10, 20, 30, 40, 50, 60, 80, 100, 120)
+"""Ten digits need few ranks, so the embedded study looks closer at those."""
+
 MATRIX_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
 
 
@@ -81,7 +84,9 @@ def _base(model: str | None) -> Study:
     output = Path("results") / Path(name).stem
     if Path(name).suffix in MATRIX_SUFFIXES:
         return Study(Path(name).stem, (Network(None, weights=Path(name)),), data=None, output=output)
-    return Study(name, (Network(name),), data=DigitsData() if name == "digits" else None, output=output)
+    if name == "digits":
+        return Study(name, (Network(name),), data=DigitsData(), ranks=DIGITS_RANKS, output=output)
+    return Study(name, (Network(name),), data=None, output=output)
 
 
 def _data(name: str, cache: Path) -> Data:

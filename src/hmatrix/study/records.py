@@ -8,38 +8,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from hmatrix.errors import FormatError, OutputError
+from hmatrix.matrix import Storage
 from hmatrix.study.settings import Method
 
 HMATRIX = "hmatrix"
 """Name of the contender that is the approximated layer; all others are dense products."""
-
-
-@dataclass(frozen=True)
-class StorageEvidence:
-    """Bytes by part.
-
-    Parameters
-    ----------
-    near_field, far_field, index
-        Bytes of the dense blocks, of the low-rank factors, and of everything else that the product needs.
-    uncompressed
-        Bytes of the original matrix in the same precision.
-    """
-
-    near_field: int
-    far_field: int
-    index: int
-    uncompressed: int
-
-    @property
-    def total(self) -> int:
-        """All bytes that the product needs."""
-        return self.near_field + self.far_field + self.index
-
-    @property
-    def ratio(self) -> float:
-        """`total` as a fraction of the original matrix."""
-        return self.total / self.uncompressed
 
 
 @dataclass(frozen=True)
@@ -140,7 +113,7 @@ class Record:
     rank: int | None
     settings: Mapping[str, Any]
     leaves: tuple[tuple[int, int, int, int, int], ...]
-    storage: StorageEvidence
+    storage: Storage
     relative_error: float
     accuracy: AccuracyEvidence | None
     times: tuple[TimeEvidence, ...]
@@ -172,7 +145,7 @@ class Record:
                 **row,
                 "method": Method(row["method"]),
                 "leaves": tuple(tuple(leaf) for leaf in row["leaves"]),
-                "storage": StorageEvidence(**row["storage"]),
+                "storage": Storage(**row["storage"]),
                 "accuracy": None if accuracy is None else AccuracyEvidence(**accuracy),
                 "times": tuple(TimeEvidence(**time) for time in row["times"]),
             }
@@ -206,10 +179,10 @@ class RecordFile:
             raise OutputError(
                 f"output {path.parent}", f"cannot be written ({error.strerror})", "name a folder that you may write to"
             ) from error
-        for number, line in enumerate(content[:complete].decode().splitlines(), start=1):
+        for number, line in enumerate(content[:complete].splitlines(), start=1):
             try:
-                record = Record.from_json(line)
-            except (ValueError, TypeError, KeyError) as error:
+                record = Record.from_json(line.decode())
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise FormatError(
                     f"{path}, line {number}",
                     f"is not a record ({error})",
@@ -224,9 +197,18 @@ class RecordFile:
         return self._records[key]
 
     def append(self, record: Record) -> None:
-        """Write `record` to the disk."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(record.to_json() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Write `record` to the disk.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(record.to_json() + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(f"output {self._path}", f"cannot be written ({error.strerror})", "make room") from error
         self._records[record.key] = record

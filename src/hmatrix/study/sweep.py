@@ -17,7 +17,7 @@ from hmatrix.metrics import relative_error
 from hmatrix.schedule import DENSE
 from hmatrix.study import strategies
 from hmatrix.study.environment import environment
-from hmatrix.study.records import Record, RecordFile, StorageEvidence, TimeEvidence
+from hmatrix.study.records import Record, RecordFile, TimeEvidence
 from hmatrix.study.settings import Method, Structure, Study
 from hmatrix.study.subject import Subject
 from hmatrix.study.timing import threads, time_products
@@ -107,7 +107,7 @@ def _measure(
         rank=point.rank,
         settings=asked,
         leaves=tuple(_leaves(matrix)),
-        storage=StorageEvidence(**asdict(matrix.storage())),
+        storage=matrix.storage(),
         relative_error=relative_error(weight, matrix),
         accuracy=subject.baseline() if point.rank is None else subject.accuracy(matrix),
         times=times,

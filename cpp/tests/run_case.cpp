@@ -1,0 +1,81 @@
+// Multiplies with a packed matrix that a test has written to a file, so that a kernel can be tested where
+// there is no Python: run_case INSTRUCTION_SET CASE RESULT.
+//
+// A case is a row of arrays, each its size in bytes (int64) and its bytes: the header (int64: float64 or not,
+// rows, columns, intermediate, batch, transposed or not), data, offsets, panels and runs of both stages,
+// segments, both permutations (empty for none), and x. The result is y.
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <stdexcept>
+
+#include "../plan.hpp"
+
+namespace {
+
+using namespace hmatrix;
+
+template <class T>
+std::vector<T> read(std::ifstream& file) {
+    std::int64_t bytes = 0;
+    file.read(reinterpret_cast<char*>(&bytes), sizeof bytes);
+    std::vector<T> values(static_cast<std::size_t>(bytes) / sizeof(T));
+    file.read(reinterpret_cast<char*>(values.data()), bytes);
+    if (!file) throw std::runtime_error("the case is cut short");
+    return values;
+}
+
+Stage read_stage(std::ifstream& file) {
+    const auto offsets = read<std::int64_t>(file);
+    const auto panels = read<std::int32_t>(file);
+    const auto runs = read<std::int32_t>(file);
+    return make_stage(offsets.data(), panels.data(), offsets.size(), runs.data(), runs.size() / 4);
+}
+
+template <class T>
+void run(const InstructionSet& set, const std::vector<std::int64_t>& header, std::ifstream& file, const char* result) {
+    const auto m = header[1], n = header[2], batch = header[4];
+    const bool transposed = header[5] != 0;
+    const auto data = read<Word<T>>(file);
+    Stage far = read_stage(file), near = read_stage(file);
+    std::vector<Segment> segments;
+    const auto table = read<std::int32_t>(file);
+    for (std::size_t i = 0; i < table.size(); i += 2) segments.push_back({table[i], table[i + 1], 0});
+    const auto rows = read<std::int32_t>(file), columns = read<std::int32_t>(file);
+    const auto x = read<T>(file);
+    std::vector<T> y(static_cast<std::size_t>(batch * (transposed ? n : m)));
+    const Plan<T> plan(set, {{static_cast<std::int32_t>(m), static_cast<std::int32_t>(n)},
+                             static_cast<std::int32_t>(header[3]),
+                             data.data(),
+                             static_cast<std::int64_t>(data.size()),
+                             std::move(far),
+                             std::move(near),
+                             std::move(segments),
+                             rows.empty() ? nullptr : rows.data(),
+                             columns.empty() ? nullptr : columns.data()});
+    if (transposed)
+        plan.multiply_transposed(x.data(), y.data(), batch);
+    else
+        plan.multiply(x.data(), y.data(), batch);
+    std::ofstream(result, std::ios::binary)
+        .write(reinterpret_cast<const char*>(y.data()), static_cast<std::streamsize>(y.size() * sizeof(T)));
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    try {
+        if (count != 4) throw std::runtime_error("usage: run_case INSTRUCTION_SET CASE RESULT");
+        const InstructionSet& set = find(arguments[1]);
+        std::ifstream file(arguments[2], std::ios::binary);
+        const auto header = read<std::int64_t>(file);
+        if (header[0])
+            run<double>(set, header, file, arguments[3]);
+        else
+            run<float>(set, header, file, arguments[3]);
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "run_case: %s\n", error.what());
+        return 1;
+    }
+    return 0;
+}
