@@ -116,6 +116,14 @@ NB_MODULE(_core, module) {
         for (const auto* set : hmatrix::available()) names.emplace_back(set->name);
         return names;
     });
+    module.def(
+        "read",
+        [](const std::string& instruction_set, const hmatrix::Array<const std::uint32_t, 1>& words) {
+            const auto& set = hmatrix::find(instruction_set);
+            const nb::gil_scoped_release release;
+            return set.read(words.data(), words.shape(0));
+        },
+        "instruction_set"_a, nb::arg("words").noconvert());
     module.def("get_num_threads", &hmatrix::get_num_threads);
     module.def("set_num_threads", &hmatrix::set_num_threads, "threads"_a);
 }

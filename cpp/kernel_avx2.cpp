@@ -126,6 +126,7 @@ const InstructionSet avx2 = {"avx2",
                              supported,
                              {forward<Float>, transposed<Float>},
                              {forward<Double>, transposed<Double>},
-                             quantize<Float>};
+                             quantize<Float>,
+        read<Float>};
 
 }  // namespace hmatrix

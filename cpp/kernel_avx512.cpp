@@ -99,6 +99,7 @@ const InstructionSet avx512 = {"avx512",
                                supported,
                                {forward<Float>, transposed<Float>},
                                {forward<Double>, transposed<Double>},
-                               quantize<Float>};
+                               quantize<Float>,
+        read<Float>};
 
 }  // namespace hmatrix

@@ -135,6 +135,7 @@ const InstructionSet neon = {"neon",
                              supported,
                              {forward<Float>, transposed<Float>},
                              {forward<Double>, transposed<Double>},
-                             quantize<Float>};
+                             quantize<Float>,
+        read<Float>};
 
 }  // namespace hmatrix

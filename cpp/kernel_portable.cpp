@@ -134,6 +134,7 @@ const InstructionSet portable = {"portable",
                                  supported,
                                  {forward<Portable<float>>, transposed<Portable<float>>},
                                  {forward<Portable<double>>, transposed<Portable<double>>},
-                                 quantize<Portable<float>>};
+                                 quantize<Portable<float>>,
+        read<Portable<float>>};
 
 }  // namespace hmatrix

@@ -25,6 +25,8 @@ struct InstructionSet {
     Kernels<double> float64;
     // Codes of x, filled up with zeros to a multiple of segment_padding, their step and their sum.
     void (*quantize)(const float* x, std::int32_t length, std::int8_t* codes, float* step, std::int32_t* sum);
+    // The sum of some words, which has to read them all: the speed that no product can exceed.
+    std::uint32_t (*read)(const std::uint32_t* words, std::size_t count);
 };
 
 // One for each kernel_*.cpp that this architecture has.

@@ -123,7 +123,12 @@ def test_layouts_of_the_input(view):
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [(torch.float16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)],
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
 )
 def test_types_of_the_input(given, expected):
     H, weight = make(np.float32)
@@ -194,11 +199,12 @@ def test_state_dict_is_the_packed_form():
     H, _ = make()
     layer = HLinear.from_matrix(H, torch.zeros(m))
     state, packed = layer.state_dict(), H.pack()
-    assert set(state) == {"leaves", "coefficients", "row_permutation", "column_permutation", "bias"}
-    np.testing.assert_array_equal(state["coefficients"], packed.data)
+    assert set(state) == {"leaves", "words", "quantized", "row_permutation", "column_permutation", "bias"}
+    np.testing.assert_array_equal(state["words"], packed.data)
+    assert not state["quantized"]
     np.testing.assert_array_equal(state["leaves"], packed.leaves)
     np.testing.assert_array_equal(state["row_permutation"], packed.row_permutation)
-    assert state["coefficients"].data_ptr() == packed.data.ctypes.data
+    assert state["words"].data_ptr() == packed.data.ctypes.data
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -228,16 +234,18 @@ def test_state_dict_of_a_network():
     torch.testing.assert_close(network(x), x.relu() @ weight.T + random_tensor(m))
 
 
-@pytest.mark.parametrize("given", [torch.float64, torch.bfloat16, torch.float16])
-def test_a_state_in_another_type(given):
-    layer = HLinear.from_matrix(make(np.float32)[0])
-    state = state_of(seed=1, dtype=np.float32)
-    state["coefficients"] = state["coefficients"].to(given)
-    layer.load_state_dict(state)
-    assert layer.coefficients.dtype == torch.float32
-    assert torch.equal(layer.coefficients, state["coefficients"].float())
-    x = torch.ones(n)
-    torch.testing.assert_close(layer(x), torch.from_numpy(layer.matrix.to_dense()) @ x, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("before", ["float64", "float32", "int4"])
+@pytest.mark.parametrize("after", ["float64", "float32", "bfloat16", "int8", "int2"])
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_state_of_another_precision(before, after, assign):
+    layer = HLinear.from_matrix(make()[0].astype(before))
+    H = make(seed=1)[0].astype(after, activations="int8")
+    assert layer.load_state_dict(HLinear.from_matrix(H).state_dict(), assign=assign).missing_keys == []
+    assert layer.matrix.dtype == H.dtype
+    assert layer.matrix.activations is hm.Activations.INT8
+    assert layer.words.data_ptr() == layer.matrix.pack().data.ctypes.data
+    x = random_tensor(3, n, dtype=torch.float32)
+    assert torch.equal(layer(x), torch.from_numpy(H.apply(x.numpy())))
 
 
 def test_what_is_loaded_is_a_copy():
@@ -262,19 +270,32 @@ def with_entry(index, value):
     ("name", "change", "message"),
     [
         ("leaves", with_entry((0, 0), 7), "data|leaves"),
-        ("leaves", torch.Tensor.long, "leaves: have the type int64"),
+        ("leaves", torch.Tensor.long, r"leaves: got torch.int64 on cpu; give a tensor of torch.int32"),
+        ("leaves", lambda t: t[:, :5].clone(), "leaves: have the shape"),
         ("leaves", lambda t: t[:-1].clone(), "data|leaves"),
-        ("coefficients", with_entry(0, torch.nan), "data: have NaN"),
-        ("coefficients", lambda t: t[:-1].clone(), "data: have the shape"),
-        ("coefficients", lambda t: t.to(torch.complex64), "coefficients|data"),
+        ("words", with_entry(0, torch.nan), "words: have NaN"),
+        ("words", lambda t: t[:-1].clone(), r"words: are .*of shape .*; give"),
+        ("words", lambda t: t[:, None], r"words: are .*of shape"),
+        ("words", torch.Tensor.int, r"words: are uint32 of shape .*; give float64"),
+        (
+            "words",
+            torch.Tensor.float,
+            r"words: got torch.float32 on cpu; give a tensor of torch.int32 or torch.float64",
+        ),
+        ("words", torch.Tensor.bfloat16, "words: got torch.bfloat16"),
+        ("words", lambda t: t.to(torch.complex64), "words: got torch.complex64"),
+        ("words", lambda t: t.to("meta"), "words: got torch.float64 on meta"),
+        ("words", lambda t: t.numpy(), "words: got ndarray"),
+        ("quantized", lambda t: t.repeat(2), r"quantized: has the shape \(2,\)"),
+        ("quantized", torch.Tensor.int, "quantized: got torch.int32"),
         ("row_permutation", with_entry(0, 2**31 - 1), "row_permutation: is no permutation"),
         ("column_permutation", lambda t: t[:-1].clone(), "column_permutation: is int32"),
     ],
 )
 def test_bad_states(name, change, message):
     H, weight = make()
-    network = torch.nn.Sequential(HLinear.from_matrix(H))
-    state = state_of()
+    network = torch.nn.Sequential(HLinear.from_matrix(H, torch.zeros(m)))
+    state = state_of(bias=torch.ones(m))
     state[name] = change(state[name])
     with pytest.raises(RuntimeError, match=rf"\b0: ({message})"):
         network.load_state_dict({f"0.{key}": tensor for key, tensor in state.items()})
@@ -283,19 +304,38 @@ def test_bad_states(name, change, message):
 
 
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("keys", [["row_permutation"], ["coefficients"], ["leaves", "column_permutation"], []], ids=str)
+@pytest.mark.parametrize(
+    "keys",
+    [["row_permutation"], ["words"], ["leaves", "column_permutation"], ["leaves", "words", "bias"], []],
+    ids=str,
+)
 def test_a_part_of_a_state_changes_nothing(strict, keys):
     H, weight = make()
-    layer = HLinear.from_matrix(H)
-    state = {name: torch.zeros_like(tensor) for name, tensor in state_of().items() if name in keys}
+    layer = HLinear.from_matrix(H, torch.zeros(m))
+    state = {name: tensor + 1 for name, tensor in state_of(bias=torch.zeros(m)).items() if name in keys}
+    missing = {"leaves", "words", "quantized"} - set(keys)
     if strict:
-        with pytest.raises(RuntimeError, match="Missing key"):
+        with pytest.raises(RuntimeError, match="Missing key") as caught:
             layer.load_state_dict(state)
+        assert all(f'"{name}"' in str(caught.value) for name in missing)
     else:
-        assert {"leaves", "coefficients"} - set(keys) <= set(layer.load_state_dict(state, strict=False).missing_keys)
+        assert missing <= set(layer.load_state_dict(state, strict=False).missing_keys)
     x = random_tensor(3, n)
     torch.testing.assert_close(layer(x), x @ weight.T)
     torch.testing.assert_close(torch.from_numpy(H.to_dense()), weight)
+
+
+def test_the_bias_alone():
+    layer = HLinear.from_matrix(make()[0], torch.zeros(m))
+    missing = layer.load_state_dict({"bias": torch.ones(m)}, strict=False).missing_keys
+    assert set(missing) == {"leaves", "words", "quantized", "row_permutation", "column_permutation"}
+    assert torch.equal(layer.bias, torch.ones(m, dtype=torch.float64))
+
+
+def test_a_missing_bias():
+    layer = HLinear.from_matrix(make()[0], torch.zeros(m))
+    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "bias"\.'):
+        layer.load_state_dict(state_of(permuted=False))
 
 
 def test_unexpected_keys():
@@ -339,7 +379,7 @@ def test_pickle():
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda layer: layer.double().float()])
 def test_coefficients_are_held_once(duplicate):
     layer = duplicate(HLinear.from_matrix(make(np.float32)[0]))
-    assert layer.coefficients.data_ptr() == layer.matrix.pack().data.ctypes.data
+    assert layer.words.data_ptr() == layer.matrix.pack().data.ctypes.data
     assert layer.leaves.data_ptr() == layer.matrix.pack().leaves.ctypes.data
 
 
@@ -348,7 +388,7 @@ def test_double(convert):
     H, weight = make(np.float32)
     layer = HLinear.from_matrix(H, torch.ones(m))
     assert convert(layer) is layer
-    assert (layer.matrix.dtype, layer.coefficients.dtype, layer.bias.dtype) == (np.float64, *[torch.float64] * 2)
+    assert (layer.matrix.dtype, layer.words.dtype, layer.bias.dtype) == (np.float64, *[torch.float64] * 2)
     assert layer.leaves.dtype == layer.row_permutation.dtype == torch.int32
     x = random_tensor(3, n)
     torch.testing.assert_close(layer(x), x @ weight.T.double() + 1, rtol=1e-5, atol=1e-5)
@@ -370,7 +410,7 @@ def test_refused_conversions(convert):
     layer = HLinear.from_matrix(H, torch.zeros(m))
     with pytest.raises(NetworkError, match=r"HLinear: cannot be moved to .*; keep it on the CPU in float"):
         convert(layer)
-    assert (layer.coefficients.dtype, layer.bias.dtype, layer.leaves.device.type) == (*[torch.float64] * 2, "cpu")
+    assert (layer.words.dtype, layer.bias.dtype, layer.leaves.device.type) == (*[torch.float64] * 2, "cpu")
     torch.testing.assert_close(layer(torch.ones(n, dtype=torch.float64)), weight.sum(dim=1))
 
 
@@ -379,3 +419,112 @@ def test_a_layer_of_what_was_read_from_a_file(tmp_path):
     hm.save(H, tmp_path / "matrix")
     layer = HLinear.from_matrix(hm.load(tmp_path / "matrix"))
     torch.testing.assert_close(layer(torch.ones(n, dtype=torch.float64)), weight.sum(dim=1))
+
+
+# Other precisions.
+
+PRECISIONS = ["bfloat16", "int8", "int4", "int2"]
+
+
+def quantized_layer(precision, activations, group=0):
+    """A layer whose matrix was converted to another precision, the H-matrix before and after, and the bias."""
+    H, _ = make(np.float32)
+    other = H.astype(precision, activations=activations, group=group)
+    bias = random_tensor(m, dtype=torch.float32, seed=1)
+    return HLinear.from_matrix(other, bias), H, other, bias
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("activations", ["exact", "int8"])
+@pytest.mark.parametrize("batch", [1, 9])
+def test_products_in_other_precisions(precision, activations, batch):
+    layer, _, other, bias = quantized_layer(precision, activations, group=8)
+    x = random_tensor(batch, n, dtype=torch.float32)
+    y = layer(x)
+    assert y.dtype == torch.float32
+    assert torch.equal(y, torch.from_numpy(other.apply(x.numpy())) + bias)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("activations", ["exact", "int8"])
+@pytest.mark.parametrize("group", [0, 8])
+def test_errors_stay_within_the_bound_of_quantisation(precision, activations, group):
+    """Against a dense layer of torch: half a step of the weights, and half a step of the activations."""
+    weight = random_tensor(m, n, dtype=torch.float32)
+    linear = linear_of(weight, random_tensor(m, dtype=torch.float32, seed=1))
+    matrix = hm.quantize(weight.numpy(), precision, activations=activations, group=group)
+    x = random_tensor(9, n, dtype=torch.float32, seed=2)
+    error = (HLinear.from_linear(linear, matrix)(x) - linear(x)).double()
+    stored = torch.from_numpy(matrix.to_dense()).double()
+    bound = x.abs().double() @ (stored - weight).abs().T
+    if activations == "int8" and precision != "bfloat16":
+        steps = x.abs().amax(dim=1, keepdim=True).double() / 127
+        bound = bound + steps / 2 * stored.abs().sum(dim=1)
+    assert (error.abs() <= 1.001 * bound + 1e-4).all()
+    # The weights themselves, relative to the dense layer's.
+    largest = {"bfloat16": 2.0**-8, "int8": 0.01, "int4": 0.15, "int2": 0.45}[precision]
+    assert (stored - weight).norm() <= largest * weight.double().norm()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("activations", ["exact", "int8"])
+def test_state_dict_through_safetensors(tmp_path, precision, activations):
+    safetensors = pytest.importorskip("safetensors.torch")
+    layer, _, other, _ = quantized_layer(precision, activations)
+    safetensors.save_file(layer.state_dict(), tmp_path / "layer")
+    empty = HLinear.from_matrix(hm.quantize(np.zeros(SHAPE), "float64"), torch.zeros(m)).float()
+    empty.load_state_dict(safetensors.load_file(tmp_path / "layer"))
+    x = random_tensor(5, n, dtype=torch.float32)
+    assert torch.equal(empty(x), layer(x))
+    assert empty.matrix.activations is other.activations
+    assert {leaf.precision for leaf in empty.matrix.leaves()} == {hm.Precision.of(precision)}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_copies_in_other_precisions(precision):
+    layer, *_ = quantized_layer(precision, "int8")
+    x = random_tensor(5, n, dtype=torch.float32)
+    expected = layer(x)
+    other = copy.deepcopy(layer)
+    assert torch.equal(other(x), expected)
+    other.load_state_dict(state_of(seed=1, dtype=np.float32, bias=torch.zeros(m)))
+    assert not torch.equal(other(x), expected)
+    assert torch.equal(layer(x), expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", *PRECISIONS])
+@pytest.mark.parametrize("activations", ["exact", "int8"])
+@pytest.mark.parametrize("given", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("grad", [False, True])
+def test_inputs_of_half_precision_are_computed_in_float32(precision, activations, given, grad):
+    layer, *_ = quantized_layer(precision, activations)
+    x = random_tensor(3, n, dtype=given, grad=grad)
+    y = layer(x)
+    assert y.dtype == torch.float32
+    assert torch.equal(y, layer(x.float()))
+    if grad:
+        y.sum().backward()
+        assert x.grad.dtype == given
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_gradients_in_other_precisions_are_those_of_exact_activations(precision):
+    gradients = []
+    for activations in ("exact", "int8"):
+        layer, _, other, _ = quantized_layer(precision, activations)
+        x = random_tensor(3, n, dtype=torch.float32, grad=True)
+        layer(x).sum().backward()
+        gradients.append(x.grad)
+        expected = torch.from_numpy(other.to_dense()).sum(dim=0).expand(3, n)
+        torch.testing.assert_close(x.grad, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_conversions_leave_other_precisions_alone(precision):
+    layer, _, other, _ = quantized_layer(precision, "int8")
+    assert layer.double().matrix is other
+    assert (layer.bias.dtype, layer.words.dtype) == (torch.float64, torch.int32)
+    assert layer.float().matrix is other
+    with pytest.raises(NetworkError, match="HLinear: cannot be moved"):
+        layer.half()

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 import hmatrix as hm
 from hmatrix import io
 from hmatrix.errors import FormatError, OutputError
-from hmatrix.packed import pack
+from hmatrix.packed import PackedLeaf, pack
 
 SHAPE = 90, 70
 ARRAYS = ("leaves", "data", "row_permutation", "column_permutation")
@@ -348,3 +348,88 @@ def test_flipped_bits(H, path, part):
     assert refused + read == 150
     # In the data nearly every bit may be flipped; elsewhere nearly none.
     assert (read if part == "data" else refused) > 100
+
+
+# Other precisions.
+
+
+def mixed(activations):
+    """Leaves of every precision but float64."""
+    kinds = list(hm.Precision)[1:]
+    leaves = [
+        PackedLeaf(leaf.rows, leaf.columns, leaf.block, kinds[number % len(kinds)], 16 * (number % 2))
+        for number, leaf in enumerate(random_leaves(SHAPE, seed=5, dtype=np.float32))
+    ]
+    assert len(leaves) >= len(kinds)
+    return hm.HMatrix.from_leaves(SHAPE, leaves, permutation(90), permutation(70), activations=activations)
+
+
+@pytest.mark.parametrize("precision", [*(precision.name for precision in hm.Precision), "mixed"])
+@pytest.mark.parametrize("activations", ["exact", "int8"])
+def test_round_trip_of_every_precision(H, path, precision, activations):
+    H = mixed(activations) if precision == "mixed" else H.astype(precision, activations=activations, group=16)
+    hm.save(H, path)
+    other = hm.load(path)
+    assert same(other, H)
+    assert (other.activations.value, other.storage()) == (activations, H.storage())
+    assert [leaf.precision for leaf in other.leaves()] == [leaf.precision for leaf in H.leaves()]
+    for x in (random_matrix(70, 1)[:, 0], random_matrix(70, 9)):
+        assert equal_bits(other @ x, H @ x)
+        y = H @ x
+        assert equal_bits(other.T @ y, H.T @ y)
+
+
+@pytest.mark.parametrize("quantized", ["0", "1", "null", '"false"', "[]"])
+def test_activations_that_a_file_does_not_say(H, path, quantized):
+    write(path, arrays_of(H), f'{{"version": 1, "shape": [90, 70], "quantized": {quantized}}}')
+    with pytest.raises(FormatError, match=r"has 'quantized' of .*the file is damaged"):
+        hm.load(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [(5, 6), (5, -1), (5, 0), (6, -1), (6, 1), (4, -2), (4, 100)], ids=lambda value: str(value)
+)
+def test_tables_of_leaves_that_do_not_fit(path, column, value):
+    arrays = arrays_of(mixed("int8"))
+    arrays["leaves"] = arrays["leaves"].copy()
+    integers = np.flatnonzero(arrays["leaves"][:, 5] >= hm.Precision.INT8)
+    arrays["leaves"][integers[0], column] = value
+    write(path, arrays)
+    with pytest.raises(FormatError, match=r"file .*: (leaves|data): .*the file is damaged"):
+        hm.load(path)
+
+
+def test_scales_that_are_not_finite(path):
+    arrays = arrays_of(hm.quantize(np.eye(8), "int8"))
+    words = arrays["data"].copy()
+    words[:8] = np.full(8, np.nan, np.float32).view(np.uint32)
+    write(path, {"leaves": arrays["leaves"], "data": words}, '{"version": 1, "shape": [8, 8], "quantized": false}')
+    with pytest.raises(FormatError, match="data: have NaN or infinity"):
+        hm.load(path)
+
+
+def test_an_unreadable_path():
+    with pytest.raises(FormatError, match="cannot be read"):
+        hm.load("a\0b")
+
+
+def test_an_unwritable_path(H):
+    with pytest.raises(OutputError, match="cannot be written"):
+        hm.save(H, "a\0b")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+@pytest.mark.parametrize("part", ["leaves", "data"])
+def test_flipped_bits_of_codes(path, part):
+    hm.save(mixed("int8"), path)
+    content = path.read_bytes()
+    begin = 8 + int.from_bytes(content[:8], "little")
+    offsets = json.loads(content[8:begin])[part]["data_offsets"]
+    script = FLIPS.replace("np.abs(H.pack().data).max()", "np.abs(H.to_dense()).max()").replace(
+        'assert np.allclose(H @ x, A @ x, rtol=1e-6, atol=1e-6 * scale**2), "another product than the dense one"',
+        "H @ x, H.T @ (H @ x)",
+    )
+    script = script.replace("scale < 1e100", "scale < 1e10")
+    script = "np.seterr(all='ignore')\n" + script
+    refused, read = map(int, run_limited(IMPORTS, script, path, *(begin + offset for offset in offsets)).split())
+    assert refused + read == 150

@@ -5,16 +5,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from matrices import assembled, equal_bits, leaf, permutation, random_leaves
+from matrices import assembled, equal_bits, leaf, permutation, random_leaves, stored
 
 import hmatrix as hm
 from hmatrix import _core
 from hmatrix.errors import ArgumentError
-from hmatrix.kernels import REFERENCE, ReferenceProduct, native_product
-from hmatrix.packed import pack
+from hmatrix.kernels import LEAST_LARGEST, REFERENCE, ReferenceProduct, native_product, quantize_activations
+from hmatrix.lowrank import LowRank
+from hmatrix.packed import PackedLeaf, pack
+from hmatrix.precision import Precision
 
 KERNELS = (*_core.instruction_sets(), REFERENCE)
-BATCHES = [None, 0, 1, 2, 5, 7, 64, 130]
+BATCHES = [None, 0, 1, 2, 7, 130]
 """Rows of a batch; ``None`` is a vector."""
 
 SHAPES = [
@@ -29,6 +31,8 @@ SHAPES = [
     (1000, 64),
     (1001, 1000),
 ]
+
+LARGEST = 10**6
 
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 every_type = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -94,7 +98,9 @@ def checked(shape, leaves, kernel, permuted=False, batches=BATCHES):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("permuted", [False, True], ids=["", "permuted"])
 def test_product(kernel, dtype, shape, permuted):
-    checked(shape, random_leaves(shape, dtype=dtype, seed=sum(shape)), kernel, permuted)
+    # The largest shape takes its time in the tests themselves.
+    batches = BATCHES if shape[0] * shape[1] < LARGEST else [None, 7]
+    checked(shape, random_leaves(shape, dtype=dtype, seed=sum(shape)), kernel, permuted, batches)
 
 
 @every_kernel
@@ -109,7 +115,7 @@ def test_one_leaf(kernel, dtype, rank, shape):
 @every_kernel
 @pytest.mark.parametrize("ranks", [(0,), (0, 1), (None,), (33,), (64, 65)], ids=str)
 def test_leaves_of_the_same_kind(kernel, ranks):
-    checked((150, 130), random_leaves((150, 130), ranks=ranks), kernel)
+    checked((150, 130), random_leaves((150, 130), ranks=ranks), kernel, batches=[None, 2, 7])
 
 
 @every_kernel
@@ -136,25 +142,251 @@ def test_many_partitions(kernel, seed):
     checked(shape, leaves, kernel, permuted=seed % 3 == 0, batches=[None, 3])
 
 
+# All precisions.
+
+FLOATS32 = [Precision.FLOAT32, Precision.BFLOAT16]
+CODES = [precision for precision in Precision if precision.is_integer]
+SMALL_BATCHES = [None, 0, 1, 2, 7, 64]
+
+every_code = pytest.mark.parametrize("precision", CODES)
+
+
+def decoded(packed):
+    """The leaves of a packed matrix as it gives them back."""
+    return [
+        PackedLeaf(slice(first, end), slice(left, right), packed.block(number))
+        for number, (first, end, left, right, *_) in enumerate(packed.leaves.tolist())
+    ]
+
+
+def magnitude_of(packed, of=np.abs):
+    """The matrix of the decoded blocks in float64; `of` is applied to their coefficients."""
+    return assembled(packed.shape, decoded(packed), packed.row_permutation, packed.column_permutation, of)
+
+
+def quantisation_bound(packed, x):
+    """How far quantised activations may be from exact ones at most, for x ``(batch, n)``; ``(batch, m)``.
+
+    An entry of a vector that is quantised with the largest magnitude M is off by M / 254 at most, and M is
+    no more than the largest of all entries that the leaf meets, in x and in t.
+    """
+    x = np.abs(x.astype(float))
+    x = x if packed.column_permutation is None else x[:, packed.column_permutation]
+    error = np.zeros((len(x), packed.shape[0]))
+    for part, precision in zip(decoded(packed), packed.leaves[:, 5].tolist(), strict=True):
+        if not Precision(precision).is_integer or part.rank == 0:
+            continue
+        mine = x[:, part.columns]
+        step = mine.max(axis=1, keepdims=True) / 254
+        if isinstance(part.block, LowRank):
+            U, V = np.abs(part.block.U.astype(float)), np.abs(part.block.V.astype(float))
+            of_t = step * V.sum(axis=0)
+            largest = (mine @ V + of_t).max(axis=1, keepdims=True)
+            error[:, part.rows] += (of_t + largest / 254) @ U.T
+        else:
+            error[:, part.rows] += step * np.abs(part.block).sum(axis=1)
+    if packed.row_permutation is None:
+        return error
+    result = np.empty_like(error)
+    result[:, packed.row_permutation] = error
+    return result
+
+
+def check_all(packed, batches=SMALL_BATCHES, kernels=KERNELS):
+    """Compare all kernels with the dense product in float64, and with the reference."""
+    m, n = packed.shape
+    rng = np.random.default_rng(2)
+    dense, magnitude = magnitude_of(packed, np.asarray), magnitude_of(packed)
+    # As in `check`; each factor is decoded and scaled with up to four roundings more.
+    rounding = (m + n + packed.schedule.intermediate + 12) * np.finfo(packed.dtype).eps
+    codes_only = all(Precision(precision).is_integer for precision in packed.leaves[:, 5])
+    for transposed, size in ((False, n), (True, m)):
+        A, B = (dense, magnitude) if transposed else (dense.T, magnitude.T)
+        for batch in batches:
+            x = rng.standard_normal(size if batch is None else (batch, size)).astype(packed.dtype)
+            bound = rounding * (np.abs(x.astype(float)) @ B)
+            quantised = np.zeros(())
+            if packed.quantized and not transposed:
+                quantised = quantisation_bound(packed, np.atleast_2d(x)).reshape(bound.shape)
+            reference = multiply(packed, REFERENCE, x, transposed)
+            for kernel in kernels:
+                y = multiply(packed, kernel, x, transposed)
+                assert (np.abs(y - x.astype(float) @ A) <= bound + quantised * (1 + 4 * rounding)).all()
+                assert (np.abs(y.astype(float) - reference) <= 2 * bound + 4 * rounding * quantised).all()
+                if packed.quantized and codes_only and not transposed:
+                    np.testing.assert_array_equal(y, reference)
+
+
+RANKS = {"dense": (None,), "low rank": (1, 5, 33), "both": (None, 0, 1, 5, 33)}
+
+
+@pytest.mark.parametrize("group", [0, 13])
+@pytest.mark.parametrize("quantized", [False, True], ids=["exact", "int8"])
+@pytest.mark.parametrize("kind", RANKS)
+@pytest.mark.parametrize("precision", Precision, ids=lambda precision: precision.name)
+def test_precisions(precision, kind, quantized, group):
+    shape = (97, 133)
+    leaves = stored(random_leaves(shape, ranks=RANKS[kind], seed=3, most=7), [precision], [group])
+    check_all(pack(shape, leaves, permutation(shape[0]), permutation(shape[1]), quantized=quantized))
+
+
+@pytest.mark.parametrize("groups", [(0,), (13,), (0, 1, 64, 13)], ids=str)
+@pytest.mark.parametrize("quantized", [False, True], ids=["exact", "int8"])
+@pytest.mark.parametrize("precisions", [list(Precision)[1:], CODES], ids=["all", "codes"])
+@pytest.mark.parametrize("seed", range(2))
+def test_precisions_together(precisions, quantized, groups, seed):
+    shape = (130, 101)
+    leaves = stored(random_leaves(shape, seed=seed, most=14), precisions, groups)
+    check_all(pack(shape, leaves, permutation(130), permutation(101), quantized=quantized), [None, 2, 7])
+
+
+ODD_SHAPES = [(1, 1), (1, 3), (3, 1), (3, 31), (31, 3), (33, 31), (1, 1001), (1001, 1), (33, 1000), (1000, 33)]
+
+
+@pytest.mark.parametrize("quantized", [False, True], ids=["exact", "int8"])
+@pytest.mark.parametrize("shape", ODD_SHAPES, ids=str)
+@pytest.mark.parametrize("precision", [*FLOATS32, *CODES], ids=lambda precision: precision.name)
+def test_precisions_of_odd_shapes(precision, shape, quantized):
+    rng = np.random.default_rng(0)
+    one = leaf((0, shape[0]), (0, shape[1]), None, rng)
+    for leaves in ([one], random_leaves(shape, ranks=RANKS["both"], seed=sum(shape))):
+        check_all(pack(shape, stored(leaves, [precision], [0, 13]), quantized=quantized), [None, 3])
+
+
+@pytest.mark.parametrize("quantized", [False, True], ids=["exact", "int8"])
+@pytest.mark.parametrize("shape", [(1001, 1000), (1000, 1001)], ids=str)
+def test_precisions_of_large_shapes(shape, quantized):
+    leaves = stored(random_leaves(shape, ranks=(1, 5, 33), most=9), [*CODES, *FLOATS32], [0, 64])
+    check_all(pack(shape, leaves, quantized=quantized), [None, 7])
+
+
+@every_code
+def test_the_largest_sums_of_codes_stay_within_32_bits(precision):
+    # All codes at an end, all activations at 127 or -127, in the longest run.
+    n = 1 << 14
+    block = np.ones((3, n), np.float32)
+    block[1] = -1
+    packed = pack((3, n), [PackedLeaf(slice(0, 3), slice(0, n), block, precision)], quantized=True)
+    check_all(packed, [])
+    for x in (np.ones(n, np.float32), -np.ones(n, np.float32)):
+        for kernel in KERNELS:
+            np.testing.assert_allclose(multiply(packed, kernel, x, False), x[0] * n * block[:, 0], rtol=1e-5)
+
+
+def depends(packed, entry):
+    """Which rows of the matrix have a leaf of a rank other than 0 at an entry of x."""
+    place = entry if packed.column_permutation is None else np.flatnonzero(packed.column_permutation == entry)[0]
+    rows = np.zeros(packed.shape[0], bool)
+    for first, end, left, right, rank, *_ in packed.leaves.tolist():
+        rows[first:end] |= rank != 0 and left <= place < right
+    if packed.row_permutation is None:
+        return rows
+    result = np.empty_like(rows)
+    result[packed.row_permutation] = rows
+    return result
+
+
+@every_code
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("group", [0, 13])
+def test_quantised_activations_that_are_not_finite(precision, value, group):
+    shape = (100, 90)
+    leaves = stored(random_leaves(shape, seed=1, ranks=(None, 0, 3)), [precision], [group])
+    packed = pack(shape, leaves, permutation(100), permutation(90), quantized=True)
+    x = np.random.default_rng(0).standard_normal((3, 90)).astype(np.float32)
+    for entry in (0, 17, 89):
+        spoilt = x.copy()
+        spoilt[1, entry] = value
+        rows = depends(packed, entry)
+        assert rows.any()
+        for kernel in KERNELS:
+            y, expected = multiply(packed, kernel, spoilt, False), multiply(packed, kernel, x, False)
+            np.testing.assert_array_equal(np.isnan(y[1]), rows)
+            assert equal_bits(y[1, ~rows], expected[1, ~rows])
+            assert equal_bits(y[::2], expected[::2])
+            np.testing.assert_array_equal(np.isnan(multiply(packed, kernel, spoilt[1], False)), rows)
+
+
+@every_code
+def test_quantised_activations_all_not_finite(precision):
+    packed = pack((9, 7), stored([leaf((0, 9), (0, 7), 2, np.random.default_rng(0))], [precision]), quantized=True)
+    for value in (np.nan, np.inf):
+        for kernel in KERNELS:
+            assert np.isnan(multiply(packed, kernel, np.full(7, value), False)).all()
+
+
+@every_code
+@pytest.mark.parametrize("size", [0.0, -0.0, 1e-45, 1e-38, 9.9e-37, 1.01e-36, 1e-30, 1e30])
+def test_quantised_activations_of_any_size(precision, size):
+    shape = (50, 40)
+    packed = pack(shape, stored(random_leaves(shape), [precision], [0, 13]), quantized=True)
+    x = (np.random.default_rng(0).uniform(-1, 1, (3, 40)) * size).astype(np.float32)
+    x[:, ::7] = np.float32(size)
+    reference = multiply(packed, REFERENCE, x, False)
+    for kernel in KERNELS:
+        y = multiply(packed, kernel, x, False)
+        np.testing.assert_array_equal(y, reference)
+        if size < LEAST_LARGEST:
+            np.testing.assert_array_equal(y, 0)
+        elif size >= 1e-30:
+            bound = quantisation_bound(packed, x) + 1e-4 * np.abs(x.astype(float)) @ magnitude_of(packed).T
+            assert (np.abs(y - x.astype(float) @ magnitude_of(packed, np.asarray).T) <= bound).all()
+
+
+def test_steps_and_codes_of_activations():
+    x = np.array([[1, -2, 0.5], [0, 0, 0], [1e-38, 0, 0], [np.nan, 1, 2], [np.inf, 1, 2]], np.float32)
+    codes, steps = quantize_activations(x)
+    assert (codes.dtype, steps.dtype) == (np.int8, np.float32)
+    # 63.5 and 31.75 round to even, and up.
+    assert codes.tolist() == [[64, -127, 32], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
+    np.testing.assert_array_equal(steps, np.array([np.float32(2) / np.float32(127), 0, 0, np.nan, np.nan], np.float32))
+
+
+@every_code
+@pytest.mark.parametrize("quantized", [False, True], ids=["exact", "int8"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_rows_of_a_batch_do_not_meet(precision, quantized, kernel):
+    # More than go through the stages at once.
+    shape = (40, 50)
+    packed = pack(shape, stored(random_leaves(shape), [precision], [13]), quantized=quantized)
+    x = np.random.default_rng(0).standard_normal((131, 50)).astype(np.float32)
+    y = multiply(packed, kernel, x, False)
+    for row in (0, 1, 127, 128, 130):
+        alone = multiply(packed, kernel, x[row], False)
+        if quantized:
+            np.testing.assert_array_equal(y[row], alone)
+        else:
+            np.testing.assert_allclose(y[row], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_permutations_of_any_layout():
+    shape = (30, 20)
+    leaves, rows, columns = random_leaves(shape), permutation(30), permutation(20)
+    expected = multiply(pack(shape, leaves, rows, columns), "portable", np.ones(20), False)
+    spread = [np.repeat(order, 2)[::2] for order in (rows, columns)]
+    assert equal_bits(multiply(pack(shape, leaves, *spread), "portable", np.ones(20), False), expected)
+
+
 LARGE = (1300, 1700)
 """More than 3 * 2^19 entries: enough work for three threads at any batch."""
 
 
-@pytest.fixture(scope="module", params=[np.float32, np.float64], ids=["float32", "float64"])
+@pytest.fixture(scope="module", params=[Precision.FLOAT32, Precision.FLOAT64, Precision.INT8], ids=lambda p: p.name)
 def large(request):
     """A partition whose stages both have that many entries."""
     rng = np.random.default_rng(0)
     half = LARGE[1] // 2
-    leaves = [leaf((0, LARGE[0]), (0, half), 1900, rng, request.param)]
-    leaves.append(leaf((0, LARGE[0]), (half, LARGE[1]), None, rng, request.param))
-    packed = pack(LARGE, leaves, permutation(LARGE[0]), permutation(LARGE[1]))
+    # The same number of words, more or less; batches of more than one are enough for codes.
+    leaves = [leaf((0, LARGE[0]), (0, half), 1900, rng), leaf((0, LARGE[0]), (half, LARGE[1]), None, rng)]
+    packed = pack(LARGE, stored(leaves, [request.param]), permutation(LARGE[0]), permutation(LARGE[1]), quantized=True)
+    few = 4 if request.param.is_integer else 1
     for stage in (packed.schedule.far, packed.schedule.near):
-        assert sum(panel.height * panel.width for panel in stage.panels) > 3 * 2**19
+        assert sum(panel.height * panel.width for panel in stage.panels) * few > 3 * 2**19
     return packed
 
 
 @pytest.mark.parametrize("kernel", _core.instruction_sets())
-@pytest.mark.parametrize("batch", [None, 1, 2, 130])
+@pytest.mark.parametrize("batch", [None, 7])
 def test_threads_do_not_change_bits(large, kernel, batch, threads):
     size = LARGE[1] if batch is None else (batch, LARGE[1])
     x = np.random.default_rng(2).standard_normal(size).astype(large.dtype)
@@ -295,12 +527,11 @@ def test_threads_too_many_for_the_system_are_never_asked_for(threads, count):
 
 # What the native kernel refuses by itself.
 
-PLANS = {np.float32: _core.PlanFloat32, np.float64: _core.PlanFloat64}
-FAR = (np.array([0]), np.array([[0, 2, 0, 1]], np.int32), np.array([[0, 4]], np.int32))
+FAR = (np.array([0]), np.array([[0, 2, 0, 1]], np.int32), np.array([[0, 4, -1, 0]], np.int32))
 NEAR = (
     np.array([8, 32]),
     np.array([[0, 3, 0, 2], [3, 2, 2, 1]], np.int32),
-    np.array([[0, 6], [6, 2], [1, 5]], np.int32),
+    np.array([[0, 6, -1, 0], [6, 2, -1, 0], [1, 5, -1, 0]], np.int32),
 )
 PLAN = {
     "instruction_set": "portable",
@@ -309,6 +540,7 @@ PLAN = {
     "data": np.arange(42.0),
     "far": FAR,
     "near": NEAR,
+    "segments": None,
     "row_permutation": None,
     "column_permutation": None,
 }
@@ -342,17 +574,21 @@ MOST = 2**31 - 1
         ({"data": np.zeros(0)}, "outside the data"),
         ({"near": changed(NEAR, OFFSETS, 1, 33)}, "outside the data"),
         ({"near": changed(NEAR, OFFSETS, 1, 2**62)}, "outside the data"),
-        ({"far": changed(FAR, OFFSETS, 0, -1)}, "outside the data"),
-        ({"near": changed(NEAR, OFFSETS, slice(None), [10, 0])}, "order"),
+        ({"far": changed(FAR, OFFSETS, 0, -1)}, "in the data in order"),
+        ({"far": changed(FAR, OFFSETS, 0, 9)}, "in the data in order"),
+        ({"near": changed(NEAR, OFFSETS, slice(None), [10, 0])}, "in the data in order"),
         ({"far": changed(FAR, RUNS, (0, 0), 3)}, "outside the source"),
         ({"far": changed(FAR, RUNS, (0, 0), -1)}, "outside the source"),
         ({"far": changed(FAR, RUNS, (0, 1), 7)}, "outside the source"),
         ({"far": changed(FAR, RUNS, (0, 1), 0)}, "outside the source"),
         ({"far": changed(FAR, RUNS, (0, 1), -4)}, "outside the source"),
-        ({"far": changed(FAR, RUNS, 0, [MOST, MOST])}, "outside the source"),
+        ({"far": changed(FAR, RUNS, (0, slice(2)), [MOST, MOST])}, "outside the source"),
         ({"near": changed(NEAR, RUNS, (1, 0), 7)}, "outside the source"),
-        ({"near": changed(NEAR, RUNS, (2, 0), 2)}, "outside the source"),
-        ({"near": (NEAR[0], NEAR[1], np.array([[0, 6], [6, 2], [MOST, 5]], np.int32))}, "outside the source"),
+        ({"near": changed(NEAR, RUNS, (2, 0), 2)}, "crosses from x into t"),
+        (
+            {"near": (NEAR[0], NEAR[1], np.array([[0, 6, -1, 0], [6, 2, -1, 0], [MOST, 5, -1, 0]], np.int32))},
+            "outside the source",
+        ),
         ({"near": changed(NEAR, PANELS, (0, TARGET), 1)}, "cover the target"),
         ({"near": changed(NEAR, PANELS, (1, TARGET), 2)}, "cover the target"),
         ({"near": changed(NEAR, PANELS, (1, TARGET), 4)}, "cover the target"),
@@ -370,6 +606,7 @@ MOST = 2**31 - 1
         ({"far": changed(FAR, PANELS, (0, slice(2, 4)), [MOST, MOST])}, "outside the table"),
         ({"far": (FAR[0], FAR[1][:, :3], FAR[2])}, "tables of a stage"),
         ({"far": (FAR[0], FAR[1], np.zeros((1, 3), np.int32))}, "tables of a stage"),
+        ({"far": (FAR[0], FAR[1], np.zeros((1, 5), np.int32))}, "tables of a stage"),
         ({"far": (np.zeros(2, np.int64), FAR[1], FAR[2])}, "tables of a stage"),
         ({"intermediate": 1}, "cover the target|outside the source"),
         ({"intermediate": 3}, "cover the target"),
@@ -393,9 +630,134 @@ def test_native_kernel_refuses_bad_tables(changes, message):
 
 def test_native_kernel_refuses_runs_from_x_into_t():
     # In the first stage's source, x alone, six columns; in the second's, entries 6 and 7 are t.
-    near = (NEAR[0], np.array([[0, 3, 0, 1], [3, 2, 1, 1]], np.int32), np.array([[0, 8], [1, 5]], np.int32))
-    with pytest.raises(ValueError, match="source"):
+    near = (
+        NEAR[0],
+        np.array([[0, 3, 0, 1], [3, 2, 1, 1]], np.int32),
+        np.array([[0, 8, -1, 0], [1, 5, -1, 0]], np.int32),
+    )
+    with pytest.raises(ValueError, match="crosses from x into t"):
         _core.PlanFloat64(**PLAN | {"near": near})
+
+
+# Codes: runs of a group that two segments share, one of floats, and t; 2 x 8, intermediate 2.
+
+BEGINS, ENDS, BOTH = 16, 32, 48
+INT8, INT4, INT2 = CODES
+FLAGS, SEGMENT = 3, 2
+CODED = {
+    "instruction_set": "portable",
+    "shape": (2, 8),
+    "intermediate": 2,
+    "data": np.zeros(18, np.uint32),
+    "far": (np.array([0]), np.array([[0, 2, 0, 1]], np.int32), np.array([[0, 8, 2, INT4 | BOTH]], np.int32)),
+    "near": (
+        np.array([4]),
+        np.array([[0, 2, 0, 4]], np.int32),
+        np.array(
+            [[0, 3, 0, INT8 | BEGINS], [3, 3, 1, INT8 | ENDS], [6, 2, -1, Precision.FLOAT32], [8, 2, 3, INT2 | BOTH]],
+            np.int32,
+        ),
+    ),
+    "segments": np.array([[0, 3], [3, 3], [0, 8], [8, 2]], np.int32),
+    "row_permutation": None,
+    "column_permutation": None,
+}
+
+
+def near_run(index, value):
+    return {"near": changed(CODED["near"], RUNS, index, value)}
+
+
+def segments(index, value):
+    table = CODED["segments"].copy()
+    table[index] = value
+    return {"segments": table}
+
+
+def test_coded_tables_of_the_tests_are_good():
+    y = np.full(2, np.nan, np.float32)
+    _core.PlanFloat32(**CODED).multiply(np.ones(8, np.float32), y)
+    np.testing.assert_array_equal(y, 0)
+    exact = [
+        (*CODED[stage][:2], (CODED[stage][2] * [1, 1, 0, 1] - [0, 0, 1, 0]).astype(np.int32))
+        for stage in ("far", "near")
+    ]
+    _core.PlanFloat32(**CODED | {"far": exact[0], "near": exact[1], "segments": None}).multiply(np.ones(8, "f4"), y)
+    np.testing.assert_array_equal(y, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": np.zeros(17, np.uint32)}, "outside the data"),
+        ({"data": np.zeros(0, np.uint32)}, "outside the data"),
+        # Flags.
+        (near_run((0, FLAGS), -1), "unknown flags"),
+        (near_run((0, FLAGS), 64 | INT8 | BEGINS), "unknown flags"),
+        *((near_run((0, FLAGS), precision | BEGINS), "unknown flags") for precision in range(6, 16)),
+        (near_run((0, FLAGS), 0), "wrong precision"),
+        (near_run((2, FLAGS), 0), "wrong precision"),
+        (near_run((2, FLAGS), Precision.FLOAT32 | BEGINS), "scales in vain"),
+        (near_run((2, FLAGS), Precision.BFLOAT16 | ENDS), "scales in vain"),
+        (near_run((2, SEGMENT), 0), "scales in vain"),
+        # Groups.
+        (near_run((0, FLAGS), INT8), "groups do not follow each other"),
+        (near_run((1, FLAGS), INT8 | BOTH), "groups do not follow each other"),
+        (near_run((1, FLAGS), INT8), "a group does not end"),
+        (near_run((3, FLAGS), INT2 | BEGINS), "a group does not end"),
+        (near_run((3, FLAGS), INT2 | ENDS), "groups do not follow each other"),
+        (near_run((0, FLAGS), INT8 | BOTH), "groups do not follow each other"),
+        # Segments.
+        (near_run((0, SEGMENT), -1), "has no segment"),
+        (near_run((0, SEGMENT), -2), "has no segment"),
+        (near_run((0, SEGMENT), 4), "has no segment"),
+        (near_run((0, SEGMENT), MOST), "has no segment"),
+        (near_run((0, SEGMENT), 1), "is not its segment"),
+        (near_run((0, 1), 2), "is not its segment"),
+        (near_run((1, 0), 2), "is not its segment"),
+        ({"segments": None}, "has no segment"),
+        ({"segments": np.zeros((0, 2), np.int32)}, "has no segment"),
+        ({"segments": CODED["segments"][:3].copy()}, "has no segment"),
+        ({"segments": np.zeros((4, 3), np.int32)}, "segments must be"),
+        (segments((0, 0), 1), "is not its segment"),
+        (segments((0, 1), 4), "is not its segment"),
+        (segments((0, 1), 0), "a segment lies outside the source"),
+        (segments((0, 1), -3), "a segment lies outside the source"),
+        (segments((0, 0), -1), "a segment lies outside the source"),
+        (segments((3, 1), 3), "a segment lies outside the source"),
+        (segments(3, [MOST, MOST]), "a segment lies outside the source"),
+        (segments(3, [7, 2]), "a segment crosses from x into t"),
+        # Runs.
+        (near_run((2, 1), 3), "crosses from x into t"),
+        (near_run((0, 0), -1), "outside the source"),
+        (near_run((3, 1), 3), "outside the source"),
+        (near_run((3, slice(2)), MOST), "outside the source"),
+        (near_run((2, 1), 0), "outside the source"),
+        ({"intermediate": 1}, "outside the source"),
+        ({"intermediate": -2}, "shape"),
+    ],
+)
+def test_native_kernel_refuses_bad_tables_of_codes(changes, message):
+    with pytest.raises(ValueError, match=message):
+        _core.PlanFloat32(**CODED | changes)
+
+
+@pytest.mark.parametrize("precision", [*FLOATS32, *CODES])
+def test_native_kernel_of_float64_refuses_other_precisions(precision):
+    with pytest.raises(ValueError, match="wrong precision"):
+        _core.PlanFloat64(**PLAN | {"far": changed(FAR, RUNS, (0, FLAGS), precision)})
+
+
+@every_code
+def test_native_kernel_refuses_quantised_runs_that_are_too_long(precision):
+    n = (1 << 14) + 1
+    near = (np.array([0]), np.array([[0, 1, 0, 1]], np.int32), np.array([[0, n, 0, precision | BOTH]], np.int32))
+    empty = (np.zeros(0, np.int64), np.zeros((0, 4), np.int32), np.zeros((0, 4), np.int32))
+    changes = {"shape": (1, n), "intermediate": 0, "data": np.zeros(n, np.uint32), "near": near, "far": empty}
+    with pytest.raises(ValueError, match="a run is too long"):
+        _core.PlanFloat32(**CODED | changes | {"segments": np.array([[0, n]], np.int32)})
+    with pytest.raises(ValueError, match="has no segment"):
+        _core.PlanFloat32(**CODED | changes | {"segments": None})
 
 
 @every_type
@@ -413,7 +775,7 @@ def test_native_kernel_refuses_runs_from_x_into_t():
 )
 @pytest.mark.parametrize("side", ["x", "y"])
 def test_native_kernel_refuses_other_arrays(dtype, spoil, side):
-    plan = PLANS[dtype](**PLAN | {"data": PLAN["data"].astype(dtype)})
+    plan = native_product(pack((5, 6), [leaf((0, 5), (0, 6), 2, np.random.default_rng(0), dtype)]), "portable")
     vectors = {"x": np.zeros(6, dtype), "y": np.zeros(5, dtype)}
     with pytest.raises(TypeError, match="incompatible function arguments"):
         plan.multiply(**vectors | {side: spoil(vectors[side])})
@@ -447,10 +809,18 @@ def test_native_kernel_writes_to_no_array_that_may_not_be():
         _core.PlanFloat64(**PLAN).multiply(np.zeros(6), y)
 
 
-@pytest.mark.parametrize("data", [np.arange(42), np.arange(42.0, dtype=np.float32), np.arange(84.0)[::2], [0.0] * 42])
+@pytest.mark.parametrize(
+    "data", [np.arange(42), np.zeros(42, np.float32), np.zeros(42, np.uint32), np.arange(84.0)[::2], [0.0] * 42]
+)
 def test_native_kernel_refuses_other_data(data):
     with pytest.raises(TypeError, match="incompatible function arguments"):
         _core.PlanFloat64(**PLAN | {"data": data})
+
+
+@pytest.mark.parametrize("data", [np.zeros(18, np.float32), np.zeros(18), np.zeros(18, np.int32), [0] * 18])
+def test_native_kernel_refuses_other_words(data):
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        _core.PlanFloat32(**CODED | {"data": data})
 
 
 def test_a_plan_keeps_its_arrays_alive():

@@ -1,29 +1,58 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from matrices import equal_bits, leaf, partitions, permutation, random_leaves, random_matrix
+from matrices import (
+    equal_bits,
+    leaf,
+    partitions,
+    permutation,
+    random_leaves,
+    random_matrix,
+    stored,
+    stored_partitions,
+)
 
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
 from hmatrix.packed import PackedBlocks, PackedLeaf, pack
+from hmatrix.precision import Precision, decode, encode, from_words, to_words
+from hmatrix.schedule import LONGEST_RUN
 
 RNG = np.random.default_rng(0)
+CODES = [precision for precision in Precision if precision.is_integer]
 
 
 def arrays_of(block):
     return (block.U, block.V) if isinstance(block, LowRank) else (block,)
 
 
-def unpacked(packed, number):
-    return packed.dense(number) if packed.leaves[number, 4] == -1 else packed.low_rank(number)
+def as_stored(matrix, part):
+    """What becomes of a matrix ``(m, n)`` of a leaf."""
+    if not part.stored.is_integer:
+        return from_words(to_words(matrix, part.stored), part.stored, matrix.shape[1])
+    return decode(encode(matrix, part.stored, min(part.group or LONGEST_RUN, LONGEST_RUN)), part.stored)
 
 
-def check_round_trip(shape, leaves):
-    packed = pack(shape, leaves)
-    assert packed.shape == shape
+def expected_arrays(part):
+    """The arrays of a leaf as its packed form gives them back; of codes, the columns of U have norm 1 first."""
+    if not isinstance(part.block, LowRank):
+        return (as_stored(part.block, part),)
+    U, V = part.block.U, part.block.V
+    if part.stored.is_integer:
+        norms = np.linalg.norm(U.astype(float), axis=0).astype(U.dtype)
+        norms[norms == 0] = 1
+        U, V = U / norms, V * norms
+    return as_stored(U, part), as_stored(V.T, part).T
+
+
+def check_round_trip(shape, leaves, *, quantized=False):
+    packed = pack(shape, leaves, quantized=quantized)
+    assert (packed.shape, packed.quantized) == (shape, quantized)
     for number, given_leaf in enumerate(leaves):
-        before, after = arrays_of(given_leaf.block), arrays_of(unpacked(packed, number))
+        before, after = expected_arrays(given_leaf), arrays_of(packed.block(number))
         assert len(before) == len(after)
         assert all(equal_bits(a, b) for a, b in zip(before, after, strict=True))
     return packed
@@ -35,7 +64,18 @@ def test_round_trip(drawn):
     packed = check_round_trip(shape, leaves)
     # Each coefficient is there once, and nothing else is.
     coefficients = np.concatenate([array.ravel() for part in leaves for array in arrays_of(part.block)])
-    np.testing.assert_array_equal(np.sort(packed.data), np.sort(coefficients))
+    assert packed.data.dtype == (np.float64 if coefficients.dtype == np.float64 else np.uint32)
+    np.testing.assert_array_equal(np.sort(packed.data.view(coefficients.dtype)), np.sort(coefficients))
+
+
+@settings(deadline=None, max_examples=50)
+@given(stored_partitions(100), st.booleans())
+def test_round_trip_of_all_precisions_together(drawn, quantized):
+    shape, leaves = drawn
+    packed = check_round_trip(shape, leaves, quantized=quantized)
+    for number, part in enumerate(leaves):
+        expected = (part.rows.start, part.rows.stop, part.columns.start, part.columns.stop, part.rank)
+        assert packed.leaves[number].tolist() == [*expected, part.stored, part.group]
 
 
 @pytest.mark.parametrize("rank", [None, 0, 1, 64, 65, 200])
@@ -44,6 +84,41 @@ def test_round_trip(drawn):
 def test_round_trip_of_one_leaf(rank, shape, dtype):
     packed = check_round_trip(shape, [leaf((0, shape[0]), (0, shape[1]), rank, RNG, dtype)])
     assert packed.dtype == dtype
+
+
+@pytest.mark.parametrize("precision", list(Precision)[1:])
+@pytest.mark.parametrize("rank", [None, 0, 1, 33])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 31), (33, 1), (65, 101)])
+@pytest.mark.parametrize("group", [0, 1, 13, 1000])
+def test_round_trip_of_one_leaf_of_each_precision(precision, rank, shape, group):
+    part = leaf((0, shape[0]), (0, shape[1]), rank, RNG)
+    packed = check_round_trip(shape, stored([part], [precision], [group]))
+    assert (packed.dtype, packed.data.dtype) == (np.float32, np.uint32)
+
+
+@pytest.mark.parametrize("precision", CODES)
+def test_round_trip_of_a_row_longer_than_a_run(precision):
+    n = LONGEST_RUN + 5
+    check_round_trip((2, n), stored([leaf((0, 2), (0, n), None, RNG, np.float32)], [precision]))
+
+
+@pytest.mark.parametrize("precision", CODES)
+def test_quantized_activations_change_no_block(precision):
+    leaves = stored(random_leaves((80, 70)), [precision], [0, 13])
+    exact, quantized = pack((80, 70), leaves), pack((80, 70), leaves, quantized=True)
+    assert exact.dense_words <= quantized.dense_words
+    for number in range(len(leaves)):
+        pairs = zip(arrays_of(exact.block(number)), arrays_of(quantized.block(number)), strict=True)
+        assert all(equal_bits(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("precision", CODES)
+def test_zeros_of_codes(precision):
+    leaves = [PackedLeaf(slice(0, 4), slice(0, 5), np.zeros((4, 5)), precision)]
+    leaves.append(PackedLeaf(slice(0, 4), slice(5, 9), LowRank(np.zeros((4, 2)), np.zeros((4, 2))), precision))
+    packed = pack((4, 9), leaves)
+    for number in (0, 1):
+        assert all((array == 0).all() for array in arrays_of(packed.block(number)))
 
 
 def test_round_trip_of_clusters_that_do_not_nest():
@@ -64,6 +139,19 @@ def test_blocks_of_any_layout(order):
     )
 
 
+@settings(deadline=None, max_examples=50)
+@given(stored_partitions(60), st.booleans(), st.booleans())
+def test_bytes_of_what_is_beside_the_coefficients(drawn, with_rows, with_columns):
+    shape, leaves = drawn
+    rows = permutation(shape[0]) if with_rows else None
+    columns = permutation(shape[1]) if with_columns else None
+    packed = pack(shape, leaves, rows, columns, quantized=True)
+    schedule = packed.schedule
+    kept = [p for p in (rows, columns) if p is not None and not np.array_equal(p, np.arange(len(p)))]
+    arrays = [*schedule.far.tables, *schedule.near.tables, schedule.segments, packed.leaves, *kept]
+    assert packed.index_nbytes == sum(array.nbytes for array in arrays)
+
+
 @given(partitions(), st.booleans(), st.booleans())
 def test_bytes(drawn, with_rows, with_columns):
     shape, leaves = drawn
@@ -71,7 +159,7 @@ def test_bytes(drawn, with_rows, with_columns):
     columns = permutation(shape[1]) if with_columns else None
     packed = pack(shape, leaves, rows, columns)
     assert packed.data.nbytes == sum(array.nbytes for part in leaves for array in arrays_of(part.block))
-    tables = [*packed.schedule.far.tables, *packed.schedule.near.tables, packed.leaves]
+    tables = [*packed.schedule.far.tables, *packed.schedule.near.tables, packed.schedule.segments, packed.leaves]
     kept = [p for p in (rows, columns) if p is not None and not np.array_equal(p, np.arange(len(p)))]
     assert packed.index_nbytes == sum(array.nbytes for array in [*tables, *kept])
 
@@ -83,12 +171,13 @@ def test_permutations_that_change_nothing_are_dropped():
     np.testing.assert_array_equal(packed.column_permutation, backwards)
 
 
-def test_blocks_are_copies():
-    part = leaf((0, 4), (0, 3), None, RNG)
+@pytest.mark.parametrize("precision", Precision)
+def test_blocks_are_copies(precision):
+    part = replace(leaf((0, 4), (0, 3), None, RNG), precision=precision)
     packed = pack((4, 3), [part])
     before = packed.data.copy()
     part.block[:] = 0
-    packed.dense(0)[:] = 0
+    packed.block(0)[:] = 0
     np.testing.assert_array_equal(packed.data, before)
 
 
@@ -100,16 +189,30 @@ def test_blocks_are_copies():
         ([PackedLeaf(slice(0, 4), slice(0, 3), np.zeros(12))], "leaf: has a block of shape"),
         ([PackedLeaf(slice(0, 4), slice(0, 3), LowRank(np.zeros((3, 1)), np.zeros((4, 1))))], "leaf: has a block"),
         ([PackedLeaf(slice(0, 4), slice(0, 2), np.zeros((4, 2)))], "leaves: overlap or leave a gap"),
-        ([PackedLeaf(slice(0, 4), slice(0, 3), np.zeros((4, 3), np.int64))], "data: have the type int64"),
-        ([PackedLeaf(slice(0, 4), slice(0, 3), np.zeros((4, 3), np.float16))], "data: have the type float16"),
-        ([PackedLeaf(slice(0, 4), slice(0, 3), np.full((4, 3), np.nan))], "data: have NaN"),
-        ([PackedLeaf(slice(0, 4), slice(0, 3), LowRank(np.zeros((4, 1)), np.zeros((3, 1), "f4")))], "float32.*float64"),
+        ([PackedLeaf(slice(0, 4), slice(0, 3), np.zeros((4, 3), np.int64))], "precision: got 'int64'"),
+        ([PackedLeaf(slice(0, 4), slice(0, 3), np.zeros((4, 3), np.float16))], "precision: got 'float16'"),
+        (
+            [PackedLeaf(slice(0, 4), slice(0, 3), np.full((4, 3), np.nan))],
+            "leaf: has NaN or infinity in it, as float64",
+        ),
+        *(
+            ([PackedLeaf(slice(0, 4), slice(0, 3), np.full((4, 3), value), precision)], "leaf: has NaN or infinity")
+            for value in (np.nan, np.inf, -np.inf, 1e300)
+            for precision in list(Precision)[1:]
+        ),
+        # Finite as float32, but not when rounded.
+        ([PackedLeaf(slice(0, 4), slice(0, 3), np.full((4, 3), 3.4e38), Precision.BFLOAT16)], "data: have NaN"),
+        (
+            [PackedLeaf(slice(0, 4), slice(0, 3), LowRank(np.ones((4, 1)), np.full((3, 1), np.inf)), Precision.INT4)],
+            "leaf: has NaN or infinity",
+        ),
+        ([PackedLeaf(slice(0, 4), slice(0, 3), np.zeros((4, 3)), Precision.INT8, -1)], "leaves: have a group of -1"),
         (
             [
                 PackedLeaf(slice(0, 2), slice(0, 3), np.zeros((2, 3))),
                 PackedLeaf(slice(2, 4), slice(0, 3), np.zeros((2, 3), np.float32)),
             ],
-            r"leaves: have the types \['float32', 'float64'\]",
+            "leaves: mix float64 with other precisions",
         ),
     ],
 )
@@ -118,13 +221,14 @@ def test_leaves_that_cannot_be_packed(leaves, message):
         pack((4, 3), leaves)
 
 
-def parts(**changes):
+SHAPE = (80, 70)
+NAMES = ("shape", "leaves", "data", "quantized", "row_permutation", "column_permutation")
+
+
+def parts(precision=Precision.FLOAT64, **changes):
     """The arguments of a packed form, with changes."""
-    shape = (80, 70)
-    packed = pack(shape, random_leaves(shape), permutation(shape[0]), permutation(shape[1]))
-    arguments = {
-        name: getattr(packed, name) for name in ("shape", "leaves", "data", "row_permutation", "column_permutation")
-    }
+    packed = pack(SHAPE, stored(random_leaves(SHAPE), [precision]), permutation(SHAPE[0]), permutation(SHAPE[1]))
+    arguments = {name: getattr(packed, name) for name in NAMES}
     return arguments | {
         name: change(arguments[name]) if callable(change) else change for name, change in changes.items()
     }
@@ -141,8 +245,10 @@ def with_entry(index, value):
 
 def test_the_same_parts_again():
     packed = PackedBlocks(**parts())
-    assert packed.schedule == pack((80, 70), random_leaves((80, 70))).schedule
+    schedule, again = packed.schedule, pack(SHAPE, random_leaves(SHAPE)).schedule
+    assert (schedule.far, schedule.near, schedule.starts) == (again.far, again.near, again.starts)
     assert PackedBlocks(**parts(row_permutation=None)).row_permutation is None
+    assert not packed.quantized
 
 
 @pytest.mark.parametrize(
@@ -158,16 +264,19 @@ def test_the_same_parts_again():
         ("leaves", lambda a: a.astype(np.int64), "leaves: have the type int64"),
         ("leaves", lambda a: a.astype(np.uint32), "leaves: have the type uint32"),
         ("leaves", lambda a: a[:, :4], "leaves: have the shape"),
-        ("leaves", lambda a: a[1:], "data: have the shape|leaves: overlap or leave a gap"),
-        ("leaves", lambda a: np.concatenate([a, a[:1]]), "data: have the shape|leaves: overlap or leave a gap"),
-        ("leaves", with_entry((0, 4), 3), "data: have the shape"),
-        ("leaves", np.asfortranarray, "leaves: .*contiguous"),
-        ("data", lambda a: a.astype(np.float16), "data: have the type float16"),
-        ("data", lambda a: a.astype(complex), "data: have the type complex128"),
-        ("data", lambda a: a.astype(np.int32), "data: have the type int32"),
-        ("data", lambda a: a[:-1], "data: have the shape"),
-        ("data", lambda a: np.append(a, 0.0), "data: have the shape"),
-        ("data", lambda a: a[None], "data: have the shape"),
+        ("leaves", lambda a: a[1:], "data: are|leaves: overlap or leave a gap"),
+        ("leaves", lambda a: np.concatenate([a, a[:1]]), "data: are|leaves: overlap or leave a gap"),
+        ("leaves", with_entry((0, 4), 3), "data: are"),
+        ("leaves", with_entry((0, 5), 6), "leaves: have an unknown precision"),
+        ("leaves", with_entry((0, 5), 1), "leaves: mix float64"),
+        ("leaves", with_entry((slice(None), 5), 1), "data: are float64 of shape .*; give uint32 of shape"),
+        ("leaves", with_entry((0, 6), -1), "leaves: have a group of -1"),
+        ("data", lambda a: a.astype(np.float16), "data: are float16 of shape"),
+        ("data", lambda a: a.astype(complex), "data: are complex128"),
+        ("data", lambda a: a.astype(np.uint32), "data: are uint32 of shape .*; give float64 of shape"),
+        ("data", lambda a: a[:-1], "data: are of shape .*; give [0-9]+ words at least"),
+        ("data", lambda a: np.append(a, 0.0), "data: are float64 of shape"),
+        ("data", lambda a: a[None], "data: are float64 of shape"),
         ("data", lambda a: np.repeat(a, 2)[::2], "data: .*contiguous"),
         ("data", with_entry(7, np.nan), "data: have NaN or infinity"),
         ("data", with_entry(-1, -np.inf), "data: have NaN or infinity"),
@@ -177,9 +286,35 @@ def test_the_same_parts_again():
         ("column_permutation", with_entry(0, 70), "column_permutation: is no permutation; give each of 0 to 69 once"),
         ("column_permutation", with_entry(0, -1), "column_permutation: is no permutation"),
         ("row_permutation", lambda p: p.clip(max=78), "row_permutation: is no permutation"),
-        ("row_permutation", lambda p: p[::-1], "row_permutation: .*contiguous"),
     ],
 )
 def test_parts_that_do_not_fit(name, change, message):
     with pytest.raises(ArgumentError, match=message):
         PackedBlocks(**parts(**{name: change}))
+
+
+@pytest.mark.parametrize("precision", list(Precision)[1:])
+def test_words_of_other_precisions_that_do_not_fit(precision):
+    PackedBlocks(**parts(precision))
+    for change in (lambda a: a[:-1], lambda a: np.append(a, a[:1]), lambda a: a.view(np.float32), lambda a: a[None]):
+        with pytest.raises(ArgumentError, match="data: are"):
+            PackedBlocks(**parts(precision, data=change))
+
+
+@pytest.mark.parametrize("precision", list(Precision)[1:])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_words_that_are_not_finite(precision, value):
+    # The first word is a scale of codes, or the first one or two coefficients.
+    word = np.array([value], np.float32).view(np.uint32)[0]
+    with pytest.raises(ArgumentError, match="data: have NaN or infinity"):
+        PackedBlocks(**parts(precision, data=with_entry(0, word)))
+
+
+@pytest.mark.parametrize("precision", CODES)
+def test_any_codes_are_finite(precision):
+    packed = PackedBlocks(**parts(precision))
+    first = packed.schedule.far.panels[0]
+    data = packed.data.copy()
+    data[first.offset + first.height : first.end] = 0xFFFFFFFF
+    changed = PackedBlocks(**parts(precision, data=data))
+    assert all(np.isfinite(values).all() for _, values in changed.decoded(first))

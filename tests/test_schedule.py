@@ -238,7 +238,9 @@ def test_no_far_field():
     assert [array.shape for array in plan.far.tables] == [(0,), (0, 4), (0, 4)]
 
 
-@pytest.mark.parametrize("leaves", [np.zeros((0, 7)), np.zeros((1, 5)), np.zeros((1, 8)), np.zeros(7), np.zeros((1, 1, 7))])
+@pytest.mark.parametrize(
+    "leaves", [np.zeros((0, 7)), np.zeros((1, 5)), np.zeros((1, 8)), np.zeros(7), np.zeros((1, 1, 7))]
+)
 def test_bad_tables_of_leaves(leaves):
     with pytest.raises(ArgumentError, match="leaves: have the shape"):
         build_schedule((4, 4), leaves.astype(np.int32))

@@ -127,7 +127,7 @@ def global_svd(weight: npt.ArrayLike, truncation: Truncation) -> HMatrix:
     ArgumentError
         If an argument cannot be used.
     """
-    splitter = Cardinality(leaf_size=max(1, *np.shape(weight)))
+    splitter = Cardinality(leaf_size=max((1, *np.shape(weight))))
     return build(weight, splitter=splitter, admissibility=Everywhere(), truncation=truncation)
 
 

@@ -2,14 +2,17 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import hmatrix
-from hmatrix.errors import HMatrixError
+from hmatrix.errors import ArgumentError, HMatrixError
 
 EXAMPLES = """\
 examples:
@@ -18,6 +21,14 @@ examples:
   hmatrix study resnet50 --weights mine.safetensors --data imagenet/val --ranks 10,30,50
   hmatrix study head.safetensors                         a lone matrix: time, storage, error
   hmatrix study studies/paper.toml                       a study file
+"""
+
+
+BENCH_EXAMPLES = """\
+examples:
+  hmatrix bench                                          a random matrix of 1000 x 1280
+  hmatrix bench 4096x4096 --threads 2 --products 100
+  hmatrix bench head.safetensors --batch 8               a matrix written by hmatrix.save
 """
 
 
@@ -72,6 +83,19 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--output", type=Path, metavar="DIR", help="where the results go (default: results/NAME)")
     study.add_argument("--cache", type=Path, metavar="DIR", help="where features are kept (default: ~/.cache/hmatrix)")
     study.set_defaults(run=_study)
+    bench = commands.add_parser(
+        "bench",
+        help="time the products of a matrix in all precisions",
+        description="Time the product of a matrix in several precisions against the dense products, and against "
+        "ONNX Runtime and torchao where they are installed, in one alternating run.",
+        epilog=BENCH_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    bench.add_argument("matrix", nargs="?", default="1000x1280", help="ROWSxCOLUMNS, or a saved H-matrix")
+    bench.add_argument("--batch", type=_positive, default=1, metavar="N", help="vectors of a call (default: 1)")
+    bench.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads of each product (default: 1)")
+    bench.add_argument("--products", type=_positive, metavar="N", help="calls of each (default: until it is stable)")
+    bench.set_defaults(run=_bench)
     return parser
 
 
@@ -81,9 +105,7 @@ def _study(options: argparse.Namespace) -> int:
         from hmatrix.study.run import run_study
         from hmatrix.study.tables import table_note, table_rows, to_text
     except ModuleNotFoundError as error:
-        missing = (error.name or "a package").split(".")[0]
-        print(f"hmatrix: {missing} is not installed; install it with: pip install 'hmatrix[study]'", file=sys.stderr)
-        return 1
+        return _missing(error)
     cache = options.cache or _default_cache()
     study = choose(Choices(**{field.name: getattr(options, field.name) for field in fields(Choices)}), cache)
     print(
@@ -95,6 +117,39 @@ def _study(options: argparse.Namespace) -> int:
         print()
         print(to_text(table_rows(records), table_note(records)))
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    try:
+        from hmatrix.study.bench import bench, forms, to_markdown
+        from hmatrix.study.environment import environment
+    except ModuleNotFoundError as error:
+        return _missing(error)
+    if match := re.fullmatch(r"(\d+)x(\d+)", options.matrix):
+        m, n = int(match[1]), int(match[2])
+        if m < 1 or n < 1:
+            raise ArgumentError("matrix", f"got {options.matrix}", "give ROWSxCOLUMNS, both at least 1")
+        weight = np.random.default_rng(0).standard_normal((m, n)).astype(np.float32)
+        matrices = forms(weight)
+    else:
+        saved = hmatrix.load(options.matrix)
+        weight, matrices = saved.to_dense().astype(np.float32), {f"hmatrix {Path(options.matrix).name}": saved}
+    lines, missing = bench(
+        weight, matrices, batch=options.batch, thread_count=options.threads, products=options.products
+    )
+    found = environment(options.threads)
+    print(f"{weight.shape[0]} x {weight.shape[1]}, batch {options.batch}, {options.threads} thread(s), ", end="")
+    print(f"kernel {found['kernel']}, {found['cpu']}, {', '.join(found['blas'])}\n")
+    print(to_markdown(lines))
+    if missing:
+        print(f"\nnot installed, so not timed: {', '.join(missing)}")
+    return 0
+
+
+def _missing(error: ModuleNotFoundError) -> int:
+    package = (error.name or "a package").split(".")[0]
+    print(f"hmatrix: {package} is not installed; install it with: pip install 'hmatrix[study]'", file=sys.stderr)
+    return 1
 
 
 def _default_cache() -> Path:

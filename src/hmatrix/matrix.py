@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._validation import FloatArray, as_floating, check_integer
+from hmatrix._validation import FloatArray, as_floating
 from hmatrix.errors import ArgumentError
 from hmatrix.kernels import Product, prepare
 from hmatrix.lowrank import LowRank
@@ -101,10 +101,10 @@ class HMatrix:
         row_permutation: npt.NDArray[np.int32] | None = None,
         column_permutation: npt.NDArray[np.int32] | None = None,
         *,
-        activations: Activations = Activations.EXACT,
+        activations: Activations | str = Activations.EXACT,
     ) -> Self:
         """Make an H-matrix of leaves that partition it; see `hmatrix.packed.pack`."""
-        quantized = activations is Activations.INT8
+        quantized = Activations.of(activations) is Activations.INT8
         return cls(pack(shape, leaves, row_permutation, column_permutation, quantized=quantized))
 
     @property
@@ -199,7 +199,7 @@ class HMatrix:
         """
         wanted = Precision.of(precision)
         how = self.activations if activations is None else Activations.of(activations)
-        check_integer("group", group, at_least=0)
+        group = wanted.group(group)
         packed = self._packed
         same = (packed.leaves[:, PRECISION] == wanted).all() and (packed.leaves[:, GROUP] == group).all()
         if same and how is self.activations:
@@ -218,6 +218,7 @@ class HMatrix:
         x = np.asarray(x)
         if x.ndim == 1:
             return _vector_product(x, self.dtype, self.shape, self._product.multiply)
+        _check_columns(x, self.shape)
         return _batch_product(x.T, self.dtype, self.shape, self._product.multiply_batch).T
 
     def apply(self, x: npt.ArrayLike) -> FloatArray:
@@ -300,6 +301,7 @@ class TransposedHMatrix:
         product = self._matrix._product
         if x.ndim == 1:
             return _vector_product(x, self.dtype, self.shape, product.multiply_transposed)
+        _check_columns(x, self.shape)
         return _batch_product(x.T, self.dtype, self.shape, product.multiply_transposed_batch).T
 
     def apply(self, x: npt.ArrayLike) -> FloatArray:
@@ -311,6 +313,12 @@ class TransposedHMatrix:
 
     def __repr__(self) -> str:
         return f"{self._matrix!r}.T"
+
+
+def _check_columns(x: npt.NDArray[Any], shape: tuple[int, int]) -> None:
+    if x.ndim != 2 or x.shape[0] != shape[1]:
+        mend = f"give ({shape[1]},) or ({shape[1]}, batch) for a matrix of shape {shape}"
+        raise ArgumentError("x", f"has the shape {x.shape}", mend)
 
 
 def _vector_product(
@@ -326,8 +334,7 @@ def _vector_product(
     if x.dtype == dtype and x.flags.c_contiguous:
         multiply(x, y)
         return y
-    x = as_floating("x", x)
-    multiply(np.ascontiguousarray(x, dtype), y)
+    multiply(np.ascontiguousarray(as_floating("x", x), dtype), y)
     return y.astype(np.result_type(dtype, x.dtype), copy=False)
 
 
@@ -342,7 +349,6 @@ def _batch_product(
         raise ArgumentError(
             "x", f"has the shape {x.shape}, a sample a row", f"give (batch, {shape[1]}) for a matrix of shape {shape}"
         )
-    x = as_floating("x", x)
     y = np.empty((len(x), shape[0]), dtype)
-    multiply(np.ascontiguousarray(x, dtype), y)
+    multiply(np.ascontiguousarray(as_floating("x", x), dtype), y)
     return y.astype(np.result_type(dtype, x.dtype), copy=False)

@@ -89,7 +89,7 @@ def _block_norm(block: FloatArray | LowRank) -> float:
     if block.rank == 0:
         return 0.0
     # ||U V^T|| = ||R_U R_V^T||; the squares of Gram matrices would lose half of the digits where factors cancel.
-    of_U, of_V = (np.linalg.qr(factor.astype(np.float64), mode="r") for factor in (block.U, block.V))
+    of_U, of_V = (np.asarray(np.linalg.qr(factor.astype(np.float64), mode="r")) for factor in (block.U, block.V))
     return frobenius(of_U @ of_V.T)
 
 

@@ -23,6 +23,7 @@ from hmatrix.schedule import (
     Schedule,
     Stage,
     build_schedule,
+    least_words,
 )
 
 
@@ -100,6 +101,9 @@ class PackedBlocks:
             raise ArgumentError("shape", f"got {self.shape}", "stay below 2^31 rows and columns")
         if self.leaves.dtype != np.int32:
             raise ArgumentError("leaves", f"have the type {self.leaves.dtype}", "give int32")
+        least = least_words(self.shape, self.leaves)
+        if least > self.data.size:
+            raise ArgumentError("data", f"are of shape {self.data.shape}", f"give {least:.0f} words at least")
         expected = (self.schedule.words,)
         word = np.dtype(np.float64 if self.dtype == np.float64 else np.uint32)
         if self.data.shape != expected or self.data.dtype != word or not self.data.flags.c_contiguous:
@@ -119,7 +123,7 @@ class PackedBlocks:
         """The order in which `data` are streamed."""
         return build_schedule(self.shape, self.leaves, quantized=self.quantized)
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
         """Type in which products are computed: float64 for coefficients of float64, else float32."""
         return np.dtype(np.float64 if (self.leaves[:, PRECISION] == Precision.FLOAT64).any() else np.float32)
@@ -276,7 +280,7 @@ def _write(data: npt.NDArray[Any], stage: Stage, first: int, coefficients: _Coef
 
 def _balanced(block: LowRank) -> tuple[FloatArray, FloatArray]:
     """Return factors of the same product, the columns of U of norm 1: the rows of V^T have scales of their own."""
-    norms = np.linalg.norm(block.U, axis=0)
+    norms = np.linalg.norm(block.U.astype(np.float64), axis=0).astype(block.U.dtype)
     norms[norms == 0] = 1
     return block.U / norms, block.V * norms
 

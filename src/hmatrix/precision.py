@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._validation import FloatArray
+from hmatrix._validation import FloatArray, check_integer
 from hmatrix.errors import ArgumentError
 
 Codes: TypeAlias = npt.NDArray[np.uint8]
@@ -49,7 +49,7 @@ class Precision(IntEnum):
             text = name if isinstance(name, str) else np.dtype(name).name
         except TypeError:
             text = repr(name)
-        if text.upper() not in cls.__members__:
+        if name is None or text.upper() not in cls.__members__:
             known = ", ".join(member.name.lower() for member in cls)
             raise ArgumentError("precision", f"got {text!r}", f"give one of {known}")
         return cls[text.upper()]
@@ -68,6 +68,17 @@ class Precision(IntEnum):
     def zero(self) -> float:
         """The code that stands for zero; of int2 it lies between two codes."""
         return {Precision.INT8: 128.0, Precision.INT4: 8.0, Precision.INT2: 1.5}[self]
+
+    def group(self, columns: object) -> int:
+        """Return how many columns share a scale where a user asks for `columns`: 0, for all, without scales.
+
+        Raises
+        ------
+        ArgumentError
+            If it is no integer of at least 0.
+        """
+        checked = check_integer("group", columns, at_least=0)
+        return min(checked, np.iinfo(np.int32).max) if self.is_integer else 0
 
     @property
     def per_word(self) -> int:
@@ -206,7 +217,9 @@ def to_words(values: npt.NDArray[Any], precision: Precision) -> npt.NDArray[Any]
     )
     filled[:, :n] = units
     shifts = _shifts(precision)
-    packed: npt.NDArray[np.uint32] = np.bitwise_or.reduce(filled.reshape(m, words, -1) << shifts, axis=2)
+    packed: npt.NDArray[np.uint32] = np.bitwise_or.reduce(
+        filled.reshape(m, words, precision.per_word) << shifts, axis=2
+    )
     return packed
 
 
@@ -227,7 +240,7 @@ def from_words(words: npt.NDArray[Any], precision: Precision, n: int) -> npt.NDA
     if precision is Precision.FLOAT32:
         return np.ascontiguousarray(words).view(np.float32)
     units = (words[:, :, None] >> _shifts(precision)) & np.uint32(2**precision.bits - 1)
-    columns = units.reshape(len(words), -1)[:, :n]
+    columns = units.reshape(len(words), words.shape[1] * precision.per_word)[:, :n]
     if precision is Precision.BFLOAT16:
         return (columns.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return columns.astype(np.uint8)

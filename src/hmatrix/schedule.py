@@ -160,7 +160,7 @@ class Stage:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schedule:
     """Both stages of a product.
 
@@ -224,6 +224,28 @@ def build_schedule(shape: tuple[int, int], leaves: IndexArray, *, quantized: boo
     far, starts = _far_stage(shape[1], leaves, cutter)
     near = _near_stage(shape, leaves, starts, cutter, far.panels[-1].end if far.panels else 0)
     return Schedule(far, near, starts, intermediate, cutter.segments())
+
+
+def least_words(shape: tuple[int, int], leaves: IndexArray) -> float:
+    """Return how many words the data have at least: what a hostile table asks for is known before its schedule is.
+
+    Raises
+    ------
+    ArgumentError
+        If a leaf lies outside the matrix.
+    """
+    _check_leaves(shape, leaves)
+    rows, columns = ((leaves[:, end] - leaves[:, first]).astype(float) for first, end in ((FIRST, END), (LEFT, RIGHT)))
+    ranks = leaves[:, RANK].astype(float)
+    precisions = leaves[:, PRECISION]
+    per_word = np.array([precision.per_word for precision in Precision])[precisions]
+    groups = np.where(leaves[:, GROUP] == 0, LONGEST_RUN, leaves[:, GROUP]).clip(max=LONGEST_RUN)
+
+    def words(length: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.ceil(length / per_word) + np.where(precisions >= Precision.INT8, np.ceil(length / groups), 0)
+
+    dense = rows * words(columns)
+    return float(np.where(ranks == DENSE, dense, rows * words(ranks) + ranks * words(columns)).sum())
 
 
 def _check_leaves(shape: tuple[int, int], leaves: IndexArray) -> None:

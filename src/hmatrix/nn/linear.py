@@ -14,6 +14,8 @@ from hmatrix.precision import Precision
 
 _REQUIRED = ("leaves", "words", "quantized")
 _OPTIONAL = ("row_permutation", "column_permutation")
+_TYPES = {"words": (torch.int32, torch.float64), "quantized": (torch.bool,)}
+"""Types of the buffers; int32 of all others."""
 
 
 class HLinear(nn.Module):
@@ -80,6 +82,9 @@ class HLinear(nn.Module):
         """Multiply ``(..., in)`` to ``(..., out)``."""
         if x.shape[-1:] != (self.in_features,):
             raise ArgumentError("x", f"has the shape {tuple(x.shape)}", f"give (..., {self.in_features})")
+        if x.is_complex():
+            came = f"has the type {str(x.dtype).removeprefix('torch.')}"
+            raise ArgumentError("x", came, "give real numbers, preferably in float32")
         if torch.is_grad_enabled() and x.requires_grad:
             y: Tensor = _Product.apply(x, self._matrix)
         else:
@@ -106,6 +111,11 @@ class HLinear(nn.Module):
             array = getattr(packed, name)
             self.register_buffer(name, None if array is None else torch.from_numpy(array))
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        # A copy holds the coefficients once, as the layer does.
+        self._set(self._matrix)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follow changes of type, where all coefficients are floating-point; the CPU is the only device."""
         matrix = self._matrix
@@ -130,21 +140,43 @@ class HLinear(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        given = {name: state_dict[prefix + name] for name in (*_REQUIRED, *_OPTIONAL) if prefix + name in state_dict}
-        if given.keys() >= set(_REQUIRED):
-            arrays = {name: tensor.detach().cpu().numpy().copy() for name, tensor in given.items()}
+        keys = {prefix + name: name for name in (*_REQUIRED, *_OPTIONAL)}
+        given = {name: state_dict[key] for key, name in keys.items() if key in state_dict}
+        missing = [prefix + name for name in _REQUIRED if name not in given]
+        if given and missing:
+            # The parts of a matrix mean nothing without each other: none is taken, nor the bias beside them.
+            missing_keys += missing
+            return
+        if given:
             try:
-                words = arrays.pop("words")
-                words = words.view(np.uint32) if words.dtype == np.int32 else words
-                quantized = bool(arrays.pop("quantized"))
-                packed = PackedBlocks(self._matrix.shape, arrays.pop("leaves"), words, quantized, **arrays)
+                self._set(_from_state(self._matrix.shape, given))
             except ArgumentError as error:
-                error_msgs.append(f"{prefix.rstrip('.') or 'HLinear'}: {error}")
+                subject = "words" if error.subject == "data" else error.subject
+                error_msgs.append(f"{prefix.rstrip('.') or 'HLinear'}: {subject}: {error.came}; {error.mend}")
                 return
-            self._set(HMatrix(packed))
+            state_dict = {key: value for key, value in state_dict.items() if key not in keys}
+        not_found: list[str] = []
         super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+            state_dict, prefix, local_metadata, strict, not_found, unexpected_keys, error_msgs
         )
+        missing_keys += [key for key in not_found if not given or key not in keys]
+
+
+def _from_state(shape: tuple[int, int], tensors: dict[str, Any]) -> HMatrix:
+    """Make an H-matrix of copies of the buffers of a state dict."""
+    arrays: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        types = _TYPES.get(name, (torch.int32,))
+        if not isinstance(tensor, Tensor) or tensor.dtype not in types or tensor.is_meta:
+            came = f"{tensor.dtype} on {tensor.device}" if isinstance(tensor, Tensor) else type(tensor).__name__
+            expected = " or ".join(str(dtype) for dtype in types)
+            raise ArgumentError(name, f"got {came}", f"give a tensor of {expected}, as a state dict of HLinear has")
+        arrays[name] = tensor.detach().cpu().numpy().copy()
+    words, quantized = arrays.pop("words"), arrays.pop("quantized")
+    if quantized.shape != ():
+        raise ArgumentError("quantized", f"has the shape {quantized.shape}", "give a single truth value")
+    data = words.view(np.uint32) if words.dtype == np.int32 else words
+    return HMatrix(PackedBlocks(shape, arrays.pop("leaves"), data, bool(quantized), **arrays))
 
 
 class _Product(torch.autograd.Function):

@@ -1,0 +1,161 @@
+"""Time the product of a matrix in several forms against dense products and other libraries."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hmatrix._validation import FloatArray
+from hmatrix.assembly import build, quantize
+from hmatrix.kernels import read_words
+from hmatrix.lowrank import Truncation
+from hmatrix.matrix import HMatrix
+from hmatrix.nn import HLinear
+from hmatrix.study.peers import peers
+from hmatrix.study.records import TimeEvidence
+from hmatrix.study.timing import alternate, dense_products, threads
+
+RANK = 30
+"""Of the published structure that is timed when no saved matrix is given."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One product of a benchmark.
+
+    Parameters
+    ----------
+    name
+        Of the product.
+    time
+        Of one call.
+    dense_fraction
+        Its median as a fraction of the fastest dense float32 product's.
+    nbytes
+        Bytes that it streams; ``None`` where another library does not say.
+    stream_fraction
+        Time in which this machine reads as many bytes, and does nothing else, as a fraction of the median.
+    """
+
+    name: str
+    time: TimeEvidence
+    dense_fraction: float
+    nbytes: int | None
+    stream_fraction: float | None
+
+
+def forms(weight: FloatArray) -> dict[str, HMatrix]:
+    """Return the forms of a matrix that are timed, by name."""
+    published = build(weight, truncation=Truncation(max_rank=RANK))
+    return {
+        "hmatrix bfloat16": quantize(weight, "bfloat16"),
+        "hmatrix int8": quantize(weight, "int8", activations="int8"),
+        "hmatrix int8, exact activations": quantize(weight, "int8"),
+        "hmatrix int4": quantize(weight, "int4", activations="int8"),
+        "hmatrix int4, groups of 128": quantize(weight, "int4", activations="int8", group=128),
+        "hmatrix int2": quantize(weight, "int2", activations="int8"),
+        f"hmatrix rank {RANK}, float32": published,
+        f"hmatrix rank {RANK}, int8": published.astype("int8", activations="int8"),
+    }
+
+
+def bench(
+    weight: FloatArray, matrices: Mapping[str, HMatrix], *, batch: int, thread_count: int, products: int | None
+) -> tuple[list[Line], list[str]]:
+    """Time everything in one alternating run.
+
+    Parameters
+    ----------
+    weight
+        The dense matrix ``(m, n)``, float32.
+    matrices
+        What stands for it, by name.
+    batch
+        Vectors of a call.
+    thread_count
+        Threads of every product.
+    products
+        Calls of each; ``None`` is as many as stable medians need.
+
+    Returns
+    -------
+    lines
+        One for each product.
+    missing
+        Packages that were not installed, so that their products are not there.
+    """
+    X: FloatArray = np.random.default_rng(0).standard_normal((batch, weight.shape[1])).astype(np.float32)
+    with threads(thread_count):
+        dense = dense_products(weight, X[0]) if batch == 1 else _dense_batches(weight, X)
+        contenders: dict[str, Callable[[], object]] = {f"{name}, float32": call for name, call in dense.items()}
+        sizes: dict[str, int] = dict.fromkeys(contenders, weight.nbytes)
+        for name, matrix in matrices.items():
+            contenders[name] = _vector(matrix, X[0]) if batch == 1 else _rows(matrix, X)
+            sizes[name] = matrix.storage().total
+        if "hmatrix int8" in matrices:
+            contenders["hmatrix int8, as HLinear"] = _layer(matrices["hmatrix int8"], X)
+            sizes["hmatrix int8, as HLinear"] = sizes["hmatrix int8"]
+        others, missing = peers(weight, X, thread_count)
+        reads = {size: _read(size) for size in set(sizes.values())}
+        streams = {f"read {size}": read for size, read in reads.items()}
+        times = {time.contender: time for time in alternate({**contenders, **others, **streams}, products)}
+    fastest = min(times[f"{name}, float32"].median for name in dense)
+    lines = []
+    for name in (*contenders, *others):
+        size = sizes.get(name)
+        fraction = None if size is None or batch > 1 else times[f"read {size}"].median / times[name].median
+        lines.append(Line(name, times[name], times[name].median / fastest, size, fraction))
+    return lines, missing
+
+
+def to_markdown(lines: list[Line]) -> str:
+    """Return the lines as a table."""
+    rows = [
+        "| product | median µs | quartiles µs | of fastest dense | MB | GB/s | of streaming speed |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for line in lines:
+        time = line.time
+        size = (
+            ["", ""] if line.nbytes is None else [f"{line.nbytes / 1e6:.2f}", f"{line.nbytes / time.median / 1e9:.0f}"]
+        )
+        stream = "" if line.stream_fraction is None else f"{line.stream_fraction:.0%}"
+        spread = f"{time.lower * 1e6:.1f} to {time.upper * 1e6:.1f}"
+        cells = [line.name, f"{time.median * 1e6:.1f}", spread, f"{line.dense_fraction:.1%}", *size, stream]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _vector(matrix: HMatrix, x: FloatArray) -> Callable[[], object]:
+    return lambda: matrix @ x
+
+
+def _rows(matrix: HMatrix, X: FloatArray) -> Callable[[], object]:
+    return lambda: matrix.apply(X)
+
+
+def _layer(matrix: HMatrix, X: FloatArray) -> Callable[[], object]:
+    layer, vectors = HLinear(matrix), torch.from_numpy(X)
+
+    def product() -> object:
+        with torch.inference_mode():
+            return layer(vectors)
+
+    return product
+
+
+def _dense_batches(weight: FloatArray, X: FloatArray) -> dict[str, Callable[[], object]]:
+    native = quantize(weight, "float32")
+    torch_weight, torch_X = torch.from_numpy(weight), torch.from_numpy(X)
+
+    def by_torch() -> object:
+        with torch.inference_mode():
+            return torch.nn.functional.linear(torch_X, torch_weight)
+
+    return {"torch": by_torch, "numpy": lambda: X @ weight.T, "native": lambda: native.apply(X)}
+
+
+def _read(nbytes: int) -> Callable[[], object]:
+    words = np.ones(nbytes // 4, np.uint32)
+    return lambda: read_words(words)
