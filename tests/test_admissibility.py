@@ -38,6 +38,11 @@ def test_strong_clusters_are_apart(admissibility, columns):
     assert not both_ways(admissibility, box((0, 1)), columns)
 
 
+@pytest.mark.parametrize("admissibility", [hm.Strong(), hm.StrongMin(), hm.Weak()])
+def test_points_at_the_same_place_are_not_apart(admissibility):
+    assert not both_ways(admissibility, box((3, 3)), box((3, 3)))
+
+
 @pytest.mark.parametrize("admissibility", [hm.Strong, hm.StrongMin])
 @pytest.mark.parametrize("eta", [0.0, -1.0, np.inf, np.nan, "2", True])
 def test_bad_eta(admissibility, eta):
@@ -88,6 +93,13 @@ def test_overlap_makes_up_for_unequal_halves():
 def test_bad_overlap(overlap):
     with pytest.raises(ArgumentError, match="overlap"):
         hm.Weak(overlap)
+
+
+def test_rounding_does_not_decide_whether_clusters_touch():
+    tree = hm.partition(
+        (999, 999), coordinates=hm.ScaledIndex(), splitter=hm.Cardinality(1), admissibility=hm.Weak(overlap=0.0)
+    )
+    assert (len(tree.near_field), len(tree.far_field)) == (999, 2 * 998)
 
 
 def test_everywhere():

@@ -3,7 +3,7 @@ import warnings
 
 import numpy as np
 import pytest
-from matrices import equal_bits, inverse_distance, kernel, random_matrix, relative
+from matrices import deficient, equal_bits, inverse_distance, kernel, random_matrix, relative
 
 import hmatrix as hm
 from hmatrix.errors import AccuracyWarning, ArgumentError
@@ -84,6 +84,12 @@ def test_rank_at_which_it_just_pays():
     one, two = (hm.build(A, admissibility=hm.Everywhere(), truncation=hm.Truncation(max_rank=rank)) for rank in (1, 2))
     assert [leaf.rank for leaf in one.leaves()] == [1]
     assert [leaf.rank for leaf in two.leaves()] == [None]
+
+
+@pytest.mark.parametrize(("rank", "stored"), [(1, 1), (2, None)])
+def test_accuracy_at_which_it_just_pays(rank, stored):
+    H = hm.build(deficient(4, 4, rank), admissibility=hm.Everywhere(), truncation=hm.Truncation(rtol=1e-10))
+    assert [leaf.rank for leaf in H.leaves()] == [stored]
 
 
 def test_a_zero_matrix():
@@ -205,12 +211,13 @@ def test_a_cap_that_keeps_a_tolerance_from_being_reached(compressor):
 
 @pytest.mark.parametrize(
     "truncation",
-    [hm.Truncation(max_rank=2), hm.Truncation(max_rank=40, rtol=1e-3), hm.Truncation(max_rank=2, rtol=0.999)],
+    [hm.Truncation(max_rank=2), hm.Truncation(max_rank=40, rtol=1e-3), hm.Truncation(max_rank=3, rtol=1e-9)],
 )
 def test_no_warning_where_nothing_was_missed(truncation):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        hm.build(MATRICES["smooth"], splitter=hm.Cardinality(20), truncation=truncation)
+        H = hm.build(deficient(200, 180, 3), splitter=hm.Cardinality(20), truncation=truncation)
+    assert {leaf.rank for leaf in H.far_field} == {min(truncation.max_rank, 3)}
 
 
 def test_a_tolerance_of_zero_that_was_missed():

@@ -205,3 +205,12 @@ def test_tolerance_holds_however_the_range_is_found(power_iterations, oversampli
     compressor = RandomizedSVD(oversampling, power_iterations)
     for A in (inverse_distance(200, 150), random_matrix(60, 80)):
         assert relative(A, compressor(A, hm.Truncation(rtol=1e-4)).to_dense()) <= 1e-4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_tolerance_holds_where_the_range_just_suffices(seed):
+    # Singular values decay slowly and the range is found badly, so what it misses counts.
+    Q, R = (np.linalg.qr(random_matrix(120, 120, seed=seed + k))[0] for k in (10, 20))
+    A = Q * (1.0 / (1.0 + np.arange(120))) @ R
+    for rtol in np.logspace(-0.5, -2, 12):
+        assert relative(A, RandomizedSVD(2, 0, rng=seed)(A, hm.Truncation(rtol=rtol)).to_dense()) <= rtol

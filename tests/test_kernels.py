@@ -447,7 +447,7 @@ for threads in (1, 2, 3):
     H @ x
     print(count() - before)
 """
-    ended = run(LAYER + script)
+    ended = run(LAYER + script, HMATRIX_KERNEL=_core.instruction_sets()[0])
     assert (ended.stdout.split(), ended.stderr) == (["0", "1", "2"], "")
 
 

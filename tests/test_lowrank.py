@@ -19,6 +19,7 @@ ERRORS = np.array([10.0, 5.0, 2.0, 0.5, 0.0])
         (Truncation(atol=0.0), 4),
         (Truncation(rtol=0.2, atol=0.5), 2),
         (Truncation(rtol=0.01, atol=5.0), 1),
+        (Truncation(rtol=0.3, atol=2.5), 2),
         (Truncation(max_rank=3), 3),
         (Truncation(max_rank=9), 4),
         (Truncation(max_rank=1, rtol=0.2), 1),
