@@ -16,8 +16,11 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/installed
-	$(BIN)/python benchmarks/product.py
+# The other libraries get an environment of their own.
+bench:
+	$(PYTHON) -m venv build/bench
+	build/bench/bin/pip install -q '.[study,bench]'
+	build/bench/bin/hmatrix bench
 
 # AddressSanitizer and UndefinedBehaviorSanitizer over the tests of what the kernel is given.
 sanitize:

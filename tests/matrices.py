@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from hmatrix.lowrank import LowRank
-from hmatrix.packed import PackedLeaf
+from hmatrix.packing import PackedLeaf
 from hmatrix.precision import Precision
 
 

@@ -26,7 +26,15 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def program(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("arm") / "run_case"
-    names = ["tests/run_case.cpp", "plan.cpp", "threads.cpp", "dispatch.cpp", "kernel_portable.cpp", "kernel_neon.cpp"]
+    names = [
+        "tests/run_case.cpp",
+        "checks.cpp",
+        "plan.cpp",
+        "threads.cpp",
+        "dispatch.cpp",
+        "kernel_portable.cpp",
+        "kernel_neon.cpp",
+    ]
     flags = ["-std=c++17", "-O2", "-static", "-pthread", "-ffp-contract=off", "-march=armv8.2-a+dotprod"]
     command = [COMPILER, *flags, *(str(SOURCES / name) for name in names), "-o", str(path)]
     subprocess.run(command, check=True)

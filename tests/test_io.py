@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 import hmatrix as hm
 from hmatrix import io
 from hmatrix.errors import FormatError, OutputError
-from hmatrix.packed import PackedLeaf, pack
+from hmatrix.packing import PackedLeaf, pack
 
 SHAPE = 90, 70
 ARRAYS = ("leaves", "data", "row_permutation", "column_permutation")

@@ -12,7 +12,7 @@ from hmatrix import _core
 from hmatrix.errors import ArgumentError
 from hmatrix.kernels import LEAST_LARGEST, REFERENCE, ReferenceProduct, native_product, quantize_activations
 from hmatrix.lowrank import LowRank
-from hmatrix.packed import PackedLeaf, pack
+from hmatrix.packing import PackedLeaf, pack
 from hmatrix.precision import Precision
 
 KERNELS = (*_core.instruction_sets(), REFERENCE)

@@ -9,7 +9,7 @@ import hmatrix as hm
 from hmatrix import kernels
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
-from hmatrix.packed import PackedLeaf
+from hmatrix.packing import PackedLeaf
 
 SHAPE = m, n = 90, 70
 PERMUTATIONS = permutation(m, seed=1), permutation(n, seed=2)

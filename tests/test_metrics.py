@@ -6,7 +6,7 @@ import hmatrix as hm
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
 from hmatrix.metrics import Norm, norm, relative_error
-from hmatrix.packed import PackedLeaf
+from hmatrix.packing import PackedLeaf
 
 FROBENIUS, SPECTRAL = Norm.FROBENIUS, Norm.SPECTRAL
 

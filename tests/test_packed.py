@@ -17,7 +17,8 @@ from matrices import (
 
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
-from hmatrix.packed import PackedBlocks, PackedLeaf, pack
+from hmatrix.packed import PackedBlocks
+from hmatrix.packing import PackedLeaf, pack
 from hmatrix.precision import Precision, decode, encode, from_words, to_words
 from hmatrix.schedule import LONGEST_RUN
 

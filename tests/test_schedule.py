@@ -9,8 +9,9 @@ from matrices import run_limited, stored_partitions
 from hmatrix import schedule
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
+from hmatrix.panels import PANEL_HEIGHT
 from hmatrix.precision import Precision
-from hmatrix.schedule import DENSE, LONGEST_RUN, PANEL_HEIGHT, build_schedule
+from hmatrix.schedule import DENSE, LONGEST_RUN, build_schedule
 
 FLOAT32, BFLOAT16, INT8, INT4, INT2 = list(Precision)[1:]
 BEGINS, ENDS = 16, 32

@@ -16,7 +16,7 @@ from hmatrix.entries import Block, Entries, EntryBlock
 from hmatrix.errors import AccuracyWarning, ArgumentError
 from hmatrix.lowrank import LowRank, Truncation
 from hmatrix.matrix import HMatrix
-from hmatrix.packed import PackedLeaf
+from hmatrix.packing import PackedLeaf
 from hmatrix.precision import Activations, Precision
 
 Sides: TypeAlias = Coordinates | tuple[Coordinates, Coordinates]

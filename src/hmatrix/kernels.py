@@ -11,7 +11,7 @@ from hmatrix import _core
 from hmatrix._validation import FloatArray, check_integer
 from hmatrix.errors import BackendError
 from hmatrix.packed import PackedBlocks
-from hmatrix.schedule import Panel
+from hmatrix.panels import Panel
 
 VARIABLE = "HMATRIX_KERNEL"
 """Environment variable that forces a kernel; read once, when the package is imported."""

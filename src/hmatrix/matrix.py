@@ -1,6 +1,6 @@
 """The hierarchical matrix."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -8,12 +8,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._validation import FloatArray, as_floating
-from hmatrix.errors import ArgumentError
+from hmatrix._validation import FloatArray
 from hmatrix.kernels import Product, prepare
 from hmatrix.lowrank import LowRank
-from hmatrix.packed import PackedBlocks, PackedLeaf, pack
+from hmatrix.packed import PackedBlocks
+from hmatrix.packing import PackedLeaf, pack
 from hmatrix.precision import Activations, Precision
+from hmatrix.products import batch_product, check_columns, vector_product
 from hmatrix.schedule import DENSE, GROUP, PRECISION
 
 
@@ -217,9 +218,9 @@ class HMatrix:
     def __matmul__(self, x: npt.ArrayLike) -> FloatArray:
         x = np.asarray(x)
         if x.ndim == 1:
-            return _vector_product(x, self.dtype, self.shape, self._product.multiply)
-        _check_columns(x, self.shape)
-        return _batch_product(x.T, self.dtype, self.shape, self._product.multiply_batch).T
+            return vector_product(x, self.dtype, self.shape, self._product.multiply)
+        check_columns(x, self.shape)
+        return batch_product(x.T, self.dtype, self.shape, self._product.multiply_batch).T
 
     def apply(self, x: npt.ArrayLike) -> FloatArray:
         """Return the product in the layout of a layer.
@@ -242,7 +243,7 @@ class HMatrix:
         x = np.asarray(x)
         if x.ndim == 1:
             return self @ x
-        return _batch_product(x, self.dtype, self.shape, self._product.multiply_batch)
+        return batch_product(x, self.dtype, self.shape, self._product.multiply_batch)
 
     @cached_property
     def _product(self) -> Product:
@@ -300,55 +301,16 @@ class TransposedHMatrix:
         x = np.asarray(x)
         product = self._matrix._product
         if x.ndim == 1:
-            return _vector_product(x, self.dtype, self.shape, product.multiply_transposed)
-        _check_columns(x, self.shape)
-        return _batch_product(x.T, self.dtype, self.shape, product.multiply_transposed_batch).T
+            return vector_product(x, self.dtype, self.shape, product.multiply_transposed)
+        check_columns(x, self.shape)
+        return batch_product(x.T, self.dtype, self.shape, product.multiply_transposed_batch).T
 
     def apply(self, x: npt.ArrayLike) -> FloatArray:
         """Return ``x @ A``, ``(batch, n)`` for x ``(batch, m)``, A being the matrix that this is the transpose of."""
         x = np.asarray(x)
         if x.ndim == 1:
             return self @ x
-        return _batch_product(x, self.dtype, self.shape, self._matrix._product.multiply_transposed_batch)
+        return batch_product(x, self.dtype, self.shape, self._matrix._product.multiply_transposed_batch)
 
     def __repr__(self) -> str:
         return f"{self._matrix!r}.T"
-
-
-def _check_columns(x: npt.NDArray[Any], shape: tuple[int, int]) -> None:
-    if x.ndim != 2 or x.shape[0] != shape[1]:
-        mend = f"give ({shape[1]},) or ({shape[1]}, batch) for a matrix of shape {shape}"
-        raise ArgumentError("x", f"has the shape {x.shape}", mend)
-
-
-def _vector_product(
-    x: npt.NDArray[Any],
-    dtype: np.dtype[Any],
-    shape: tuple[int, int],
-    multiply: Callable[[FloatArray, FloatArray], None],
-) -> FloatArray:
-    """Multiply a vector ``(n,)``."""
-    if x.shape != (shape[1],):
-        raise ArgumentError("x", f"has the shape {x.shape}", f"give ({shape[1]},) for a matrix of shape {shape}")
-    y = np.empty(shape[0], dtype)
-    if x.dtype == dtype and x.flags.c_contiguous:
-        multiply(x, y)
-        return y
-    multiply(np.ascontiguousarray(as_floating("x", x), dtype), y)
-    return y.astype(np.result_type(dtype, x.dtype), copy=False)
-
-
-def _batch_product(
-    x: npt.NDArray[Any],
-    dtype: np.dtype[Any],
-    shape: tuple[int, int],
-    multiply: Callable[[FloatArray, FloatArray], None],
-) -> FloatArray:
-    """Multiply the rows of ``(batch, n)``; what is not contiguous or of another type is copied."""
-    if x.ndim != 2 or x.shape[1] != shape[1]:
-        raise ArgumentError(
-            "x", f"has the shape {x.shape}, a sample a row", f"give (batch, {shape[1]}) for a matrix of shape {shape}"
-        )
-    y = np.empty((len(x), shape[0]), dtype)
-    multiply(np.ascontiguousarray(as_floating("x", x), dtype), y)
-    return y.astype(np.result_type(dtype, x.dtype), copy=False)

@@ -194,7 +194,10 @@ class _Product(torch.autograd.Function):
 
 def _multiply(x: Tensor, apply: Callable[[Any], Any], size: int) -> Tensor:
     """Apply a product to the last dimension."""
-    rows = x.detach().reshape(-1, x.shape[-1])
-    if rows.dtype not in (torch.float32, torch.float64):
-        rows = rows.float()
-    return torch.from_numpy(apply(rows.numpy())).reshape(*x.shape[:-1], size)
+    # Each call into torch costs about as much as a thousand coefficients: no needless ones.
+    x = x.detach()
+    if x.dtype not in (torch.float32, torch.float64):
+        x = x.float()
+    if x.dim() <= 2:
+        return torch.from_numpy(apply(x.numpy()))
+    return torch.from_numpy(apply(x.reshape(-1, x.shape[-1]).numpy())).reshape(*x.shape[:-1], size)

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+import hmatrix as hm
+from hmatrix.cli import main
+from hmatrix.kernels import read_words
+from hmatrix.study import peers
+from hmatrix.study.bench import bench, forms, to_markdown
+
+
+def test_all_words_are_read():
+    words = np.random.default_rng(0).integers(0, 2**32, 100_003, dtype=np.uint32)
+    for count in (0, 1, 15, 127, 128, 1000, len(words)):
+        assert read_words(words[:count].copy()) == int(words[:count].sum(dtype=np.uint64)) % 2**32
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_every_product_has_a_line(batch):
+    weight = np.random.default_rng(0).standard_normal((130, 140)).astype(np.float32)
+    matrices = forms(weight)
+    lines, _ = bench(weight, matrices, batch=batch, thread_count=1, products=2)
+    by_name = {line.name: line for line in lines}
+    assert set(matrices) < set(by_name)
+    assert "hmatrix int8, as HLinear" in by_name
+    assert min(by_name[f"{name}, float32"].dense_fraction for name in ("torch", "numpy", "native")) == 1.0
+    for name, matrix in matrices.items():
+        assert by_name[name].nbytes == matrix.storage().total
+        assert (by_name[name].stream_fraction is None) == (batch > 1)
+    assert to_markdown(lines).count("\n") == len(lines) + 1
+
+
+@pytest.mark.parametrize("make", [peers.torch_dynamic_int8, peers.two_linears])
+@pytest.mark.filterwarnings("ignore:torch.quantize_per")
+def test_peers_multiply_with_the_matrix(make):
+    rng = np.random.default_rng(0)
+    weight = (rng.standard_normal((60, 5)) @ rng.standard_normal((5, 80))).astype(np.float32)
+    x = rng.standard_normal((2, 80)).astype(np.float32)
+    result = np.asarray(make(weight, x, 1)())
+    assert np.linalg.norm(result - x @ weight.T) <= 0.03 * np.linalg.norm(x @ weight.T)
+
+
+def test_the_command_prints_a_table(tmp_path, capsys):
+    assert main(["bench", "40x50", "--products", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "40 x 50, batch 1, 1 thread(s), kernel" in printed
+    assert "| hmatrix int8 |" in printed
+    weight = np.random.default_rng(0).standard_normal((30, 20))
+    hm.save(hm.build(weight, truncation=hm.Truncation(max_rank=2)), tmp_path / "saved.safetensors")
+    assert main(["bench", str(tmp_path / "saved.safetensors"), "--products", "2", "--batch", "4"]) == 0
+    assert "| hmatrix saved.safetensors |" in capsys.readouterr().out
+
+
+def test_a_matrix_that_is_none(tmp_path, capsys):
+    assert main(["bench", "0x5"]) == 1
+    assert "ArgumentError: matrix: got 0x5" in capsys.readouterr().err
+    assert main(["bench", str(tmp_path / "none.safetensors")]) == 1
+    assert "none.safetensors" in capsys.readouterr().err
