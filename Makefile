@@ -30,8 +30,11 @@ sanitize:
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	$(SANITIZE)/bin/python -m pytest -q tests/test_kernels.py tests/test_packed.py tests/test_schedule.py tests/test_io.py
 
-.venv/installed: pyproject.toml CMakeLists.txt $(wildcard cpp/*)
+.venv/installed: pyproject.toml CMakeLists.txt $(wildcard cpp/*.?pp)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "hmatrix needs Python >= 3.11: name one, as in make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
+	@echo "installing into .venv, a few minutes the first time (PyTorch is large)"
 	$(BIN)/pip install -q -e '.[dev]'
 	touch $@
 

@@ -9,7 +9,7 @@ std::vector<const InstructionSet*> available() {
     for (const InstructionSet* set : {
 #if defined(__x86_64__)
              &avx512, &avx2,
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && defined(__linux__)
              &neon,
 #endif
              &portable})

@@ -128,6 +128,6 @@ const InstructionSet avx2 = {"avx2",
                              {forward<Float>, transposed<Float>},
                              {forward<Double>, transposed<Double>},
                              quantize<Float>,
-        read<Float>};
+                             read<Float>};
 
 }  // namespace hmatrix

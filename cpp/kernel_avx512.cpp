@@ -101,6 +101,6 @@ const InstructionSet avx512 = {"avx512",
                                {forward<Float>, transposed<Float>},
                                {forward<Double>, transposed<Double>},
                                quantize<Float>,
-        read<Float>};
+                               read<Float>};
 
 }  // namespace hmatrix

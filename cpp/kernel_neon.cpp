@@ -137,6 +137,6 @@ const InstructionSet neon = {"neon",
                              {forward<Float>, transposed<Float>},
                              {forward<Double>, transposed<Double>},
                              quantize<Float>,
-        read<Float>};
+                             read<Float>};
 
 }  // namespace hmatrix

@@ -136,6 +136,6 @@ const InstructionSet portable = {"portable",
                                  {forward<Portable<float>>, transposed<Portable<float>>},
                                  {forward<Portable<double>>, transposed<Portable<double>>},
                                  quantize<Portable<float>>,
-        read<Portable<float>>};
+                                 read<Portable<float>>};
 
 }  // namespace hmatrix

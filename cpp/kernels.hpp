@@ -34,7 +34,7 @@ extern const InstructionSet portable;
 #if defined(__x86_64__)
 extern const InstructionSet avx2;
 extern const InstructionSet avx512;
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && defined(__linux__)
 extern const InstructionSet neon;
 #endif
 

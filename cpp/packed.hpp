@@ -1,5 +1,5 @@
 // The packed form as the kernels see it: panels, stored as columns of words, whose columns meet
-// contiguous runs of a source vector. src/hmatrix/schedule.py says what the two stages are.
+// contiguous runs of a source vector. src/hmatrix/panels.py says what the two stages are.
 #pragma once
 
 #include <cstddef>

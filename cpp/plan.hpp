@@ -12,7 +12,7 @@ struct Shape {
     std::int32_t columns;
 };
 
-// Makes a stage from the tables of src/hmatrix/schedule.py: offsets (panels,), panels (panels, 4), runs (runs, 4).
+// Makes a stage from the tables of src/hmatrix/panels.py: offsets (panels,), panels (panels, 4), runs (runs, 4).
 // Throws std::invalid_argument for flags that are unknown; all else is checked by the plan.
 Stage make_stage(const std::int64_t* offsets, const std::int32_t* panels, std::size_t panel_count,
                  const std::int32_t* runs, std::size_t run_count);

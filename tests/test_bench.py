@@ -5,7 +5,7 @@ import hmatrix as hm
 from hmatrix.cli import main
 from hmatrix.kernels import read_words
 from hmatrix.study import peers
-from hmatrix.study.bench import bench, forms, to_markdown
+from hmatrix.study.bench import PUBLISHED, bench, blas_by_factor, forms, to_markdown
 
 
 def test_all_words_are_read():
@@ -27,6 +27,13 @@ def test_every_product_has_a_line(batch):
         assert by_name[name].nbytes == matrix.storage().total
         assert (by_name[name].stream_fraction is None) == (batch > 1)
     assert to_markdown(lines).count("\n") == len(lines) + 1
+
+
+def test_one_blas_call_a_factor_is_the_same_product():
+    rng = np.random.default_rng(0)
+    weight, X = rng.standard_normal((130, 140)).astype(np.float32), rng.standard_normal((3, 140)).astype(np.float32)
+    matrix = forms(weight)[PUBLISHED]
+    np.testing.assert_allclose(blas_by_factor(matrix, X)(), matrix.apply(X), atol=1e-4)
 
 
 @pytest.mark.parametrize("make", [peers.torch_dynamic_int8, peers.two_linears])

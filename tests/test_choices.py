@@ -63,6 +63,11 @@ def test_eta_out_of_range_is_refused(eta):
         choose(Choices(eta=eta), CACHE)
 
 
+def test_data_for_a_lone_matrix_are_refused():
+    with pytest.raises(ArgumentError, match="--data: was given with a lone matrix"):
+        choose(Choices(model="head.safetensors", data="digits"), CACHE)
+
+
 def test_one_layer_for_several_networks_is_refused(tmp_path):
     path = tmp_path / "s.toml"
     path.write_text("[[network]]\nmodel = 'a'\n[[network]]\nmodel = 'b'")

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -52,3 +53,13 @@ def test_a_missing_extra_is_told(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1
     assert "timm is not installed; install it with: pip install 'hmatrix[study]'" in done.stderr
+
+
+def test_a_kernel_that_is_not_there_is_one_line(tmp_path):
+    code = "import sys; from hmatrix.cli import main; sys.exit(main(['bench', '4x4', '--products', '1']))"
+    environment = {**os.environ, "HMATRIX_KERNEL": "sse9"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("hmatrix: BackendError: HMATRIX_KERNEL=sse9: is not available here; ")

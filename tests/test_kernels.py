@@ -494,7 +494,7 @@ def test_forced_kernel(kernel):
 
 @pytest.mark.parametrize("kernel", ["sse9", ""])
 def test_forced_kernel_that_is_not_there(kernel):
-    ended = run("import hmatrix", HMATRIX_KERNEL=kernel)
+    ended = run("import hmatrix as hm; hm.quantize([[1.0]], 'float64') @ [1.0]", HMATRIX_KERNEL=kernel)
     assert ended.returncode == 1
     assert f"BackendError: HMATRIX_KERNEL={kernel}: is not available here; set one of" in ended.stderr
 

@@ -67,7 +67,8 @@ def build(
     """Approximate a matrix by an H-matrix.
 
     Admissible blocks are approximated by `compressor`; one in which low rank does not pay, where
-    ``k (m + n) >= m n``, is stored dense, without error. So with a tolerance `rtol` and no `max_rank`
+    ``k (m + n) >= m n``, is stored dense, without error; where a rank is all that is asked for, k is that rank.
+    A zero block has rank 0. So with a tolerance `rtol` and no `max_rank`
     the whole matrix has the error ``||A - H||_F <= rtol ||A||_F``, up to rounding, for compressors that
     know their error (all but `PartialACA`).
 
@@ -181,7 +182,8 @@ def _compress(
     """
     m, n = block.shape
     if not truncation.has_tolerance and truncation.cap(block.shape) * (m + n) >= m * n:
-        return np.asarray(block)
+        dense = np.asarray(block)
+        return dense if dense.any() else LowRank(np.zeros((m, 0), dense.dtype), np.zeros((n, 0), dense.dtype))
     approximation = compressor(block, truncation)
     if approximation.rank * (m + n) >= m * n:
         return np.asarray(block)

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"hmatrix: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nhmatrix: interrupted; the same command goes on from here", file=sys.stderr)
+        print("\nhmatrix: interrupted; a study goes on from here when the same command is given", file=sys.stderr)
         return 130
 
 
@@ -142,7 +142,7 @@ def _bench(options: argparse.Namespace) -> int:
     print(f"kernel {found['kernel']}, {found['cpu']}, {', '.join(found['blas'])}\n")
     print(to_markdown(lines))
     if missing:
-        print(f"\nnot installed, so not timed: {', '.join(missing)}")
+        print("\n".join(["", "not timed:", *(f"  {reason}" for reason in missing)]))
     return 0
 
 

@@ -104,8 +104,8 @@ class RandomizedSVD:
     def _range(self, A: FloatArray, samples: int, rng: np.random.Generator) -> FloatArray:
         """Return an orthonormal basis ``(m, samples)`` that holds most of A's range."""
         sketch = A @ rng.standard_normal((A.shape[1], samples)).astype(A.dtype)
-        Q, _ = scipy.linalg.qr(sketch, mode="economic", check_finite=False)
+        Q: FloatArray = scipy.linalg.qr(sketch, mode="economic", check_finite=False)[0]
         for _ in range(self.power_iterations):
-            P, _ = scipy.linalg.qr(A.T @ Q, mode="economic", check_finite=False)
-            Q, _ = scipy.linalg.qr(A @ P, mode="economic", check_finite=False)
+            P = scipy.linalg.qr(A.T @ Q, mode="economic", check_finite=False)[0]
+            Q = scipy.linalg.qr(A @ P, mode="economic", check_finite=False)[0]
         return Q

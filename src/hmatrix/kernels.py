@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from hmatrix.packed import PackedBlocks
 from hmatrix.panels import Panel
 
 VARIABLE = "HMATRIX_KERNEL"
-"""Environment variable that forces a kernel; read once, when the package is imported."""
+"""Environment variable that forces a kernel; read once, when the first kernel is asked for."""
 
 REFERENCE = "numpy"
 
@@ -63,7 +64,7 @@ class Product(Protocol):
 
 def backend() -> Backend:
     """Return which kernel runs, with how many threads at most."""
-    return Backend(_name, _core.get_num_threads(), (*_core.instruction_sets(), REFERENCE))
+    return Backend(_name(), _core.get_num_threads(), (*_core.instruction_sets(), REFERENCE))
 
 
 def set_num_threads(threads: int) -> None:
@@ -79,7 +80,7 @@ def set_num_threads(threads: int) -> None:
 
 def prepare(packed: PackedBlocks) -> Product:
     """Return the product with `packed` by the kernel that `backend` names."""
-    return ReferenceProduct(packed) if _name == REFERENCE else native_product(packed, _name)
+    return ReferenceProduct(packed) if _name() == REFERENCE else native_product(packed, _name())
 
 
 def native_product(packed: PackedBlocks, instruction_set: str) -> Product:
@@ -197,7 +198,9 @@ def _target(vectors: FloatArray, panel: Panel) -> FloatArray:
     return vectors[:, panel.target : panel.target + panel.height]
 
 
-def _forced_or_best() -> str:
+@cache
+def _name() -> str:
+    """Return the name of the kernel that runs."""
     available = (*_core.instruction_sets(), REFERENCE)
     forced = os.environ.get(VARIABLE)
     if forced is None:
@@ -205,6 +208,3 @@ def _forced_or_best() -> str:
     if forced not in available:
         raise BackendError(f"{VARIABLE}={forced}", "is not available here", f"set one of {', '.join(available)}")
     return forced
-
-
-_name = _forced_or_best()

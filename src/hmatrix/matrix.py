@@ -104,7 +104,7 @@ class HMatrix:
         *,
         activations: Activations | str = Activations.EXACT,
     ) -> Self:
-        """Make an H-matrix of leaves that partition it; see `hmatrix.packed.pack`."""
+        """Make an H-matrix of leaves that partition it; see `hmatrix.packing.pack`."""
         quantized = Activations.of(activations) is Activations.INT8
         return cls(pack(shape, leaves, row_permutation, column_permutation, quantized=quantized))
 

@@ -20,6 +20,9 @@ LONGEST_RUN = 1 << 14
 MOST_STRIPS = 10**8
 """Partitions cut into more strips of leaves than this are refused: only a hostile file holds one."""
 
+MOST_ROWS = 1 << 26
+"""Taller matrices are refused: their panels need no data where the rank is 0, but memory all the same."""
+
 FIRST, END, LEFT, RIGHT, RANK, PRECISION, GROUP = range(7)
 """Columns of a table of leaves."""
 
@@ -48,6 +51,8 @@ def build_schedule(shape: tuple[int, int], leaves: IndexArray, *, quantized: boo
     intermediate = int(ranks.sum())
     if intermediate + max(shape) > np.iinfo(np.int32).max:
         raise ArgumentError("leaves", f"have {intermediate} ranks in all", "stay below 2^31")
+    if shape[0] > MOST_ROWS:
+        raise ArgumentError("shape", f"has {shape[0]} rows", f"give at most {MOST_ROWS}")
     cutter = _Cutter(shape[1], leaves, quantized)
     far, starts = _far_stage(shape[1], leaves, cutter)
     near = _near_stage(shape, leaves, starts, cutter, far.panels[-1].end if far.panels else 0)

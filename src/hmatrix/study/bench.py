@@ -9,7 +9,7 @@ import torch
 from hmatrix._validation import FloatArray
 from hmatrix.assembly import build, quantize
 from hmatrix.kernels import read_words
-from hmatrix.lowrank import Truncation
+from hmatrix.lowrank import LowRank, Truncation
 from hmatrix.matrix import HMatrix
 from hmatrix.nn import HLinear
 from hmatrix.study.peers import peers
@@ -18,6 +18,9 @@ from hmatrix.study.timing import alternate, dense_products, threads
 
 RANK = 30
 """Of the published structure that is timed when no saved matrix is given."""
+
+INT8 = "hmatrix int8"
+PUBLISHED = f"hmatrix rank {RANK}, float32"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Line:
     nbytes
         Bytes that it streams; ``None`` where another library does not say.
     stream_fraction
-        Time in which this machine reads as many bytes, and does nothing else, as a fraction of the median.
+        Time in which one thread of this machine reads as many bytes, and does nothing else, as a fraction of the
+        median; for one vector and one thread only.
     """
 
     name: str
@@ -50,12 +54,12 @@ def forms(weight: FloatArray) -> dict[str, HMatrix]:
     published = build(weight, truncation=Truncation(max_rank=RANK))
     return {
         "hmatrix bfloat16": quantize(weight, "bfloat16"),
-        "hmatrix int8": quantize(weight, "int8", activations="int8"),
-        "hmatrix int8, exact activations": quantize(weight, "int8"),
+        INT8: quantize(weight, "int8", activations="int8"),
+        f"{INT8}, exact activations": quantize(weight, "int8"),
         "hmatrix int4": quantize(weight, "int4", activations="int8"),
         "hmatrix int4, groups of 128": quantize(weight, "int4", activations="int8", group=128),
         "hmatrix int2": quantize(weight, "int2", activations="int8"),
-        f"hmatrix rank {RANK}, float32": published,
+        PUBLISHED: published,
         f"hmatrix rank {RANK}, int8": published.astype("int8", activations="int8"),
     }
 
@@ -83,7 +87,7 @@ def bench(
     lines
         One for each product.
     missing
-        Packages that were not installed, so that their products are not there.
+        Products that could not be made, and why: mostly packages that are not installed.
     """
     X: FloatArray = np.random.default_rng(0).standard_normal((batch, weight.shape[1])).astype(np.float32)
     with threads(thread_count):
@@ -93,9 +97,11 @@ def bench(
         for name, matrix in matrices.items():
             contenders[name] = _vector(matrix, X[0]) if batch == 1 else _rows(matrix, X)
             sizes[name] = matrix.storage().total
-        if "hmatrix int8" in matrices:
-            contenders["hmatrix int8, as HLinear"] = _layer(matrices["hmatrix int8"], X)
-            sizes["hmatrix int8, as HLinear"] = sizes["hmatrix int8"]
+        if INT8 in matrices:
+            contenders[f"{INT8}, as HLinear"] = _layer(matrices[INT8], X)
+            sizes[f"{INT8}, as HLinear"] = sizes[INT8]
+        if PUBLISHED in matrices:
+            contenders[f"{PUBLISHED}, one BLAS call a factor"] = blas_by_factor(matrices[PUBLISHED], X)
         others, missing = peers(weight, X, thread_count)
         reads = {size: _read(size) for size in set(sizes.values())}
         streams = {f"read {size}": read for size, read in reads.items()}
@@ -104,9 +110,27 @@ def bench(
     lines = []
     for name in (*contenders, *others):
         size = sizes.get(name)
-        fraction = None if size is None or batch > 1 else times[f"read {size}"].median / times[name].median
+        fraction = (
+            None if size is None or batch > 1 or thread_count > 1 else times[f"read {size}"].median / times[name].median
+        )
         lines.append(Line(name, times[name], times[name].median / fastest, size, fraction))
     return lines, missing
+
+
+def blas_by_factor(matrix: HMatrix, X: FloatArray) -> Callable[[], object]:
+    """Return the product of X ``(batch, n)`` with the same leaves, by one BLAS call for each dense block and factor."""
+    leaves = [(leaf.rows, leaf.columns, leaf.block) for leaf in matrix.leaves()]
+
+    def product() -> object:
+        y = np.zeros((len(X), matrix.shape[0]), matrix.dtype)
+        for rows, columns, block in leaves:
+            if isinstance(block, LowRank):
+                y[:, rows] += (X[:, columns] @ block.V) @ block.U.T
+            else:
+                y[:, rows] += X[:, columns] @ block.T
+        return y
+
+    return product
 
 
 def to_markdown(lines: list[Line]) -> str:

@@ -73,7 +73,10 @@ def choose(choices: Choices, cache: Path) -> Study:
         "timing": _changed(study.timing, {"products": choices.products, "threads": choices.threads}),
         "output": choices.output,
     }
-    return _changed(study, changes)
+    study = _changed(study, changes)
+    if study.data is not None and any(network.model is None for network in study.networks):
+        raise ArgumentError("--data", "was given with a lone matrix, which makes no predictions", "leave it out")
+    return study
 
 
 def _base(model: str | None) -> Study:
@@ -81,9 +84,10 @@ def _base(model: str | None) -> Study:
     name = "digits" if model is None else model
     if name.endswith(".toml"):
         return read_study(Path(name))
-    output = Path("results") / Path(name).stem
     if Path(name).suffix in MATRIX_SUFFIXES:
-        return Study(Path(name).stem, (Network(None, weights=Path(name)),), data=None, output=output)
+        stem = Path(name).stem
+        return Study(stem, (Network(None, weights=Path(name)),), data=None, output=Path("results") / stem)
+    output = Path("results") / name.replace(":", "-")
     if name == "digits":
         return Study(name, (Network(name),), data=DigitsData(), ranks=DIGITS_RANKS, output=output)
     return Study(name, (Network(name),), data=None, output=output)

@@ -97,7 +97,7 @@ MAKERS: dict[str, Maker] = {
 
 
 def peers(weight: FloatArray, x: FloatArray, threads: int) -> tuple[dict[str, Product], list[str]]:
-    """Return the products of the libraries that are installed, and the packages that are missing.
+    """Return the products of the libraries that are installed and work, and why others are missing.
 
     Parameters
     ----------
@@ -109,14 +109,14 @@ def peers(weight: FloatArray, x: FloatArray, threads: int) -> tuple[dict[str, Pr
         Threads of each product.
     """
     products: dict[str, Product] = {}
-    missing: set[str] = set()
+    missing: list[str] = []
     for name, make in MAKERS.items():
         try:
             with _quiet():
                 products[name] = make(weight, x, threads)
-        except ModuleNotFoundError as error:
-            missing.add((error.name or "").split(".")[0])
-    return products, sorted(missing)
+        except Exception as error:  # other libraries may raise anything; it is told, and costs their line alone
+            missing.append(f"{name} ({type(error).__name__}: {error})")
+    return products, missing
 
 
 @contextlib.contextmanager

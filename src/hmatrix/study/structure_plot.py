@@ -9,10 +9,10 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from hmatrix.schedule import DENSE
 from hmatrix.study.drawing import INCH, INK, LOOKS, megabytes, new_figure, save, style, text_width
 from hmatrix.study.records import Record
 from hmatrix.study.settings import Method
-from hmatrix.study.tables import DENSE_LEAF
 
 Leaf = tuple[int, int, int, int, int]
 
@@ -42,8 +42,8 @@ def structure_figure(record: Record) -> Figure:
     width, height = (SIDE, SIDE / aspect) if aspect >= 1 else (SIDE * aspect, SIDE)
     left, right, top, bottom = 0.75, 0.35, 0.95, 0.6
     total = max(left + width + right, 6.4), top + height + bottom
-    low_rank = [leaf for leaf in record.leaves if leaf[4] != DENSE_LEAF]
-    dense = [leaf for leaf in record.leaves if leaf[4] == DENSE_LEAF]
+    low_rank = [leaf for leaf in record.leaves if leaf[4] != DENSE]
+    dense = [leaf for leaf in record.leaves if leaf[4] == DENSE]
     storage = record.storage
     with style():
         figure = new_figure(
@@ -97,9 +97,9 @@ def structure_record(records: Sequence[Record], rank: int = 30) -> Record | None
 def _title(record: Record) -> str:
     # The rank of a global SVD's record is that of the H-matrix whose storage it may use.
     own = record.method is Method.GLOBAL_SVD
-    rank = max((leaf[4] for leaf in record.leaves), default=DENSE_LEAF) if own else record.rank
+    rank = max((leaf[4] for leaf in record.leaves), default=DENSE) if own else record.rank
     name = f"{record.network} {record.layer}: {LOOKS[record.method].label}"
-    return name if rank in (None, DENSE_LEAF) else f"{name}, rank {rank}"
+    return name if rank in (None, DENSE) else f"{name}, rank {rank}"
 
 
 def _count(count: int, kind: str = "") -> str:

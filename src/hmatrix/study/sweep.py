@@ -7,17 +7,19 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from hmatrix._validation import FloatArray
 from hmatrix.assembly import build, global_svd, quantize
-from hmatrix.lowrank import Truncation
+from hmatrix.lowrank import LowRank, Truncation
 from hmatrix.matrix import HMatrix
 from hmatrix.metrics import relative_error
+from hmatrix.packing import PackedLeaf
 from hmatrix.schedule import DENSE
 from hmatrix.study import strategies
 from hmatrix.study.environment import environment
-from hmatrix.study.records import Record, RecordFile, TimeEvidence
+from hmatrix.study.records import Record, RecordFile
 from hmatrix.study.settings import Method, Structure, Study
 from hmatrix.study.subject import Subject
 from hmatrix.study.timing import threads, time_products
@@ -34,7 +36,8 @@ class Point:
 def points(study: Study) -> list[Point]:
     """Return the points of a study in the order in which they are measured."""
     methods = (*study.methods, Method.GLOBAL_SVD)
-    return [Point(Method.DENSE, None), *(Point(method, rank) for method in methods for rank in study.ranks)]
+    asked = [Point(Method.DENSE, None), *(Point(method, rank) for method in methods for rank in study.ranks)]
+    return list(dict.fromkeys(asked))
 
 
 def sweep(study: Study, subject: Subject, file: RecordFile) -> list[Record]:
@@ -54,12 +57,14 @@ def sweep(study: Study, subject: Subject, file: RecordFile) -> list[Record]:
         "structure": asdict(study.structure),
         "timing": asdict(study.timing),
         "weights_and_data": subject.digest,
+        "network": subject.network,
+        "layer": subject.layer,
     }
     records = []
     with threads(study.timing.threads):
         for point in tqdm(points(study), desc=subject.network, unit="point", delay=2):
             asked = {**settings, **asdict(point)}
-            key = hashlib.sha256(json.dumps([asked, surroundings, subject.layer], sort_keys=True).encode()).hexdigest()
+            key = hashlib.sha256(json.dumps([asked, surroundings], sort_keys=True).encode()).hexdigest()
             if key not in file:
                 file.append(_measure(study, subject, point, key, asked, surroundings))
             records.append(file[key])
@@ -67,20 +72,33 @@ def sweep(study: Study, subject: Subject, file: RecordFile) -> list[Record]:
 
 
 def approximate(weight: FloatArray, structure: Structure, method: Method, rank: int) -> HMatrix:
-    """Return the H-matrix of one method and rank; for ``global-svd`` one SVD of the storage that it would need."""
-    if method is not Method.GLOBAL_SVD:
-        return build(
-            weight,
-            coordinates=strategies.COORDINATES[structure.coordinates],
-            splitter=strategies.splitter(structure),
-            admissibility=strategies.admissibility(structure),
-            compressor=strategies.COMPRESSORS[method],
-            truncation=Truncation(max_rank=rank),
-        )
-    allowed = approximate(weight, structure, Method.SVD, rank).storage().total
-    smallest = global_svd(weight, Truncation(max_rank=1)).storage()
-    affordable = (allowed - smallest.index) // (sum(weight.shape) * weight.itemsize)
-    return global_svd(weight, Truncation(max_rank=max(1, affordable)))
+    """Return the H-matrix of one method and rank."""
+    return build(
+        weight,
+        coordinates=strategies.COORDINATES[structure.coordinates],
+        splitter=strategies.splitter(structure),
+        admissibility=strategies.admissibility(structure),
+        compressor=strategies.COMPRESSORS[method],
+        truncation=Truncation(max_rank=rank),
+    )
+
+
+def affordable_rank(weight: FloatArray, structure: Structure, rank: int) -> int:
+    """Return the largest rank, at least 1, of a global SVD that takes no more bytes than the H-matrix of `rank`."""
+    allowed: int = approximate(weight, structure, Method.SVD, rank).storage().total
+    m, n = weight.shape
+    affordable: int = allowed // ((m + n) * weight.itemsize)
+    # What a leaf of this rank needs beside its coefficients depends on the rank, a little.
+    while affordable > 1 and _single_leaf((m, n), weight.dtype, affordable).storage().total > allowed:
+        affordable -= 1
+    return max(1, affordable)
+
+
+def _single_leaf(shape: tuple[int, int], dtype: np.dtype[Any], rank: int) -> HMatrix:
+    """Return an H-matrix of one leaf with factors of zeros, as large as those of `rank`."""
+    m, n = shape
+    factors = LowRank(np.zeros((m, rank), dtype), np.zeros((n, rank), dtype))
+    return HMatrix.from_leaves((m, n), [PackedLeaf(slice(0, m), slice(0, n), factors)])
 
 
 def _measure(
@@ -88,15 +106,18 @@ def _measure(
 ) -> Record:
     weight = subject.weight
     m, n = weight.shape
+    own_rank = None
+    if point.rank is not None and point.method is Method.GLOBAL_SVD:
+        own_rank = affordable_rank(weight, study.structure, point.rank)
     start = time.perf_counter()
     if point.rank is None:
         matrix = quantize(weight, weight.dtype)
+    elif own_rank is not None:
+        matrix = global_svd(weight, Truncation(max_rank=own_rank))
     else:
         matrix = approximate(weight, study.structure, point.method, point.rank)
     seconds = time.perf_counter() - start
-    times: tuple[TimeEvidence, ...] = ()
-    if point.method is not Method.GLOBAL_SVD:
-        times = time_products(None if point.rank is None else matrix, weight, study.timing.products)
+    times = time_products(None if point.rank is None else matrix, weight, study.timing.products)
     return Record(
         key=key,
         network=subject.network,

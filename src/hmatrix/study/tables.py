@@ -11,15 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 
 from hmatrix.errors import ArgumentError
+from hmatrix.schedule import DENSE
 from hmatrix.study.records import Record
 from hmatrix.study.settings import Method
 from hmatrix.study.statistics import paired_interval
 
 TERMINAL = 110
 """Columns of the terminal that a table is written for."""
-
-DENSE_LEAF = -1
-"""Rank that stands for a dense block in a record."""
 
 ORDER = (
     Method.DENSE,
@@ -110,7 +108,7 @@ def in_order(records: Sequence[Record]) -> list[Record]:
 
 
 def _row(record: Record) -> Row:
-    ranks = [leaf[4] for leaf in record.leaves if leaf[4] != DENSE_LEAF]
+    ranks = [leaf[4] for leaf in record.leaves if leaf[4] != DENSE]
     hmatrix, dense, accuracy = record.hmatrix_time, record.dense_time, record.accuracy
     # The uncompressed layer is the baseline itself: it has no loss, and no interval of one.
     paired = accuracy if record.method is not Method.DENSE else None
