@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import hmatrix as hm
 from hmatrix.nn import HLinear
 from hmatrix.study.datasets import open_data
 from hmatrix.study.models import load_network
@@ -99,3 +100,11 @@ def test_the_network_with_the_matrix_in_it_gives_the_same_logits(study, subject)
     np.testing.assert_allclose(logits, cached, atol=1e-4)
     exact = subject.features.inputs[:count].astype(float) @ matrix.to_dense().T.astype(float) + subject.bias
     np.testing.assert_allclose(cached, exact, atol=1e-4)
+
+
+@pytest.mark.parametrize(("precision", "points"), [("bfloat16", 0.1), ("int8", 0.1), ("int4", 0.5)])
+@pytest.mark.parametrize("activations", ["exact", "int8"])
+def test_one_quantised_leaf_loses_little(subject, precision, points, activations):
+    matrix = hm.quantize(subject.weight, precision, activations=activations)
+    accuracy = subject.accuracy(matrix)
+    assert 100 * (accuracy.baseline_top1 - accuracy.top1) <= points + 1e-9
