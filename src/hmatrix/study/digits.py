@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
+from tqdm import tqdm
 
 PIXELS = 64
 """Values of one image, row by row, in [0, 1]."""
@@ -95,7 +96,7 @@ def _fit(images: torch.Tensor, labels: npt.NDArray[np.int64]) -> nn.Sequential:
     steps = _EPOCHS * -(-len(images) // _BATCH)
     optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(_EPOCHS):
+    for _ in tqdm(range(_EPOCHS), desc="training on digits", unit="epoch", delay=2):
         for rows in torch.split(torch.randperm(len(images)), _BATCH):
             noisy = images[rows] + _NOISE * torch.randn(len(rows), PIXELS)
             loss = nn.functional.cross_entropy(network(noisy), targets[rows])
