@@ -289,6 +289,12 @@ def test_unusable_shapes_of_a_partition(shape):
         hm.partition(shape)
 
 
+def test_a_parameter_of_torch_is_told_how():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(ArgumentError, match=r"weight: is no array .*detach\(\)"):
+        hm.build(torch.nn.Linear(3, 3).weight, truncation=RANK_3)
+
+
 def test_a_truncation_must_be_given():
     with pytest.raises(TypeError, match="truncation"):
         hm.build(np.eye(3))

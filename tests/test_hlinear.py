@@ -144,6 +144,13 @@ def test_wrong_shapes(shape):
         HLinear.from_matrix(make()[0])(torch.zeros(shape))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:")
+def test_a_trace_is_refused():
+    layer = HLinear(hm.quantize(np.eye(4), "float32"))
+    with pytest.raises(NetworkError, match="HLinear: cannot be traced"):
+        torch.jit.trace(layer, torch.ones(1, 4), check_trace=False)
+
+
 def test_complex_input():
     with pytest.raises(ArgumentError, match=r"^x: has the type complex64"):
         HLinear.from_matrix(make()[0])(torch.zeros(3, n, dtype=torch.complex64))

@@ -59,7 +59,11 @@ def check_matrix(name: str, array: npt.ArrayLike) -> FloatArray:
     ArgumentError
         If it is not two-dimensional, is empty, is complex or not numeric, or has NaN or infinity in it.
     """
-    matrix = np.asarray(array)
+    try:
+        matrix = np.asarray(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        mend = "give a NumPy array; for a torch parameter, parameter.detach().float().numpy()"
+        raise ArgumentError(name, f"is no array ({error})", mend) from error
     check_shape(name, matrix.shape)
     matrix = as_floating(name, matrix)
     bad = matrix.size - int(np.count_nonzero(np.isfinite(matrix)))
