@@ -80,11 +80,11 @@ class HLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply ``(..., in)`` to ``(..., out)``."""
-        if x.shape[-1:] != (self.in_features,):
-            raise ArgumentError("x", f"has the shape {tuple(x.shape)}", f"give (..., {self.in_features})")
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             # The product is not torch's own, so that a trace would hold its result as a constant.
             raise NetworkError("HLinear", "cannot be traced", "trace the network before its layer is replaced")
+        if x.shape[-1:] != (self.in_features,):
+            raise ArgumentError("x", f"has the shape {tuple(x.shape)}", f"give (..., {self.in_features})")
         if x.is_complex():
             came = f"has the type {str(x.dtype).removeprefix('torch.')}"
             raise ArgumentError("x", came, "give real numbers, preferably in float32")
