@@ -18,7 +18,7 @@ TYPES = [np.float32, np.float64]
 
 @pytest.fixture(autouse=True, params=[kernels.backend().available[0], kernels.REFERENCE])
 def kernel(request, monkeypatch):
-    monkeypatch.setattr(kernels, "_name", request.param)
+    monkeypatch.setattr(kernels, "_name", lambda: request.param)
 
 
 def make(dtype=np.float64):
