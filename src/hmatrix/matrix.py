@@ -14,8 +14,8 @@ from hmatrix.lowrank import LowRank
 from hmatrix.packed import PackedBlocks
 from hmatrix.packing import PackedLeaf, pack
 from hmatrix.precision import Activations, Precision
-from hmatrix.products import batch_product, check_columns, vector_product
-from hmatrix.schedule import DENSE, GROUP, PRECISION
+from hmatrix.products import apply, matmul
+from hmatrix.schedule import DENSE, GROUP, PRECISION, RANK
 
 
 @dataclass(frozen=True)
@@ -216,11 +216,7 @@ class HMatrix:
         return TransposedHMatrix(self)
 
     def __matmul__(self, x: npt.ArrayLike) -> FloatArray:
-        x = np.asarray(x)
-        if x.ndim == 1:
-            return vector_product(x, self.dtype, self.shape, self._product.multiply)
-        check_columns(x, self.shape)
-        return batch_product(x.T, self.dtype, self.shape, self._product.multiply_batch).T
+        return matmul(x, self.dtype, self.shape, self._product.multiply, self._product.multiply_batch)
 
     def apply(self, x: npt.ArrayLike) -> FloatArray:
         """Return the product in the layout of a layer.
@@ -240,10 +236,7 @@ class HMatrix:
         ArgumentError
             If x has another shape or is not of real numbers.
         """
-        x = np.asarray(x)
-        if x.ndim == 1:
-            return self @ x
-        return batch_product(x, self.dtype, self.shape, self._product.multiply_batch)
+        return apply(x, self.dtype, self.shape, self._product.multiply, self._product.multiply_batch)
 
     @cached_property
     def _product(self) -> Product:
@@ -260,7 +253,7 @@ class HMatrix:
         return type(self), (self._packed,)
 
     def __repr__(self) -> str:
-        ranks = self._packed.leaves[:, 4]
+        ranks = self._packed.leaves[:, RANK]
         low = int(np.count_nonzero(ranks != DENSE))
         return (
             f"HMatrix(shape={self.shape}, dtype={self.dtype}, leaves: {len(ranks) - low} dense and {low} of low rank "
@@ -298,19 +291,13 @@ class TransposedHMatrix:
         return self._matrix.to_dense().T
 
     def __matmul__(self, x: npt.ArrayLike) -> FloatArray:
-        x = np.asarray(x)
         product = self._matrix._product
-        if x.ndim == 1:
-            return vector_product(x, self.dtype, self.shape, product.multiply_transposed)
-        check_columns(x, self.shape)
-        return batch_product(x.T, self.dtype, self.shape, product.multiply_transposed_batch).T
+        return matmul(x, self.dtype, self.shape, product.multiply_transposed, product.multiply_transposed_batch)
 
     def apply(self, x: npt.ArrayLike) -> FloatArray:
         """Return ``x @ A``, ``(batch, n)`` for x ``(batch, m)``, A being the matrix that this is the transpose of."""
-        x = np.asarray(x)
-        if x.ndim == 1:
-            return self @ x
-        return batch_product(x, self.dtype, self.shape, self._matrix._product.multiply_transposed_batch)
+        product = self._matrix._product
+        return apply(x, self.dtype, self.shape, product.multiply_transposed, product.multiply_transposed_batch)
 
     def __repr__(self) -> str:
         return f"{self._matrix!r}.T"
