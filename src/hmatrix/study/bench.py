@@ -14,7 +14,7 @@ from hmatrix.matrix import HMatrix
 from hmatrix.nn import HLinear
 from hmatrix.study.peers import peers
 from hmatrix.study.records import TimeEvidence
-from hmatrix.study.timing import alternate, dense_products, threads
+from hmatrix.study.timing import aligned, alternate, dense_products, product_with, threads
 
 RANK = 30
 """Of the published structure that is timed when no saved matrix is given."""
@@ -89,13 +89,14 @@ def bench(
     missing
         Products that could not be made, and why: mostly packages that are not installed.
     """
-    X: FloatArray = np.random.default_rng(0).standard_normal((batch, weight.shape[1])).astype(np.float32)
+    X = aligned(np.random.default_rng(0).standard_normal((batch, weight.shape[1])).astype(np.float32))
     with threads(thread_count):
-        dense = dense_products(weight, X[0]) if batch == 1 else _dense_batches(weight, X)
+        x = X[0] if batch == 1 else X
+        dense = dense_products(weight, x)
         contenders: dict[str, Callable[[], object]] = {f"{name}, float32": call for name, call in dense.items()}
         sizes: dict[str, int] = dict.fromkeys(contenders, weight.nbytes)
         for name, matrix in matrices.items():
-            contenders[name] = _vector(matrix, X[0]) if batch == 1 else _rows(matrix, X)
+            contenders[name] = product_with(matrix, x)
             sizes[name] = matrix.storage().total
         if INT8 in matrices:
             contenders[f"{INT8}, as HLinear"] = _layer(matrices[INT8], X)
@@ -151,14 +152,6 @@ def to_markdown(lines: list[Line]) -> str:
     return "\n".join(rows)
 
 
-def _vector(matrix: HMatrix, x: FloatArray) -> Callable[[], object]:
-    return lambda: matrix @ x
-
-
-def _rows(matrix: HMatrix, X: FloatArray) -> Callable[[], object]:
-    return lambda: matrix.apply(X)
-
-
 def _layer(matrix: HMatrix, X: FloatArray) -> Callable[[], object]:
     layer, vectors = HLinear(matrix), torch.from_numpy(X)
 
@@ -167,17 +160,6 @@ def _layer(matrix: HMatrix, X: FloatArray) -> Callable[[], object]:
             return layer(vectors)
 
     return product
-
-
-def _dense_batches(weight: FloatArray, X: FloatArray) -> dict[str, Callable[[], object]]:
-    native = quantize(weight, "float32")
-    torch_weight, torch_X = torch.from_numpy(weight), torch.from_numpy(X)
-
-    def by_torch() -> object:
-        with torch.inference_mode():
-            return torch.nn.functional.linear(torch_X, torch_weight)
-
-    return {"torch": by_torch, "numpy": lambda: X @ weight.T, "native": lambda: native.apply(X)}
 
 
 def _read(nbytes: int) -> Callable[[], object]:

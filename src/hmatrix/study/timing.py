@@ -39,24 +39,33 @@ def threads(count: int) -> Iterator[None]:
 
 
 def dense_products(weight: FloatArray, x: FloatArray) -> dict[str, Callable[[], object]]:
-    """Return every dense product ``weight @ x`` there is, by name.
+    """Return every dense product of a weight with x there is, by name.
 
     Parameters
     ----------
     weight
         ``(m, n)``, contiguous.
     x
-        ``(n,)``.
+        ``(n,)``, or ``(batch, n)``.
     """
     weight = aligned(weight)
     torch_weight, torch_x = torch.from_numpy(weight), torch.from_numpy(x)
-    native = quantize(weight, weight.dtype)
+    is_vector = x.ndim == 1
 
     def by_torch() -> object:
         with torch.inference_mode():
-            return torch.mv(torch_weight, torch_x)
+            return torch.mv(torch_weight, torch_x) if is_vector else torch.nn.functional.linear(torch_x, torch_weight)
 
-    return {"torch": by_torch, "numpy": lambda: weight @ x, "native": lambda: native @ x}
+    return {
+        "torch": by_torch,
+        "numpy": (lambda: weight @ x) if is_vector else (lambda: x @ weight.T),
+        "native": product_with(quantize(weight, weight.dtype), x),
+    }
+
+
+def product_with(matrix: HMatrix, x: FloatArray) -> Callable[[], object]:
+    """Return the public call that multiplies `matrix` ``(m, n)`` with x, ``(n,)`` or ``(batch, n)``."""
+    return (lambda: matrix @ x) if x.ndim == 1 else (lambda: matrix.apply(x))
 
 
 def aligned(array: FloatArray) -> FloatArray:
@@ -83,7 +92,7 @@ def time_products(matrix: HMatrix | None, weight: FloatArray, products: int | No
     x = aligned(np.random.default_rng(0).standard_normal((weight.shape[1],)).astype(weight.dtype))
     contenders = dense_products(weight, x)
     if matrix is not None:
-        contenders = {HMATRIX: lambda: matrix @ x, **contenders}
+        contenders = {HMATRIX: product_with(matrix, x), **contenders}
     return alternate(contenders, products)
 
 
