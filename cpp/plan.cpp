@@ -51,14 +51,32 @@ private:
     std::size_t size_ = 0;
 };
 
+// One side of a product: rows of the user's batch, and a workspace for them in tree order where the two differ.
 template <class T>
-void gather(const T* x, const std::int32_t* permutation, std::ptrdiff_t size, T* y) {
-    for (std::ptrdiff_t i = 0; i < size; ++i) y[i] = x[permutation[i]];
-}
+struct Side {
+    T* rows;
+    std::ptrdiff_t size;
+    const std::int32_t* permutation;  // null: the identity
+    std::remove_const_t<T>* ordered;
+};
 
-template <class T>
-void scatter(const T* x, const std::int32_t* permutation, std::ptrdiff_t size, T* y) {
-    for (std::ptrdiff_t i = 0; i < size; ++i) y[permutation[i]] = x[i];
+// Calls f(x, y, count) for at most most_batch rows at a time, both in tree order.
+template <class T, class F>
+void over_batch(const Side<const T>& x, const Side<T>& y, std::ptrdiff_t batch, F&& f) {
+    for (std::ptrdiff_t first = 0; first < batch; first += most_batch) {
+        const std::ptrdiff_t count = std::min(most_batch, batch - first);
+        const T* const given = x.rows + first * x.size;
+        T* const wanted = y.rows + first * y.size;
+        if (x.permutation != nullptr)
+            for (std::ptrdiff_t b = 0; b < count; ++b)
+                for (std::ptrdiff_t i = 0; i < x.size; ++i)
+                    x.ordered[b * x.size + i] = given[b * x.size + x.permutation[i]];
+        f(x.permutation != nullptr ? x.ordered : given, y.permutation != nullptr ? y.ordered : wanted, count);
+        if (y.permutation != nullptr)
+            for (std::ptrdiff_t b = 0; b < count; ++b)
+                for (std::ptrdiff_t i = 0; i < y.size; ++i)
+                    wanted[b * y.size + y.permutation[i]] = y.ordered[b * y.size + i];
+    }
 }
 
 // Splits the panels into `parts` of about the same number of words; returns where part k begins.
@@ -123,74 +141,55 @@ void Plan<T>::quantize(const Source<const T>& source, const Quantized& quantized
 template <class T>
 void Plan<T>::multiply(const T* x, T* y, std::ptrdiff_t batch) const {
     const std::ptrdiff_t m = packed_.shape.rows, n = packed_.shape.columns, k = packed_.intermediate;
-    const bool gathers = packed_.column_permutation != nullptr, scatters = packed_.row_permutation != nullptr;
+    const std::int32_t *const gathered = packed_.column_permutation, *const scattered = packed_.row_permutation;
     const auto segments = static_cast<std::ptrdiff_t>(packed_.segments.size());
     const std::ptrdiff_t most = std::min(batch, most_batch);
     Layout layout;
-    const std::size_t t_at = layout.add<T>(most * k), x_at = layout.add<T>(gathers ? most * n : 0),
-                      y_at = layout.add<T>(scatters ? most * m : 0), codes_at = layout.add<std::int8_t>(most * codes_),
-                      steps_at = layout.add<float>(most * segments),
+    const std::size_t t_at = layout.add<T>(most * k), x_at = layout.add<T>(gathered ? most * n : 0),
+                      y_at = layout.add<T>(scattered ? most * m : 0),
+                      codes_at = layout.add<std::int8_t>(most * codes_), steps_at = layout.add<float>(most * segments),
                       sums_at = layout.add<std::int32_t>(most * segments);
     std::byte* const memory = workspace(layout.size());
     const Rows<T> t{reinterpret_cast<T*>(memory + t_at), k};
-    T* const ordered_x = reinterpret_cast<T*>(memory + x_at);
-    T* const ordered_y = reinterpret_cast<T*>(memory + y_at);
     const Quantized quantized{{reinterpret_cast<std::int8_t*>(memory + codes_at), codes_},
                               {reinterpret_cast<float*>(memory + steps_at), segments},
                               {reinterpret_cast<std::int32_t*>(memory + sums_at), segments},
                               packed_.segments.data()};
-    for (std::ptrdiff_t first = 0; first < batch; first += most_batch) {
-        const std::ptrdiff_t count = std::min(most_batch, batch - first);
-        const T* const xs = x + first * n;
-        T* const ys = y + first * m;
-        if (gathers)
-            for (std::ptrdiff_t b = 0; b < count; ++b)
-                gather(xs + b * n, packed_.column_permutation, n, ordered_x + b * n);
-        const Source<const T> source{{gathers ? ordered_x : xs, n}, {t.base, k}, packed_.shape.columns};
+    const Side<const T> given{x, n, gathered, reinterpret_cast<T*>(memory + x_at)};
+    const Side<T> wanted{y, m, scattered, reinterpret_cast<T*>(memory + y_at)};
+    over_batch<T>(given, wanted, batch, [&](const T* xs, T* ys, std::ptrdiff_t count) {
+        const Source<const T> source{{xs, n}, {t.base, k}, packed_.shape.columns};
         quantize(source, quantized, false, count);
         run_stage(packed_.far, source, quantized, t, count);
         quantize(source, quantized, true, count);
-        run_stage(packed_.near, source, quantized, {scatters ? ordered_y : ys, m}, count);
-        if (scatters)
-            for (std::ptrdiff_t b = 0; b < count; ++b)
-                scatter(ordered_y + b * m, packed_.row_permutation, m, ys + b * m);
-    }
+        run_stage(packed_.near, source, quantized, {ys, m}, count);
+    });
 }
 
 template <class T>
 void Plan<T>::multiply_transposed(const T* x, T* y, std::ptrdiff_t batch) const {
     const std::ptrdiff_t m = packed_.shape.rows, n = packed_.shape.columns, k = packed_.intermediate;
-    const bool gathers = packed_.row_permutation != nullptr, scatters = packed_.column_permutation != nullptr;
+    const std::int32_t *const gathered = packed_.row_permutation, *const scattered = packed_.column_permutation;
     const std::ptrdiff_t most = std::min(batch, most_batch);
     Layout layout;
-    const std::size_t t_at = layout.add<T>(most * k), x_at = layout.add<T>(gathers ? most * m : 0),
-                      y_at = layout.add<T>(scatters ? most * n : 0);
+    const std::size_t t_at = layout.add<T>(most * k), x_at = layout.add<T>(gathered ? most * m : 0),
+                      y_at = layout.add<T>(scattered ? most * n : 0);
     std::byte* const memory = workspace(layout.size());
     T* const t = reinterpret_cast<T*>(memory + t_at);
-    T* const ordered_x = reinterpret_cast<T*>(memory + x_at);
-    T* const ordered_y = reinterpret_cast<T*>(memory + y_at);
-    for (std::ptrdiff_t first = 0; first < batch; first += most_batch) {
-        const std::ptrdiff_t count = std::min(most_batch, batch - first);
-        const T* const xs = x + first * m;
-        T* const ys = y + first * n;
-        if (gathers)
-            for (std::ptrdiff_t b = 0; b < count; ++b)
-                gather(xs + b * m, packed_.row_permutation, m, ordered_x + b * m);
-        const T* const source = gathers ? ordered_x : xs;
-        const Source<T> target{{scatters ? ordered_y : ys, n}, {t, k}, packed_.shape.columns};
+    const Side<const T> given{x, m, gathered, reinterpret_cast<T*>(memory + x_at)};
+    const Side<T> wanted{y, n, scattered, reinterpret_cast<T*>(memory + y_at)};
+    over_batch<T>(given, wanted, batch, [&](const T* xs, T* ys, std::ptrdiff_t count) {
+        const Source<T> target{{ys, n}, {t, k}, packed_.shape.columns};
         std::fill(t, t + count * k, T{0});
-        std::fill(target.x.base, target.x.base + count * n, T{0});
+        std::fill(ys, ys + count * n, T{0});
         // The stages in reverse; both add to what is there, so the panels follow each other on one thread.
         for (const Panel& panel : packed_.near.panels)
             kernels_->transposed(packed_.data + panel.offset, panel, packed_.near.runs.data(),
-                                 {source + panel.target, m}, target, count);
+                                 {xs + panel.target, m}, target, count);
         for (const Panel& panel : packed_.far.panels)
             kernels_->transposed(packed_.data + panel.offset, panel, packed_.far.runs.data(), {t + panel.target, k},
                                  target, count);
-        if (scatters)
-            for (std::ptrdiff_t b = 0; b < count; ++b)
-                scatter(ordered_y + b * n, packed_.column_permutation, n, ys + b * n);
-    }
+    });
 }
 
 template class Plan<float>;
