@@ -3,7 +3,27 @@ import os
 # Before NumPy is imported: its threads would wait busily for each other on small blocks.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """A small network of torchvision's, with weights that no constructor gives."""
+    import torchvision
+    from networks import MODEL, randomised
+
+    return randomised(torchvision.models.get_model(MODEL, weights=None))
+
+
+@pytest.fixture(scope="session")
+def weights(reference, tmp_path_factory):
+    """A file of its weights."""
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    save_file(reference.state_dict(), path)
+    return path
