@@ -33,12 +33,13 @@ ROOMS = {
     "hmatrix.assembly": 8,
     "hmatrix.metrics": 8,
     "hmatrix.io": 8,
-    "hmatrix": 9,
-    "hmatrix.nn": 10,
-    "hmatrix.study": 11,
-    "hmatrix.cli": 12,
+    "hmatrix.allocation": 9,
+    "hmatrix": 10,
+    "hmatrix.nn": 11,
+    "hmatrix.study": 12,
+    "hmatrix.cli": 13,
 }
-"""The room of each module; inside the packages `nn` and `study`, the room of all their modules."""
+"""The room of each module; inside the packages `allocation`, `nn` and `study`, the room of all their modules."""
 
 
 def module_of(path):
@@ -74,7 +75,7 @@ def imports(source, module, is_package=False):
 def trespasses(module, imported):
     """What a module imports although it may not."""
     own = entry_of(module)
-    inside = own if own in ("hmatrix.nn", "hmatrix.study") else None
+    inside = own if own in ("hmatrix.allocation", "hmatrix.nn", "hmatrix.study") else None
     return {name for name in imported if entry_of(name) != inside and ROOMS[entry_of(name)] >= ROOMS[own]}
 
 

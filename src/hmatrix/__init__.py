@@ -11,6 +11,7 @@
 
 from hmatrix.aca import FullACA, PartialACA
 from hmatrix.admissibility import Everywhere, Strong, StrongMin, Weak
+from hmatrix.allocation import Allocation, Allocator, Budget, allocate
 from hmatrix.assembly import build, global_svd, partition, quantize
 from hmatrix.blocktree import BlockCluster, BlockClusterTree, build_block_tree
 from hmatrix.cluster import (
@@ -21,6 +22,7 @@ from hmatrix.cluster import (
     Geometric,
     PrincipalDirection,
     Supports,
+    TwoMeans,
     build_cluster_tree,
 )
 from hmatrix.compressors import PivotedQR, RandomizedSVD, TruncatedSVD
@@ -39,10 +41,13 @@ __version__ = "0.1.0"
 __all__ = [
     "AccuracyWarning",
     "Activations",
+    "Allocation",
+    "Allocator",
     "Automatic",
     "Backend",
     "BlockCluster",
     "BlockClusterTree",
+    "Budget",
     "Cardinality",
     "Cluster",
     "ClusterTree",
@@ -70,7 +75,9 @@ __all__ = [
     "TransposedHMatrix",
     "TruncatedSVD",
     "Truncation",
+    "TwoMeans",
     "Weak",
+    "allocate",
     "backend",
     "build",
     "build_block_tree",

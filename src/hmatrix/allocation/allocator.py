@@ -1,31 +1,27 @@
 """The best H-matrix for a budget."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._validation import FloatArray, check_matrix
+from hmatrix._validation import FloatArray, check_integer, check_matrix
+from hmatrix.allocation.arrangements import Arrangement, of_columns, of_index, of_rows
 from hmatrix.allocation.budget import Budget
-from hmatrix.allocation.candidates import Candidates
 from hmatrix.allocation.costs import Bytes, Cost
+from hmatrix.allocation.forms import Floats
+from hmatrix.allocation.layout import Layout
 from hmatrix.allocation.moments import Damping, Moments, moments
-from hmatrix.allocation.realise import leaf_table, realise
-from hmatrix.allocation.sides import Side
-from hmatrix.allocation.tree import Piece, Pruner, spend
+from hmatrix.allocation.realise import realise
+from hmatrix.allocation.candidates import Piece
 from hmatrix.assembly import Sides
+from hmatrix.cluster import Cardinality, Splitter
 from hmatrix.errors import ArgumentError
 from hmatrix.matrix import HMatrix
 from hmatrix.precision import Activations
-from hmatrix.schedule import build_schedule
-
-_BISECTIONS = 24
-_EVALUATIONS = 12
-"""Most calls of a user's function for one budget."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +34,11 @@ class Allocation:
         The H-matrix.
     bias_correction
         What to add to the layer's bias, ``(m,)``: the mean of the output that `matrix` lacks on the
-        calibration data, or zeros without any.
+        calibration data; zeros without any.
     predicted_error, measured_error
-        Of the output, relative, before and after the leaves were computed: ``tr(E C E^T)`` over
-        ``tr(A C A^T)``, its root, with the damped second moment C of the inputs about their mean. Without
-        calibration data it is the error in the Frobenius norm.
+        Of the output, relative, before and after the leaves were computed: the root of ``tr(E C E^T)`` over
+        ``tr(A C A^T)``, with C the damped second moment of the inputs about their mean. Without calibration
+        data it is the error in the Frobenius norm.
     arrangement
         How rows and columns were ordered.
     damping
@@ -60,17 +56,174 @@ class Allocation:
     seconds: float
 
 
-@dataclass(frozen=True, eq=False)
-class _Layout:
-    """Candidates in one order of rows and columns."""
+class Allocator:
+    """Chooses the H-matrix with the least error for one budget after another.
 
-    rows: Arrangement
-    columns: Arrangement
-    candidates: Candidates
-    pruner: Pruner
+    For each block of the block cluster tree it decides whether to split it, to drop it, to approximate it with
+    some rank, to keep it dense, or to store the sum of both, each in some precision. What several budgets share is
+    computed once: the second moment of the inputs, and the errors of all candidates.
+
+    Parameters
+    ----------
+    weight
+        ``(m, n)``, finite.
+    calibration
+        Inputs of the layer, ``(samples, n)``; without them errors count as in the Frobenius norm.
+    coordinates
+        Where rows and columns lie: one for both, or (rows, columns). ``None`` tries the order of the index and
+        orders from the weight and from the inputs.
+    splitter
+        How clusters are split, where coordinates are given; its leaf size is that of all trees.
+    activations
+        How products treat their input where it meets integer codes: ``"exact"``, or ``"int8"`` for speed. What int8
+        adds to the error does not count here.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        weight: npt.ArrayLike,
+        *,
+        calibration: npt.ArrayLike | None = None,
+        coordinates: Sides | None = None,
+        splitter: Splitter = Cardinality(),
+        activations: Activations | str = Activations.EXACT,
+    ) -> None:
+        self._weight = check_matrix("weight", weight).astype(np.float32, copy=False)
+        self._activations = Activations.of(activations)
+        n = self._weight.shape[1]
+        self._moments = Moments.of_root(None, n) if calibration is None else moments(self._weight, calibration)
+        leaf_size = check_integer("leaf_size", splitter.leaf_size, at_least=1)
+        plain = of_index(leaf_size)
+        self._first, self._others = (plain, plain), ([], [])
+        self._layouts: dict[tuple[str, str], Layout] = {}
+        if coordinates is None:
+            self._others = (
+                of_rows(self._weight, self._moments, leaf_size),
+                of_columns(self._weight, self._moments, leaf_size),
+            )
+        else:
+            sides = coordinates if isinstance(coordinates, tuple) else (coordinates, coordinates)
+            if len(sides) != 2:
+                came = f"has {len(sides)} parts"
+                raise ArgumentError("coordinates", came, "give one for both sides, or (rows, columns)")
+            self._first = (Arrangement("given", sides[0], splitter), Arrangement("given", sides[1], splitter))
 
     @property
-    def permutations(self) -> int:
-        """Entries of the permutations that the product needs."""
-        sides = (self.candidates.rows, self.candidates.columns)
-        return sum(len(p) for side in sides if (p := side.permutation) is not None and not _is_identity(p))
+    def limits(self) -> tuple[int, int]:
+        """Bytes of the smallest and of the largest H-matrix that a budget can ask for."""
+        return self._limits(Bytes())
+
+    def curve(self) -> tuple[Floats, Floats]:
+        """Return the predicted frontier, convex: bytes, rising, and errors ``tr(E C E^T)``, falling; ``(points,)``."""
+        return self._layout(*self._first).curve(Bytes())
+
+    def allocate(self, budget: Budget) -> Allocation:
+        """Return the H-matrix with the least error that the budget allows.
+
+        Raises
+        ------
+        ArgumentError
+            If the budget is below the smallest H-matrix, or above the dense matrix.
+        """
+        start = time.perf_counter()
+        cost, most = self._cost(budget)
+        layout = self._best(cost, most)
+        options = [layout.pieces(cost, most)]
+        allocation = self._realised(layout, options[0], start)
+        # A prediction may err: where a single leaf was predicted to do better than what came out, it is tried.
+        whole = self._layout(*self._first).whole(cost, most)
+        if whole is not None and self._relative(whole.error) < allocation.measured_error:
+            alone = self._realised(self._layout(*self._first), [whole], start)
+            if alone.measured_error < allocation.measured_error:
+                return alone
+        return allocation
+
+    def frontier(self, budgets: Sequence[Budget]) -> list[Allocation]:
+        """Return the best H-matrix for each of several budgets."""
+        return [self.allocate(budget) for budget in budgets]
+
+    def _cost(self, budget: Budget) -> tuple[Cost, float]:
+        """Return what a budget bounds, and the bound."""
+        if budget.max_drop is not None:
+            raise ArgumentError("budget", "has max_drop", "use hmatrix.allocate, with `evaluate`, for it")
+        m, n = self._weight.shape
+        cost: Cost = Bytes()
+        most = float(budget.bytes if budget.bytes is not None else (budget.storage or 0) * 4 * m * n)
+        smallest, largest = self._limits(cost)
+        if not smallest <= most <= largest:
+            dense = 4 * m * n
+            mend = (
+                f"give {smallest} to {largest} bytes, or {smallest / dense:.2g} to {largest / dense:.6g} of the storage"
+            )
+            raise ArgumentError("budget", f"is {most:.0f} bytes", mend)
+        return cost, most
+
+    def _limits(self, cost: Cost) -> tuple[int, int]:
+        smallest, largest = self._layout(*self._first).limits(cost)
+        return int(np.ceil(smallest)), int(largest)
+
+    def _best(self, cost: Cost, most: float) -> Layout:
+        """Return the layout with the least predicted error: the best order of each side, and both together."""
+        layouts = [self._layout(*self._first)]
+        rows, columns = self._first
+        best_rows = min((rows, *self._others[0]), key=lambda side: self._layout(side, columns).bound(cost, most))
+        best_columns = min((columns, *self._others[1]), key=lambda side: self._layout(rows, side).bound(cost, most))
+        layouts = [self._layout(r, c) for r in {rows, best_rows} for c in {columns, best_columns}]
+        return min(layouts, key=lambda layout: layout.bound(cost, most))
+
+    def _layout(self, rows: Arrangement, columns: Arrangement) -> Layout:
+        key = (rows.name, columns.name)
+        if key not in self._layouts:
+            quantized = self._activations is Activations.INT8
+            self._layouts[key] = Layout(self._weight, self._moments, rows, columns, quantized=quantized)
+        return self._layouts[key]
+
+    def _realised(self, layout: Layout, pieces: list[Piece], start: float) -> Allocation:
+        weight, inputs = layout.ordered(self._weight, self._moments)
+        leaves, errors = realise(weight, pieces, inputs)
+        matrix = HMatrix.from_leaves(weight.shape, leaves, *layout.permutations, activations=self._activations)
+        correction = np.empty(len(weight), np.float32)
+        correction[layout.permutations[0]] = errors @ inputs.mean
+        return Allocation(
+            matrix,
+            correction,
+            self._relative(sum(piece.error for piece in pieces)),
+            self._relative(inputs.error(errors)),
+            layout.names,
+            self._moments.damping,
+            time.perf_counter() - start,
+        )
+
+    @cached_property
+    def _energy(self) -> float:
+        return self._moments.error(self._weight)
+
+    def _relative(self, error: float) -> float:
+        return float(np.sqrt(error / self._energy)) if self._energy > 0 else 0.0
+
+
+def allocate(
+    weight: npt.ArrayLike,
+    budget: Budget,
+    *,
+    calibration: npt.ArrayLike | None = None,
+    coordinates: Sides | None = None,
+    splitter: Splitter = Cardinality(),
+    activations: Activations | str = Activations.EXACT,
+) -> Allocation:
+    """Return the best H-matrix for a budget; see `Allocator` for the arguments, and for several budgets.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument cannot be used, or the budget is impossible.
+    """
+    allocator = Allocator(
+        weight, calibration=calibration, coordinates=coordinates, splitter=splitter, activations=activations
+    )
+    return allocator.allocate(budget)

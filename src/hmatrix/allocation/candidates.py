@@ -1,5 +1,8 @@
 """What every form of every block of two cluster trees would leave of error."""
 
+from dataclasses import dataclass
+from typing import TypeAlias
+
 import numpy as np
 import scipy.linalg
 
@@ -10,8 +13,31 @@ from hmatrix.allocation.moments import Moments
 from hmatrix.allocation.sides import Side
 from hmatrix.precision import Precision, from_words, to_words
 
-Levels = tuple[int, int]
+Levels: TypeAlias = tuple[int, int]
 """Levels of a block's clusters: that of the rows, that of the columns."""
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """A block and its form.
+
+    Parameters
+    ----------
+    rows, columns
+        Ranges of tree positions.
+    form
+        How it is stored.
+    error
+        What that leaves, as predicted.
+    dense
+        Errors of `DENSE_FORMS`, ``(forms,)``.
+    """
+
+    rows: slice
+    columns: slice
+    form: Form
+    error: float
+    dense: Floats
 
 
 class Candidates:
@@ -49,6 +75,13 @@ class Candidates:
         row_level, column_level = levels
         dense = self._dense_blocks(row_level, column_level)
         return np.concatenate([dense, self._low_rank[row_level]], axis=2) if row_level == column_level else dense
+
+    def whole(self) -> list[Piece]:
+        """Return the matrix as a single block in each form."""
+        forms, errors = self.forms((0, 0)), self.errors((0, 0))[0, 0]
+        place = self.rows.levels[0][0].slice, self.columns.levels[0][0].slice
+        dense = errors[: len(DENSE_FORMS)]
+        return [Piece(*place, form, float(error), dense) for form, error in zip(forms, errors, strict=True)]
 
     def _dense_blocks(self, row_level: int, column_level: int) -> Floats:
         """Return the errors of `DENSE_FORMS`, ``(row clusters, column clusters, forms)``."""

@@ -1,5 +1,6 @@
 """What a form of a block costs: bytes, or seconds."""
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,21 +29,16 @@ class Cost(Protocol):
         """Estimate the costs of blocks of `rows` times `columns`, which are broadcast against each other."""
         ...
 
-    def of_matrix(self, leaves: IndexArray, schedule: Schedule, permutations: int) -> float:
-        """Return the cost of a whole matrix.
+    def of_matrix(self, leaves: IndexArray, schedule: Schedule) -> float:
+        """Return the cost of a whole matrix, given its table of leaves, without permutations."""
+        ...
 
-        Parameters
-        ----------
-        leaves
-            Its table of leaves.
-        schedule
-            Its schedule.
-        permutations
-            Entries of its permutations.
-        """
+    def of_permutations(self, entries: int) -> float:
+        """Return the cost of permutations of so many entries in all."""
         ...
 
 
+@dataclass(frozen=True)
 class Bytes:
     """Bytes of everything that the product needs."""
 
@@ -57,9 +53,13 @@ class Bytes:
             total += _LEAF + _RUN * panels + (_PANEL + _RUN) * np.ceil(form.rank / PANEL_HEIGHT)
         return total if form.planes or form.rank else total + _LEAF
 
-    def of_matrix(self, leaves: IndexArray, schedule: Schedule, permutations: int) -> float:
+    def of_matrix(self, leaves: IndexArray, schedule: Schedule) -> float:
         """Return the bytes of a matrix with float32 as its widest precision."""
-        return 4.0 * schedule.words + schedule.nbytes + leaves.nbytes + 4 * permutations
+        return 4.0 * schedule.words + schedule.nbytes + leaves.nbytes
+
+    def of_permutations(self, entries: int) -> float:
+        """Return the bytes of permutations."""
+        return 4.0 * entries
 
 
 def words(precision: Precision, columns: Sizes) -> Sizes:

@@ -10,7 +10,7 @@ from hmatrix.allocation.depths import Depth
 from hmatrix.allocation.forms import Form
 from hmatrix.allocation.moments import Moments, upper_root
 from hmatrix.allocation.rounding import Cell, round_cells
-from hmatrix.allocation.tree import Piece
+from hmatrix.allocation.candidates import Piece
 from hmatrix.lowrank import LowRank
 from hmatrix.packing import EncodedLowRank, PackedLeaf
 from hmatrix.precision import Encoded, Precision, decode, from_words, to_words
@@ -114,7 +114,9 @@ def _factors(block: FloatArray, root: FloatArray | None, rank: int, precision: P
     weighted = block if root is None else block @ root
     U, s, Vt = scipy.linalg.svd(weighted, full_matrices=False, check_finite=False)
     rank = min(rank, len(s))
-    Vt = Vt[:rank] if root is None else scipy.linalg.solve_triangular(root, Vt[:rank].T, trans="T", check_finite=False).T
+    Vt = (
+        Vt[:rank] if root is None else scipy.linalg.solve_triangular(root, Vt[:rank].T, trans="T", check_finite=False).T
+    )
     if not precision.is_integer:
         return LowRank(_stored(U[:, :rank] * s[:rank], precision), _stored(np.ascontiguousarray(Vt.T), precision))
     V = _rounded(np.ascontiguousarray(Vt), root, precision)

@@ -13,43 +13,20 @@ modeling", IEEE Transactions on Information Theory 35 (1989), doi:10.1109/18.321
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix.allocation.candidates import Candidates, Levels
+from hmatrix.allocation.candidates import Candidates, Levels, Piece
 from hmatrix.allocation.costs import Cost
 from hmatrix.allocation.forms import DENSE_FORMS, Floats, Form
 
 Choices: TypeAlias = dict[Levels, npt.NDArray[np.intp]]
 
 _OWN, _BY_ROWS, _BY_COLUMNS = range(3)
-
-
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """A block and its form.
-
-    Parameters
-    ----------
-    rows, columns
-        Ranges of tree positions.
-    form
-        How it is stored.
-    error
-        What that leaves, as predicted.
-    dense
-        Errors of `DENSE_FORMS`, ``(forms,)``.
-    """
-
-    rows: slice
-    columns: slice
-    form: Form
-    error: float
-    dense: Floats
 
 
 class Pruner:
@@ -78,6 +55,15 @@ class Pruner:
     def bound(self, budget: float) -> float:
         """Return the least error for a budget, as far as prices can tell (the maximum of the Lagrangian dual)."""
         return float((self._dual - self.prices * budget).max())
+
+    def curve(self) -> tuple[Floats, Floats]:
+        """Return costs, rising, and the least errors that they buy, falling: corners of a convex curve."""
+        # Neighbouring lines of the dual meet where the price, and so the partition, changes.
+        steps = -np.diff(self._dual) / -np.diff(self.prices)
+        costs = np.maximum.accumulate(steps)
+        errors = np.array([self.bound(float(cost)) for cost in costs])
+        keep = np.append(True, np.diff(costs) > 0)
+        return costs[keep], errors[keep]
 
     @cached_property
     def prices(self) -> Floats:
@@ -202,7 +188,7 @@ def spend(pieces: list[Piece], left: float, cost: Cost) -> list[Piece]:
             gain = (piece.error - float(error)) * rows / m
             if rows and gain > best[0]:
                 best = (gain, number, rows, form)
-    gain, number, rows, form = best
+    _, number, rows, form = best
     if not rows:
         return pieces
     piece = pieces[number]
@@ -212,4 +198,4 @@ def spend(pieces: list[Piece], left: float, cost: Cost) -> list[Piece]:
     upper = replace(piece, rows=slice(piece.rows.start, middle), form=form, error=error * share)
     lower = replace(piece, rows=slice(middle, piece.rows.stop), error=piece.error * (1 - share))
     rest = [upper] if middle == piece.rows.stop else [upper, lower]
-    return [*pieces[:number], *rest, *pieces[number + 1 :]]
+    return _joined([*pieces[:number], *rest, *pieces[number + 1 :]])

@@ -1,0 +1,128 @@
+"""A matrix in one order of rows and columns: its candidates, and the best of them for a budget."""
+
+import numpy as np
+import numpy.typing as npt
+
+from hmatrix._validation import FloatArray
+from hmatrix.allocation.arrangements import Arrangement
+from hmatrix.allocation.candidates import Candidates, Piece
+from hmatrix.allocation.costs import Cost
+from hmatrix.allocation.forms import DENSE_FORMS, Floats
+from hmatrix.allocation.moments import Moments
+from hmatrix.allocation.realise import leaf_table
+from hmatrix.allocation.sides import Side
+from hmatrix.allocation.tree import Pruner, spend
+from hmatrix.cluster import build_cluster_tree
+from hmatrix.schedule import build_schedule
+
+_BISECTIONS = 14
+
+
+class Layout:
+    """The candidates of a matrix in one order of rows and columns.
+
+    Parameters
+    ----------
+    weight
+        ``(m, n)``, float32.
+    moments
+        Of its columns.
+    rows, columns
+        The order.
+    quantized
+        Whether activations are int8.
+    """
+
+    def __init__(
+        self, weight: FloatArray, moments: Moments, rows: Arrangement, columns: Arrangement, *, quantized: bool
+    ) -> None:
+        self.names = (rows.name, columns.name)
+        self._shape = (int(weight.shape[0]), int(weight.shape[1]))
+        self._quantized = quantized
+        sides = [
+            Side(build_cluster_tree(side.coordinates(size), side.splitter))
+            for side, size in zip((rows, columns), self._shape, strict=True)
+        ]
+        self.permutations = sides[0].permutation, sides[1].permutation
+        self._candidates = Candidates(*self.ordered(weight, moments), *sides)
+        self._pruners: dict[Cost, Pruner] = {}
+
+    def ordered(self, weight: FloatArray, moments: Moments) -> tuple[FloatArray, Moments]:
+        """Return a weight and its moments in this order."""
+        rows, columns = self.permutations
+        if all(_is_identity(side) for side in self.permutations):
+            return weight, moments
+        ordered: FloatArray = weight[np.ix_(rows, columns)]
+        return ordered, moments if _is_identity(columns) else moments.permuted(columns)
+
+    def bound(self, cost: Cost, most: float) -> float:
+        """Return the least error that a budget can reach here, as predicted."""
+        entries = sum(len(side) for side in self.permutations if not _is_identity(side))
+        return self._pruner(cost).bound(most - cost.of_permutations(entries))
+
+    def curve(self, cost: Cost) -> tuple[Floats, Floats]:
+        """Return the predicted frontier: costs, rising, and errors, falling."""
+        return self._pruner(cost).curve()
+
+    def limits(self, cost: Cost) -> tuple[float, float]:
+        """Return the costs of dropping everything, and of keeping everything dense in float32."""
+        whole = self._candidates.whole()
+        return self._cost([whole[0]], cost), self._cost([whole[len(DENSE_FORMS) - 1]], cost)
+
+    def whole(self, cost: Cost, most: float) -> Piece | None:
+        """Return the best single block for a budget, or ``None`` where none is cheap enough."""
+        affordable = [piece for piece in self._candidates.whole() if self._cost([piece], cost) <= most]
+        return min(affordable, key=lambda piece: piece.error, default=None)
+
+    def pieces(self, cost: Cost, most: float) -> list[Piece]:
+        """Return the best pieces for a budget that is within the limits."""
+        pruner = self._pruner(cost)
+        prices = pruner.prices
+        best = [self._candidates.whole()[0]]
+        low, high = 0, len(prices) - 1
+        # The grid of prices first, then between two of its neighbours.
+        while low < high:
+            middle = (low + high + 1) // 2
+            pieces = pruner.prune(float(prices[middle]))
+            if self._cost(pieces, cost) <= most:
+                low, best = middle, pieces
+            else:
+                high = middle - 1
+        upper, lower = float(prices[low]), float(prices[min(low + 1, len(prices) - 1)])
+        for _ in range(_BISECTIONS):
+            price = float(np.sqrt(upper * lower))
+            pieces = pruner.prune(price)
+            if self._cost(pieces, cost) <= most:
+                upper, best = price, pieces
+            else:
+                lower = price
+        return self._spent(best, cost, most)
+
+    def _spent(self, pieces: list[Piece], cost: Cost, most: float) -> list[Piece]:
+        """Spend what prices could not: on more and more rows, while it gains anything."""
+        left = most - self._cost(pieces, cost)
+        while left > 0:
+            richer = spend(pieces, left, cost)
+            over = self._cost(richer, cost) - most
+            if richer is pieces:
+                break
+            if over <= 0:
+                pieces, left = richer, -over
+            else:
+                left -= over
+        return pieces
+
+    def _pruner(self, cost: Cost) -> Pruner:
+        if cost not in self._pruners:
+            self._pruners[cost] = Pruner(self._candidates, cost)
+        return self._pruners[cost]
+
+    def _cost(self, pieces: list[Piece], cost: Cost) -> float:
+        table = leaf_table(pieces)
+        schedule = build_schedule(self._shape, table, quantized=self._quantized)
+        entries = sum(len(side) for side in self.permutations if not _is_identity(side))
+        return cost.of_matrix(table, schedule) + cost.of_permutations(entries)
+
+
+def _is_identity(permutation: npt.NDArray[np.int32]) -> bool:
+    return bool(np.array_equal(permutation, np.arange(len(permutation))))
