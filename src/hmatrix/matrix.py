@@ -50,7 +50,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
-    """A block whose entries count, where leaves overlap beside those of others; its coefficients are unpacked when they are asked for.
+    """A block, whose entries add to those of leaves that overlap with it; unpacked when it is asked for.
 
     Parameters
     ----------

@@ -32,7 +32,8 @@ class PackedBlocks:
         Of the matrix, ``(m, n)``.
     leaves
         int32 ``(leaves, 7)``: first and end row, first and end column in tree order, the rank, -1 for a
-        dense leaf, the precision, and the columns that share a scale. The matrix is their sum: they cover it, and may overlap.
+        dense leaf, the precision, and the columns that share a scale. The matrix is their sum: they cover
+        it, and may overlap.
     data
         The panels of the schedule, one after the other, as words: float64, or uint32 for all other
         precisions.

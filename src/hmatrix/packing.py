@@ -117,13 +117,15 @@ def pack(
     data = np.empty(schedule.words, np.float64 if is_double else np.uint32)
     for number, leaf in enumerate(leaves):
         block = leaf.block
+        near: FloatArray | Encoded
+        far: FloatArray | Encoded | None = None
         if isinstance(block, LowRank):
             U, V = _balanced(block) if leaf.stored.is_integer else (block.U, block.V)
             near, far = U, V.T
         elif isinstance(block, EncodedLowRank):
             near, far = block.U, block.Vt
         else:
-            near, far = block, None
+            near = block
         if far is not None:
             _write(data, schedule.far, schedule.starts[number], _Coefficients(far, leaf), None)
         _write(data, schedule.near, leaf.rows.start, _Coefficients(near, leaf), number)

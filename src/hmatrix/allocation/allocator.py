@@ -11,12 +11,12 @@ import numpy.typing as npt
 from hmatrix._validation import FloatArray, check_integer, check_matrix
 from hmatrix.allocation.arrangements import Arrangement, of_columns, of_index, of_rows
 from hmatrix.allocation.budget import Budget
+from hmatrix.allocation.candidates import Piece
 from hmatrix.allocation.costs import Bytes, Cost
 from hmatrix.allocation.forms import Floats
 from hmatrix.allocation.layout import Layout
 from hmatrix.allocation.moments import Damping, Moments, moments
 from hmatrix.allocation.realise import realise
-from hmatrix.allocation.candidates import Piece
 from hmatrix.assembly import Sides
 from hmatrix.cluster import Cardinality, Splitter
 from hmatrix.errors import ArgumentError
@@ -99,7 +99,8 @@ class Allocator:
         self._moments = Moments.of_root(None, n) if calibration is None else moments(self._weight, calibration)
         leaf_size = check_integer("leaf_size", splitter.leaf_size, at_least=1)
         plain = of_index(leaf_size)
-        self._first, self._others = (plain, plain), ([], [])
+        self._first = (plain, plain)
+        self._others: tuple[list[Arrangement], list[Arrangement]] = ([], [])
         self._layouts: dict[tuple[str, str], Layout] = {}
         if coordinates is None:
             self._others = (
@@ -133,8 +134,7 @@ class Allocator:
         start = time.perf_counter()
         cost, most = self._cost(budget)
         layout = self._best(cost, most)
-        options = [layout.pieces(cost, most)]
-        allocation = self._realised(layout, options[0], start)
+        allocation = self._realised(layout, layout.pieces(cost, most), start)
         # A prediction may err: where a single leaf was predicted to do better than what came out, it is tried.
         whole = self._layout(*self._first).whole(cost, most)
         if whole is not None and self._relative(whole.error) < allocation.measured_error:
@@ -169,7 +169,6 @@ class Allocator:
 
     def _best(self, cost: Cost, most: float) -> Layout:
         """Return the layout with the least predicted error: the best order of each side, and both together."""
-        layouts = [self._layout(*self._first)]
         rows, columns = self._first
         best_rows = min((rows, *self._others[0]), key=lambda side: self._layout(side, columns).bound(cost, most))
         best_columns = min((columns, *self._others[1]), key=lambda side: self._layout(rows, side).bound(cost, most))

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 
 from hmatrix._validation import FloatArray
 from hmatrix.allocation.moments import Moments
 from hmatrix.cluster import Cardinality, PrincipalDirection, Splitter, TwoMeans
+from hmatrix.compressors import RandomizedSVD
 from hmatrix.coordinates import Coordinates, Index, Points
+from hmatrix.lowrank import Truncation
 
 _DIRECTIONS = 8
 """Principal directions that serve as coordinates."""
@@ -44,17 +45,15 @@ def of_columns(weight: FloatArray, moments: Moments, leaf_size: int) -> list[Arr
     By how much they matter for the output; by the weight's principal directions, halved along the first in each
     cluster, or clustered by two means; and by the correlations of the inputs.
     """
-    variances = np.ones(weight.shape[1]) if moments.covariance is None else np.diag(moments.covariance)
+    variances = moments.variances
     found = [
         _by_energy(np.square(weight).sum(axis=0) * variances, leaf_size),
         *_by_directions((weight * np.sqrt(variances)).T, leaf_size),
     ]
-    if moments.covariance is not None:
-        correlations = moments.covariance / np.sqrt(np.outer(variances, variances))
-        n = len(correlations)
-        first = max(0, n - _DIRECTIONS)
-        _, vectors = scipy.linalg.eigh(correlations, subset_by_index=(first, n - 1), check_finite=False)
-        found.append(Arrangement("correlation", Points(vectors), PrincipalDirection(leaf_size)))
+    if moments.root is not None:
+        # Columns of the root's transpose have the correlations of the inputs as their inner products.
+        units = moments.root / np.sqrt(variances)[:, None]
+        found.append(Arrangement("correlation", _coordinates(units), PrincipalDirection(leaf_size)))
     return found
 
 
@@ -70,14 +69,13 @@ def _by_energy(energies: FloatArray, leaf_size: int) -> Arrangement:
 
 def _by_directions(vectors: FloatArray, leaf_size: int) -> list[Arrangement]:
     """Arrange vectors ``(size, d)`` by their coordinates along the principal directions."""
-    directions = min(_DIRECTIONS, *vectors.shape)
-    _, basis = scipy.linalg.eigh(
-        (vectors.T @ vectors).astype(np.float64),
-        subset_by_index=(vectors.shape[1] - directions, vectors.shape[1] - 1),
-        check_finite=False,
-    )
-    points = Points(vectors @ basis)
+    points = _coordinates(vectors)
     return [
         Arrangement("principal directions", points, PrincipalDirection(leaf_size)),
         Arrangement("two means", points, TwoMeans(leaf_size)),
     ]
+
+
+def _coordinates(vectors: FloatArray) -> Points:
+    """Return the coordinates of vectors ``(size, d)`` along their principal directions."""
+    return Points(RandomizedSVD()(vectors, Truncation(max_rank=_DIRECTIONS)).U)

@@ -109,8 +109,8 @@ class Candidates:
 
     def _dense_errors(self, weight: FloatArray, moments: Moments, level: int) -> Floats:
         """Return the errors of `DENSE_FORMS` summed over rows, ``(last row clusters + 1, column clusters, forms)``."""
-        m, n = weight.shape
-        weights = np.ones(n, np.float32) if moments.root is None else np.square(np.diag(moments.root))
+        m = len(weight)
+        weights = moments.innovations
         clusters = self.columns.levels[level]
         errors = np.zeros((m, len(clusters), len(DENSE_FORMS)))
         for c, cluster in enumerate(clusters):

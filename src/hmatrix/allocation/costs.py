@@ -8,9 +8,9 @@ import numpy.typing as npt
 
 from hmatrix._validation import IndexArray
 from hmatrix.allocation.forms import Floats, Form
-from hmatrix.panels import PANEL_HEIGHT
+from hmatrix.panels import PANEL_HEIGHT, Schedule
 from hmatrix.precision import Precision
-from hmatrix.schedule import GROUP, Schedule
+from hmatrix.schedule import GROUP
 
 Sizes = npt.NDArray[Any]
 

@@ -18,6 +18,8 @@ from hmatrix.precision import Codes, Encoded, Precision
 class Depth(Enum):
     """A bit depth; the value holds the precisions of its leaves, the coarsest first."""
 
+    value: tuple[Precision, ...]
+
     ONE = (Precision.INT1,)
     TWO = (Precision.INT2,)
     THREE = (Precision.INT2, Precision.INT1)
@@ -54,7 +56,7 @@ class Depth(Enum):
     @property
     def highest(self) -> int:
         """The highest level."""
-        return 2**self.bits - 1
+        return (1 << self.bits) - 1
 
     def signs(self, block: FloatArray) -> FloatArray:
         """Return the sign of each row's scale: the longer side of the grid lies where the larger entries are.
@@ -92,6 +94,9 @@ _FRACTIONS = (1.0, 0.85, 0.72, 0.6, 0.5, 0.42, 0.33, 0.25, 0.17)
 """Clipping ranges that are tried, as fractions of the largest magnitude; deeper grids clip less."""
 
 
+_ENTRIES = 1 << 16
+
+
 def best_scales(block: FloatArray, depth: Depth, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Search the scale of each row that leaves the least weighted squared error.
 
@@ -111,6 +116,16 @@ def best_scales(block: FloatArray, depth: Depth, weights: FloatArray) -> tuple[F
     errors
         ``(m,)``.
     """
+    scales, errors = np.zeros((2, len(block)), np.float32)
+    # As many rows at a time as stay in the cache.
+    height = max(1, _ENTRIES // block.shape[1])
+    for start in range(0, len(block), height):
+        rows = slice(start, start + height)
+        scales[rows], errors[rows] = _search(block[rows], depth, weights)
+    return scales, errors
+
+
+def _search(block: FloatArray, depth: Depth, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
     largest = np.abs(block).max(axis=1)
     reach = depth.zero - depth.lowest if 2 * depth.zero > depth.highest + depth.lowest else depth.highest - depth.zero
     unit = depth.signs(block) * np.where(largest > 0, largest, 1) / np.float32(reach)

@@ -19,6 +19,7 @@ approach to large-scale covariance matrix estimation", Statistical Applications 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -30,6 +31,9 @@ from hmatrix.errors import ArgumentError
 
 FEWEST_SAMPLES = 2
 _FOLDS = 5
+_STRIP = 256
+"""Rows of a weight that are handled at a time."""
+
 _FEWEST_TO_VALIDATE = 4
 """With fewer samples nothing can be cross-validated, and all columns count the same."""
 
@@ -63,8 +67,6 @@ class Moments:
 
     Parameters
     ----------
-    covariance
-        C, float32 ``(n, n)``; ``None`` is the identity.
     root
         Upper triangular, float32 ``(n, n)``; ``None`` is the identity. So ``(E @ root)[:, j]`` holds what the
         errors E of columns up to j leave after the best answer to them: its square is the error of the output.
@@ -74,7 +76,6 @@ class Moments:
         What was chosen.
     """
 
-    covariance: FloatArray | None
     root: FloatArray | None
     mean: FloatArray
     damping: Damping
@@ -82,20 +83,37 @@ class Moments:
     @classmethod
     def of_root(cls, root: FloatArray | None, n: int) -> Self:
         """Return moments of `n` columns with an upper triangular root ``(n, n)``, or the identity for ``None``."""
-        return cls(None if root is None else root @ root.T, root, np.zeros(n, np.float32), Damping())
+        return cls(root, np.zeros(n, np.float32), Damping())
+
+    @cached_property
+    def covariance(self) -> FloatArray | None:
+        """C, float32 ``(n, n)``; ``None`` is the identity."""
+        return None if self.root is None else self.root @ self.root.T
+
+    @property
+    def variances(self) -> FloatArray:
+        """The diagonal of C, ``(n,)``."""
+        if self.root is None:
+            return np.ones(len(self.mean), np.float32)
+        variances: FloatArray = np.einsum("ij,ij->i", self.root, self.root)
+        return variances
+
+    @property
+    def innovations(self) -> FloatArray:
+        """What the other columns from j on do not tell of the variance of column j, ``(n,)``."""
+        return np.ones(len(self.mean), np.float32) if self.root is None else np.square(np.diag(self.root))
 
     def permuted(self, order: npt.NDArray[Any]) -> "Moments":
         """Return the moments of the columns in another order, a permutation ``(n,)``."""
-        if self.covariance is None:
-            return Moments(None, None, self.mean[order], self.damping)
-        assert self.root is not None
-        root = upper_root(self.root.T[:, order])
-        return Moments(self.covariance[np.ix_(order, order)], root, self.mean[order], self.damping)
+        root = None if self.root is None else upper_root(self.root.T[:, order])
+        return Moments(root, self.mean[order], self.damping)
 
     def error(self, difference: FloatArray) -> float:
         """Return the mean square of the output's error, ``tr(E C E^T)``, for E ``(m, n)``."""
-        weighted = difference if self.covariance is None else difference @ self.covariance
-        return float(np.einsum("ij,ij->", weighted, difference, dtype=np.float64))
+        # A strip of rows at a time, so that nothing as large as E is needed beside it.
+        strips = (difference[start : start + _STRIP] for start in range(0, len(difference), _STRIP))
+        weighted = (strip if self.root is None else strip @ self.root for strip in strips)
+        return float(sum(np.square(strip, dtype=np.float64).sum() for strip in weighted))
 
 
 def moments(weight: FloatArray, calibration: npt.ArrayLike) -> Moments:
@@ -125,7 +143,7 @@ def moments(weight: FloatArray, calibration: npt.ArrayLike) -> Moments:
     Z = X - mean
     variances = _variances(Z, damping.variances)
     if not variances.any() or damping == Damping():
-        return Moments(None, None, mean, Damping())
+        return Moments(None, mean, Damping())
     deviations = np.sqrt(variances)
     Z /= np.where(deviations > 0, deviations, 1) * np.float32(np.sqrt(len(X)))
     covariance = (1 - damping.correlations) * (Z.T @ Z)
@@ -134,9 +152,9 @@ def moments(weight: FloatArray, calibration: npt.ArrayLike) -> Moments:
     covariance *= deviations[:, None]
     covariance *= deviations
     # By eigenvalues, those that rounding made too small raised: a Cholesky factorisation may fail.
-    values, vectors = scipy.linalg.eigh(covariance, check_finite=False)
-    values = np.sqrt(values.clip(min=values[-1] * np.finfo(values.dtype).eps))
-    return Moments(covariance, upper_root(values[:, None] * vectors.T), mean, damping)
+    values, vectors = scipy.linalg.eigh(covariance, overwrite_a=True, check_finite=False)
+    vectors *= np.sqrt(values.clip(min=values[-1] * np.finfo(values.dtype).eps))
+    return Moments(upper_root(vectors.T), mean, damping)
 
 
 def upper_root(factor: FloatArray) -> FloatArray:
@@ -190,11 +208,12 @@ class _Target:
         self._triangle: FloatArray | None = None
         self.log_determinant = 0.0
         if share > 0:
-            n = directions.shape[1]
-            stacked = np.vstack([np.sqrt(share) * directions, np.sqrt(1 - share) * np.eye(n, dtype=np.float32)])
-            triangle = scipy.linalg.qr(stacked.astype(np.float32), mode="r", check_finite=False)[0][:n]
+            target = directions.T @ (np.float32(share) * directions)
+            target[np.diag_indices_from(target)] += 1 - share
+            # This factorisation cannot fail: no eigenvalue is below 1 - share, a quarter at least.
+            triangle = scipy.linalg.cholesky(target, overwrite_a=True, check_finite=False)
             self._triangle = triangle
-            self.log_determinant = 2 * float(np.log(np.abs(np.diag(triangle))).sum())
+            self.log_determinant = 2 * float(np.log(np.diag(triangle)).sum(dtype=np.float64))
 
     def whiten(self, Z: FloatArray) -> FloatArray:
         """Return samples ``(samples, n)`` whose correlations would be the identity, were those of Z the target."""

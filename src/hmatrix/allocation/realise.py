@@ -6,11 +6,11 @@ import numpy as np
 import scipy.linalg
 
 from hmatrix._validation import FloatArray, IndexArray
+from hmatrix.allocation.candidates import Piece
 from hmatrix.allocation.depths import Depth
 from hmatrix.allocation.forms import Form
 from hmatrix.allocation.moments import Moments, upper_root
 from hmatrix.allocation.rounding import Cell, round_cells
-from hmatrix.allocation.candidates import Piece
 from hmatrix.lowrank import LowRank
 from hmatrix.packing import EncodedLowRank, PackedLeaf
 from hmatrix.precision import Encoded, Precision, decode, from_words, to_words

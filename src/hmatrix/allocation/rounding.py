@@ -27,8 +27,8 @@ from hmatrix.precision import Codes
 _BLOCK = 64
 """Columns whose mutual influence is followed one by one; on the others it acts by matrix products."""
 
-_ROWS = 1024
-"""Rows that are rounded together: memory stays bounded."""
+_ENTRIES = 1 << 20
+"""Of the rows that are rounded together: memory stays bounded."""
 
 _PASSES = 6
 
@@ -85,8 +85,9 @@ def round_cells(target: FloatArray, cells: Sequence[Cell], moments: Moments) -> 
         )
         for cell in cells
     ]
-    for start in range(0, len(target), _ROWS):
-        stop = min(start + _ROWS, len(target))
+    height = max(_BLOCK, _ENTRIES // target.shape[1])
+    for start in range(0, len(target), height):
+        stop = min(start + height, len(target))
         parts = [
             (cell, result, max(cell.rows.start, start), min(cell.rows.stop, stop))
             for cell, result in zip(cells, results, strict=True)
@@ -111,13 +112,12 @@ class _Rows:
         self._parts = parts
         self._covariance, self._root = moments.covariance, moments.root
         self._target = np.ascontiguousarray(target.T, np.float32)
-        weights = np.ones(n, np.float32) if self._root is None else np.square(np.diag(self._root))
         self._scale = np.ones((n, m), np.float32)
         # Outside of the cells zero is the only level.
         self._zero, self._low, self._high = (np.zeros((n, m), np.float32) for _ in range(3))
         for cell, rows in parts:
             place = (cell.columns, rows)
-            scales, _ = best_scales(target[rows, cell.columns], cell.depth, weights[cell.columns])
+            scales, _ = best_scales(target[rows, cell.columns], cell.depth, moments.innovations[cell.columns])
             self._scale[place] = scales
             self._zero[place] = cell.depth.zero
             self._low[place], self._high[place] = cell.depth.lowest, cell.depth.highest

@@ -149,17 +149,23 @@ def _joined(pieces: Iterable[Piece]) -> list[Piece]:
                 members = groups.setdefault((side.start, side.stop, piece.form), [])
                 if members and getattr(members[-1], along).stop == getattr(piece, along).start:
                     last = members[-1]
-                    members[-1] = replace(
-                        last,
-                        **{along: slice(getattr(last, along).start, getattr(piece, along).stop)},
-                        error=last.error + piece.error,
-                        dense=last.dense + piece.dense,
-                    )
+                    members[-1] = _union(last, piece)
                 else:
                     members.append(piece)
             done = [piece for members in groups.values() for piece in members]
         if len(done) == before:
             return sorted(alone + done, key=lambda piece: (piece.rows.start, piece.columns.start))
+
+
+def _union(first: Piece, second: Piece) -> Piece:
+    """Return two neighbours of one form as one piece."""
+    return Piece(
+        slice(first.rows.start, second.rows.stop),
+        slice(first.columns.start, second.columns.stop),
+        first.form,
+        first.error + second.error,
+        first.dense + second.dense,
+    )
 
 
 def spend(pieces: list[Piece], left: float, cost: Cost) -> list[Piece]:

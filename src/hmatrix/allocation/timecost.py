@@ -1,0 +1,200 @@
+"""Seconds of a product by a model of this machine's kernel: fitted once, and kept.
+
+    seconds = call + panel * panels + run * runs + sum over precisions p of word[p] * words[p]
+
+for one vector and one thread. The coefficients are fitted to the measured times of a few matrices of 1000 x 1280,
+each with the same relative weight and none of them negative. Matrices that lie much further from the processor, or
+much nearer to it, take more or less time than that.
+"""
+
+import json
+import operator
+import os
+import platform
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+
+from hmatrix._validation import IndexArray
+from hmatrix.allocation.costs import Sizes, words
+from hmatrix.allocation.forms import Floats, Form
+from hmatrix.assembly import build, quantize
+from hmatrix.cluster import Cardinality
+from hmatrix.kernels import backend, set_num_threads
+from hmatrix.lowrank import Truncation
+from hmatrix.matrix import HMatrix
+from hmatrix.panels import PANEL_HEIGHT, Schedule
+from hmatrix.precision import Activations, Precision
+
+_VERSION = 1
+_SHAPE = (1000, 1280)
+_ROUNDS = 15
+_ROUND_SECONDS = 2e-3
+_STORED = [precision for precision in Precision if precision is not Precision.FLOAT64]
+
+
+@dataclass(frozen=True)
+class TimeCost:
+    """Seconds of a product with one vector on one thread.
+
+    Parameters
+    ----------
+    call
+        Of a product of nothing.
+    panel, run
+        Of each panel, and of each run of columns in it.
+    word
+        Of a word, for each precision from float32 on.
+    """
+
+    call: float
+    panel: float
+    run: float
+    word: tuple[float, ...]
+
+    def of_form(self, form: Form, rows: Sizes, columns: Sizes) -> Floats:
+        """Estimate the seconds of blocks, without the call."""
+        runs = np.ceil(rows / PANEL_HEIGHT)
+        total = np.zeros(np.broadcast_shapes(rows.shape, columns.shape))
+        for plane in form.planes:
+            total += self._of_words(plane, rows * words(plane, columns)) + self.run * runs
+        if form.rank:
+            stored = rows * words(form.factors, np.array(form.rank)) + form.rank * words(form.factors, columns)
+            panels = np.ceil(form.rank / PANEL_HEIGHT)
+            total += self._of_words(form.factors, stored) + self.run * (runs + panels) + self.panel * panels
+        return total
+
+    def of_matrix(self, leaves: IndexArray, schedule: Schedule) -> float:  # noqa: ARG002
+        """Return the seconds of a product with a whole matrix."""
+        panels, runs, counts = _counted(schedule)
+        of_words = sum(self._of_words(precision, float(count)) for precision, count in counts.items())
+        return float(self.call + self.panel * panels + self.run * runs + of_words)
+
+    def of_permutations(self, entries: int) -> float:
+        """Return the seconds of putting entries into another order: about a load and a store of a word each."""
+        return entries * self.word[0]
+
+    def _of_words(self, precision: Precision, count: Any) -> Any:
+        return self.word[precision - Precision.FLOAT32] * count
+
+
+def time_cost(activations: Activations) -> TimeCost:
+    """Return the model of this machine's kernel, fitted now unless it is in the cache.
+
+    Parameters
+    ----------
+    activations
+        How products treat their input.
+    """
+    path = _cache() / f"time-{_VERSION}-{backend().name}-{activations.value}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known["machine"] == _machine():
+            return TimeCost(known["call"], known["panel"], known["run"], tuple(map(float, known["word"])))
+    cost = _fitted(activations)
+    content = {"machine": _machine(), "call": cost.call, "panel": cost.panel, "run": cost.run, "word": cost.word}
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # Without a place to keep it, it is fitted again the next time.
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.replace(path)
+    return cost
+
+
+def dense_seconds(shape: tuple[int, int]) -> float:
+    """Return the seconds of the fastest dense float32 product of a shape: NumPy's or the native one, measured now."""
+    weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    native, x = quantize(weight, "float32"), np.ones(shape[1], np.float32)
+    with _one_thread():
+        return min(_measured([lambda: native @ x, lambda: weight @ x]))
+
+
+def _fitted(activations: Activations) -> TimeCost:
+    weight = np.random.default_rng(0).standard_normal(_SHAPE).astype(np.float32)
+    x = np.ones(_SHAPE[1], np.float32)
+    structures = [
+        build(weight, truncation=Truncation(max_rank=30)),
+        build(weight, splitter=Cardinality(250), truncation=Truncation(max_rank=8)),
+        build(weight[:64, :64], truncation=Truncation(max_rank=1)),
+    ]
+    matrices: list[HMatrix] = []
+    for precision in _STORED:
+        matrices += [quantize(part, precision, activations=activations) for part in (weight, weight[:250])]
+        matrices += [structure.astype(precision, activations=activations) for structure in structures]
+    rows = []
+    for matrix in matrices:
+        panels, runs, counts = _counted(matrix.pack().schedule)
+        rows.append([1.0, panels, runs, *(counts[precision] for precision in _STORED)])
+    sources = [x[: matrix.shape[1]] for matrix in matrices]
+    with _one_thread():
+        calls = [partial(operator.matmul, matrix, source) for matrix, source in zip(matrices, sources, strict=True)]
+        seconds = np.array(_measured(calls))
+    design = np.array(rows) / seconds[:, None]
+    size = np.abs(design).max(axis=0)
+    solution = scipy.optimize.nnls(design / size, np.ones(len(seconds)))[0] / size
+    call, panel, run, *word = solution.tolist()
+    return TimeCost(call, panel, run, tuple(word))
+
+
+def _counted(schedule: Schedule) -> tuple[int, int, Counter[Precision]]:
+    """Return the panels, the runs, and the words of each precision."""
+    panels = runs = 0
+    counts: Counter[Precision] = Counter()
+    for panel in chain(schedule.far.panels, schedule.near.panels):
+        panels += 1
+        runs += len(panel.runs)
+        for run in panel.runs:
+            counts[run.precision] += panel.height * run.words()
+    return panels, runs, counts
+
+
+def _measured(calls: Sequence[Callable[[], object]]) -> list[float]:
+    """Return the median seconds of each call, in rounds that alternate."""
+    inner = []
+    for call in calls:
+        call()
+        start = time.perf_counter()
+        call()
+        inner.append(max(1, int(_ROUND_SECONDS / (time.perf_counter() - start))))
+    means = np.empty((_ROUNDS, len(calls)))
+    for row in means:
+        for number, (call, count) in enumerate(zip(calls, inner, strict=True)):
+            start = time.perf_counter()
+            for _ in range(count):
+                call()
+            row[number] = (time.perf_counter() - start) / count
+    medians: list[float] = np.median(means, axis=0).tolist()
+    return medians
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = backend().threads
+    set_num_threads(1)
+    try:
+        yield
+    finally:
+        set_num_threads(before)
+
+
+def _machine() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmatrix"
