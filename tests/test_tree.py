@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -53,6 +54,10 @@ def least(found, cost, price, levels=(0, 0), row=0, column=0):
     return min(options)
 
 
+def sizes(piece):
+    return np.array(piece.rows.stop - piece.rows.start), np.array(piece.columns.stop - piece.columns.start)
+
+
 def coverage(pieces, shape):
     times = np.zeros(shape, int)
     for piece in pieces:
@@ -104,12 +109,7 @@ def test_the_bound_lies_below_what_prices_reach():
     for price in np.geomspace(1e2, 1e-6, 25):
         pieces = pruner.prune(price)
         error = sum(piece.error for piece in pieces)
-        spent = sum(
-            float(
-                cost.of_form(p.form, *np.array([[p.rows.stop - p.rows.start], [p.columns.stop - p.columns.start]]))[0]
-            )
-            for p in pieces
-        )
+        spent = sum(float(cost.of_form(p.form, *sizes(p))) for p in pieces)
         # Joining saves bytes that the bound does not know of.
         assert pruner.bound(spent + 400) <= error * (1 + 1e-9) + 1e-12
         assert error <= previous + 1e-9
@@ -130,12 +130,7 @@ def test_spending_stays_within_what_is_left():
     pieces = Pruner(candidates(A, 32), cost).prune(1e-2)
 
     def total(pieces):
-        return sum(
-            float(
-                cost.of_form(p.form, np.array(p.rows.stop - p.rows.start), np.array(p.columns.stop - p.columns.start))
-            )
-            for p in pieces
-        )
+        return sum(float(cost.of_form(p.form, *sizes(p))) for p in pieces)
 
     for left in (0, 30, 300, 1000):
         richer = spend(pieces, left, cost)
@@ -176,7 +171,7 @@ def test_trees_with_leaves_on_several_levels():
     one = Side(tree)
     for level in one.levels:
         assert [level[0].start, *(cluster.stop for cluster in level)] == [0, *(c.stop for c in level)]
-        assert all(a.stop == b.start for a, b in zip(level, level[1:], strict=False))
+        assert all(a.stop == b.start for a, b in pairwise(level))
     A = random_matrix(32, 32, np.float32)
     found = Candidates(A, Moments.of_root(None, 32), one, one)
     value, *_ = Pruner(found, Bytes())._solve(1e-2)
@@ -189,7 +184,7 @@ def test_rank_grid():
     assert rank_grid(1) == (1,)
     grid = rank_grid(1000)
     assert grid[-1] <= 1000
-    assert max(b / a for a, b in zip(grid[8:], grid[9:], strict=False)) <= 1.13
+    assert max(b / a for a, b in pairwise(grid[8:])) <= 1.13
 
 
 def test_forms():
@@ -203,7 +198,7 @@ def test_forms():
 class _Free:
     """A cost that is nothing."""
 
-    def of_form(self, form, rows, columns):
+    def of_form(self, form, rows, columns):  # noqa: ARG002
         return np.zeros(np.broadcast_shapes(rows.shape, columns.shape))
 
 
