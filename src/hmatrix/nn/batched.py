@@ -25,7 +25,7 @@ def coefficients_of(structure: Structure, words: Tensor) -> list[list[Coefficien
 
 def multiply(structure: Structure, coefficients: Sequence[Sequence[Coefficients]], x: Tensor) -> Tensor:
     """Return ``x A^T``, ``(batch, m)``, for x ``(batch, n)`` in the type of the structure."""
-    source = x if structure.column_permutation is None else x.index_select(1, structure.column_permutation)
+    source = x if structure.column_order is None else x.index_select(1, structure.column_order.original)
     y = x.new_zeros(len(x), structure.shape[0])
     for group, factors in zip(structure.groups, coefficients, strict=True):
         part = _taken(source, group.columns)
@@ -33,19 +33,19 @@ def multiply(structure: Structure, coefficients: Sequence[Sequence[Coefficients]
             quantized = structure.quantized and factor.scales is not None
             part = _multiply_codes(factor, part) if quantized else part @ factor.values().mT
         y = _added(y, group.rows, part)
-    return y if structure.row_permutation is None else y.index_select(1, _inverse(structure.row_permutation))
+    return y if structure.row_order is None else y.index_select(1, structure.row_order.tree)
 
 
 def multiply_transposed(structure: Structure, coefficients: Sequence[Sequence[Coefficients]], x: Tensor) -> Tensor:
     """Return ``x A``, ``(batch, n)``, for x ``(batch, m)``; activations are always exact."""
-    source = x if structure.row_permutation is None else x.index_select(1, structure.row_permutation)
+    source = x if structure.row_order is None else x.index_select(1, structure.row_order.original)
     y = x.new_zeros(len(x), structure.shape[1])
     for group, factors in zip(structure.groups, coefficients, strict=True):
         part = _taken(source, group.rows)
         for factor in reversed(factors):
             part = part @ factor.values()
         y = _added(y, group.columns, part)
-    return y if structure.column_permutation is None else y.index_select(1, _inverse(structure.column_permutation))
+    return y if structure.column_order is None else y.index_select(1, structure.column_order.tree)
 
 
 def quantize(x: Tensor, columns: Columns) -> tuple[Tensor, Tensor]:
@@ -109,7 +109,3 @@ def _added(y: Tensor, index: Tensor, part: Tensor) -> Tensor:
     if index.shape == (1, y.shape[1]):
         return y + part[0]
     return y.index_add(1, index.flatten(), part.transpose(0, 1).flatten(1))
-
-
-def _inverse(permutation: Tensor) -> Tensor:
-    return torch.argsort(permutation)

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -128,12 +129,11 @@ class Coefficients:
         precision = self.columns.precision
         codes = self.units
         if precision.bits < 8:
-            # Bytes hold columns that are four apart.
-            bytes_ = codes.unflatten(2, (-1, 1, 4))
-            shifted = [
-                bytes_ if shift == 0 else bytes_ >> shift for shift in range(0, 8, precision.bits)
-            ]
-            codes = (torch.cat(shifted, dim=3) & (2**precision.bits - 1)).flatten(2)
+            # Bytes hold columns that are four apart. By arithmetic: exporters confuse the types of shifts.
+            bytes_ = codes.float().unflatten(2, (-1, 1, 4))
+            above = [torch.floor(bytes_ / 2**shift) for shift in range(0, 9, precision.bits)]
+            base = 2**precision.bits
+            codes = torch.cat([low - base * high for low, high in pairwise(above)], dim=3).flatten(2)
         return self._unpadded(codes).float() - precision.zero
 
     def values(self) -> Tensor:
@@ -191,16 +191,32 @@ class Structure:
         In which products are computed.
     groups
         All leaves but those of rank 0.
-    row_permutation, column_permutation
-        ``permutation[tree position] = original index``; ``None`` where the two are the same.
+    row_order, column_order
+        Permutations; ``None`` where tree positions are the original indices.
     """
 
     shape: tuple[int, int]
     quantized: bool
     dtype: torch.dtype
     groups: tuple[LeafGroup, ...]
-    row_permutation: Tensor | None
-    column_permutation: Tensor | None
+    row_order: "Order | None"
+    column_order: "Order | None"
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """A permutation and its inverse.
+
+    Parameters
+    ----------
+    original
+        int64: the original index of each tree position.
+    tree
+        int64: the tree position of each original index.
+    """
+
+    original: Tensor
+    tree: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +278,7 @@ def structure_of(packed: PackedBlocks, device: torch.device) -> Structure:
             for key, members in found.items()
         )
         rows, columns = (
-            None if permutation is None else placed(permutation)
+            None if permutation is None else Order(placed(permutation), placed(np.argsort(permutation)))
             for permutation in (packed.row_permutation, packed.column_permutation)
         )
     dtype = torch.float64 if packed.dtype == np.float64 else torch.float32
@@ -271,9 +287,14 @@ def structure_of(packed: PackedBlocks, device: torch.device) -> Structure:
 
 @contextmanager
 def outside_modes() -> Iterator[None]:
-    """Make tensors that are real, and fit for gradients, whatever modes are on."""
-    with torch.inference_mode(False), _disable_current_modes():
-        yield
+    """Make tensors that are real, and fit for gradients, whatever modes and traces are under way."""
+    trace = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        with torch.inference_mode(False), _disable_current_modes():
+            yield
+    finally:
+        torch._C._set_tracing_state(trace)
 
 
 _UNITS = {
