@@ -108,4 +108,5 @@ def _added(y: Tensor, index: Tensor, part: Tensor) -> Tensor:
     """Add entries ``(leaves, batch, rows)`` where they belong in ``(batch, all)``."""
     if index.shape == (1, y.shape[1]):
         return y + part[0]
-    return y.index_add(1, index.flatten(), part.transpose(0, 1).flatten(1))
+    # Not by index_add, which the older ONNX exporter does not know for every input.
+    return y.scatter_add(1, index.flatten().expand(len(y), -1), part.transpose(0, 1).flatten(1))
