@@ -26,7 +26,7 @@ def coefficients_of(structure: Structure, words: Tensor) -> list[list[Coefficien
 def multiply(structure: Structure, coefficients: Sequence[Sequence[Coefficients]], x: Tensor) -> Tensor:
     """Return ``x A^T``, ``(batch, m)``, for x ``(batch, n)`` in the type of the structure."""
     source = x if structure.column_order is None else x.index_select(1, structure.column_order.original)
-    y = x.new_zeros(len(x), structure.shape[0])
+    y = x.new_zeros(x.shape[0], structure.shape[0])
     for group, factors in zip(structure.groups, coefficients, strict=True):
         part = _taken(source, group.columns)
         for factor in factors:
@@ -39,7 +39,7 @@ def multiply(structure: Structure, coefficients: Sequence[Sequence[Coefficients]
 def multiply_transposed(structure: Structure, coefficients: Sequence[Sequence[Coefficients]], x: Tensor) -> Tensor:
     """Return ``x A``, ``(batch, n)``, for x ``(batch, m)``; activations are always exact."""
     source = x if structure.row_order is None else x.index_select(1, structure.row_order.original)
-    y = x.new_zeros(len(x), structure.shape[1])
+    y = x.new_zeros(x.shape[0], structure.shape[1])
     for group, factors in zip(structure.groups, coefficients, strict=True):
         part = _taken(source, group.rows)
         for factor in reversed(factors):
@@ -109,4 +109,4 @@ def _added(y: Tensor, index: Tensor, part: Tensor) -> Tensor:
     if index.shape == (1, y.shape[1]):
         return y + part[0]
     # Not by index_add, which the older ONNX exporter does not know for every input.
-    return y.scatter_add(1, index.flatten().expand(len(y), -1), part.transpose(0, 1).flatten(1))
+    return y.scatter_add(1, index.flatten().expand(y.shape[0], -1), part.transpose(0, 1).flatten(1))

@@ -55,6 +55,7 @@ def _on_host(
     columns: int,
     transposed: bool = False,
 ) -> Tensor:
+    _check(x, rows if transposed else columns)
     prepared = prepared_of(words, leaves, quantized, row_permutation, column_permutation, (rows, columns))
     return multiply_on_host(prepared, x, transposed=transposed)
 
@@ -70,8 +71,14 @@ def _elsewhere(
     columns: int,
     transposed: bool = False,
 ) -> Tensor:
+    _check(x, rows if transposed else columns)
     prepared = prepared_of(words, leaves, quantized, row_permutation, column_permutation, (rows, columns))
     return multiply_by_torch(prepared.structure, words, x, transposed=transposed)
+
+
+def _check(x: Tensor, size: int) -> None:
+    if x.dim() == 0 or x.shape[-1] != size:
+        raise ArgumentError("x", f"has the shape {tuple(x.shape)}", f"give (..., {size})")
 
 
 def _shape_alone(
@@ -85,6 +92,7 @@ def _shape_alone(
     columns: int,
     transposed: bool = False,
 ) -> Tensor:
+    _check(x, rows if transposed else columns)
     dtype = torch.float64 if torch.float64 in (x.dtype, words.dtype) else torch.float32
     return x.new_empty((*x.shape[:-1], columns if transposed else rows), dtype=dtype)
 

@@ -84,6 +84,8 @@ class PackedTensors(NamedTuple):
 class Prepared:
     """What multiplies by the packed matrix of some tensors; it holds the memory of the words, but not their tensor.
 
+    On the CPU it has the `matrix`, elsewhere the `structure` alone.
+
     Parameters
     ----------
     tensors
@@ -100,9 +102,14 @@ class Prepared:
     """
 
     def __init__(self, tensors: PackedTensors, shape: tuple[int, int], matrix: HMatrix | None = None) -> None:
-        self.matrix = tensors.matrix(shape) if matrix is None else matrix
-        self.device = tensors.words.device
-        self.dtype = torch.float64 if self.matrix.dtype == np.float64 else torch.float32
+        checked = tensors.matrix(shape) if matrix is None else matrix
+        self.shape = shape
+        self.dtype = torch.float64 if checked.dtype == np.float64 else torch.float32
+        if tensors.words.device.type == "cpu":
+            self.matrix = checked
+        else:
+            # The coefficients on the host go.
+            self.structure = structure_of(checked.pack(), tensors.words.device)
         self._address = tensors.words.data_ptr()
         _, *self._others = tensors
         # Tensors made in inference mode do not tell whether they were changed: they are checked at every product.
@@ -125,7 +132,8 @@ class Prepared:
         known_leaves, known_flag, known_rows, known_columns = self._others
         versions = self._versions
         return (
-            leaves is known_leaves
+            self.tracked
+            and leaves is known_leaves
             and quantized is known_flag
             and row_permutation is known_rows
             and column_permutation is known_columns
@@ -145,7 +153,7 @@ class Prepared:
     @cached_property
     def structure(self) -> Structure:
         """For products by torch."""
-        return structure_of(self.matrix.pack(), self.device)
+        return structure_of(self.matrix.pack(), torch.device("cpu"))
 
 
 _known: dict[int, tuple[TensorWeakRef, Prepared]] = {}
@@ -171,7 +179,7 @@ def prepared_of(
     if (
         entry is not None
         and entry[0]() is words
-        and entry[1].matrix.shape == shape
+        and entry[1].shape == shape
         and entry[1].fits(words, leaves, quantized, row_permutation, column_permutation)
     ):
         return entry[1]

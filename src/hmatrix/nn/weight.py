@@ -64,7 +64,7 @@ class HWeight(nn.Module):
 
     @property
     def matrix(self) -> HMatrix:
-        """The matrix ``(m, n)``, sharing the coefficients.
+        """The matrix ``(m, n)``; on the CPU it shares the coefficients.
 
         Raises
         ------
@@ -75,7 +75,9 @@ class HWeight(nn.Module):
         """
         if self.words.is_meta:
             raise NetworkError("HWeight", "is on the meta device", "load a state dict first, with assign=True")
-        return self._ready().matrix
+        if self.words.is_cpu:
+            return self._ready().matrix
+        return self._tensors().matrix(self.shape)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -150,8 +152,6 @@ class HWeight(nn.Module):
 
     def _multiply_anything(self, x: Tensor, bias: Tensor | None) -> Tensor:
         m, n = self.shape
-        if x.shape[-1:] != (n,):
-            raise ArgumentError("x", f"has the shape {tuple(x.shape)}", f"give (..., {n})")
         if x.is_complex():
             came = f"has the type {str(x.dtype).removeprefix('torch.')}"
             raise ArgumentError("x", came, "give real numbers, preferably in float32")
@@ -173,8 +173,9 @@ class HWeight(nn.Module):
             y = y + bias
         if x.dtype in (torch.float16, torch.bfloat16):
             return y.to(x.dtype)
-        if x.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type):
-            return y.to(torch.get_autocast_dtype(x.device.type))
+        device = x.device.type
+        if x.dtype == torch.float32 and device != "meta" and torch.is_autocast_enabled(device):
+            return y.to(torch.get_autocast_dtype(device))
         return y
 
     def _multiply_by_standard_operators(self, x: Tensor) -> Tensor:
@@ -237,7 +238,8 @@ class HWeight(nn.Module):
             if all(leaf.precision <= Precision.FLOAT32 for leaf in matrix.leaves()):
                 device = self.device
                 converted = matrix.astype(str(wanted).removeprefix("torch."))
-                self._take(PackedTensors.of(converted).copied(device), converted)
+                tensors = PackedTensors.of(converted)
+                self._take(tensors if device.type == "cpu" else tensors.copied(device), converted)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self._known is None or self._known[0] is not self.words:
             self._prepare_if_possible()
