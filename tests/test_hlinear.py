@@ -327,7 +327,7 @@ def test_a_part_of_a_weight_changes_nothing(strict, keys):
 def test_the_bias_alone():
     layer = HLinear.from_matrix(make()[0], torch.zeros(m))
     missing = layer.load_state_dict({"bias": torch.ones(m)}, strict=False).missing_keys
-    assert set(missing) == {"weight.leaves", "weight.words", "weight.quantized"}
+    assert set(missing) == {f"weight.{part}" for part in PARTS}
     assert torch.equal(layer.bias, torch.ones(m, dtype=torch.float64))
 
 

@@ -257,10 +257,9 @@ class HWeight(nn.Module):
     ) -> None:
         keys = {prefix + name: name for name in (*_REQUIRED, *_OPTIONAL)}
         given = {name: state_dict[key] for key, name in keys.items() if key in state_dict}
-        missing = [prefix + name for name in _REQUIRED if name not in given]
-        if missing:
+        if any(name not in given for name in _REQUIRED):
             # The parts of a matrix mean nothing without each other: none is taken.
-            missing_keys += missing
+            missing_keys += [key for key, name in keys.items() if name not in given and self._buffers[name] is not None]
             return
         try:
             tensors = PackedTensors(*(given.get(name) for name in PackedTensors._fields))
