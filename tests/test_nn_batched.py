@@ -45,8 +45,8 @@ def test_the_product_is_the_kernels(kind, quantized, group, seed):
     y = H.apply(x)
     # An entry of t that lies between two codes may be rounded otherwise: one step of 1 / 127.
     flips = 0.01 if quantized else 0.0
-    close(multiply_by_torch(structure, tensors.words, torch.from_numpy(x)), y, flips)
-    close(multiply_by_torch(structure, tensors.words, torch.from_numpy(y), transposed=True), H.T.apply(y))
+    close(multiply_by_torch(structure, batched.coefficients_of(structure, tensors.words), torch.from_numpy(x)), y, flips)
+    close(multiply_by_torch(structure, batched.coefficients_of(structure, tensors.words), torch.from_numpy(y), transposed=True), H.T.apply(y))
 
 
 @pytest.mark.parametrize("precision", [p for p in Precision if p.is_integer])
@@ -56,7 +56,8 @@ def test_integers_are_exact(precision, columns):
     rng = np.random.default_rng(0)
     H = hm.HMatrix(pack((40, columns), stored([leaf((0, 40), (0, columns), None, rng)], [precision]), quantized=True))
     x = rng.standard_normal((3, columns)).astype(np.float32)
-    y = multiply_by_torch(structure_of(H.pack(), CPU), PackedTensors.of(H).words, torch.from_numpy(x))
+    structure = structure_of(H.pack(), CPU)
+    y = multiply_by_torch(structure, batched.coefficients_of(structure, PackedTensors.of(H).words), torch.from_numpy(x))
     np.testing.assert_array_equal(y, H.apply(x))
 
 
@@ -87,7 +88,7 @@ def test_nothing_asks_for_values(kind, transposed):
     structure = structure_of(H.pack(), torch.device("meta"))
     words = PackedTensors.of(H).words.to("meta")
     x = torch.empty(2, 3, 150 if transposed else 90, device="meta")
-    y = multiply_by_torch(structure, words, x, transposed=transposed)
+    y = multiply_by_torch(structure, batched.coefficients_of(structure, words), x, transposed=transposed)
     assert (y.shape, y.device.type) == ((2, 3, 90 if transposed else 150), "meta")
     assert y.dtype == torch.from_numpy(np.empty(0, H.dtype)).dtype
 

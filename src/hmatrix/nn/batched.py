@@ -5,7 +5,9 @@ With int8 activations the arithmetic is the kernel's: codes meet codes in sums o
 holds exactly. What remains of floating point is added in another order than by the kernel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,34 +20,49 @@ EXACT_COLUMNS = 1024
 """Columns whose products of codes float32 sums exactly: 1024 * 127 * 127 stays below 2^24."""
 
 
+Product: TypeAlias = Callable[[Tensor], Tensor]
+"""Multiplies ``(leaves, batch, columns)`` by the factors of a stack, to ``(leaves, batch, rows)``, or back."""
+
+
 def coefficients_of(structure: Structure, words: Tensor) -> list[list[Coefficients]]:
     """Return the coefficients of each factor of each group of leaves, as they are stored."""
     return [[stack.coefficients(words) for stack in group.factors] for group in structure.groups]
 
 
-def multiply(structure: Structure, coefficients: Sequence[Sequence[Coefficients]], x: Tensor) -> Tensor:
-    """Return ``x A^T``, ``(batch, m)``, for x ``(batch, n)`` in the type of the structure."""
+def multiply(structure: Structure, products: Sequence[Sequence[Product]], x: Tensor) -> Tensor:
+    """Return ``x A^T``, ``(batch, m)``, for x ``(batch, n)``, by the products of each group of leaves."""
     source = x if structure.column_order is None else x.index_select(1, structure.column_order.original)
     y = x.new_zeros(x.shape[0], structure.shape[0])
-    for group, factors in zip(structure.groups, coefficients, strict=True):
+    for group, factors in zip(structure.groups, products, strict=True):
         part = _taken(source, group.columns)
-        for factor in factors:
-            quantized = structure.quantized and factor.scales is not None
-            part = _multiply_codes(factor, part) if quantized else part @ factor.values().mT
+        for product in factors:
+            part = product(part)
         y = _added(y, group.rows, part)
     return y if structure.row_order is None else y.index_select(1, structure.row_order.tree)
 
 
-def multiply_transposed(structure: Structure, coefficients: Sequence[Sequence[Coefficients]], x: Tensor) -> Tensor:
-    """Return ``x A``, ``(batch, n)``, for x ``(batch, m)``; activations are always exact."""
+def multiply_transposed(structure: Structure, products: Sequence[Sequence[Product]], x: Tensor) -> Tensor:
+    """Return ``x A``, ``(batch, n)``, for x ``(batch, m)``, by the transposed products, which go backwards."""
     source = x if structure.row_order is None else x.index_select(1, structure.row_order.original)
     y = x.new_zeros(x.shape[0], structure.shape[1])
-    for group, factors in zip(structure.groups, coefficients, strict=True):
+    for group, factors in zip(structure.groups, products, strict=True):
         part = _taken(source, group.rows)
-        for factor in reversed(factors):
-            part = part @ factor.values()
+        for product in reversed(factors):
+            part = product(part)
         y = _added(y, group.columns, part)
     return y if structure.column_order is None else y.index_select(1, structure.column_order.tree)
+
+
+def product_with(factor: Coefficients, *, quantized: bool) -> Product:
+    """Return the product with stored factors; `quantized` where activations that meet codes are int8."""
+    if quantized and factor.scales is not None:
+        return partial(_multiply_codes, factor, factor.scales)
+    return lambda x: x @ factor.values().mT
+
+
+def transposed_product_with(factor: Coefficients) -> Product:
+    """Return the transposed product with stored factors; activations are always exact."""
+    return lambda x: x @ factor.values()
 
 
 def quantize(x: Tensor, columns: Columns) -> tuple[Tensor, Tensor]:
@@ -69,9 +86,8 @@ def quantize(x: Tensor, columns: Columns) -> tuple[Tensor, Tensor]:
     return codes, steps
 
 
-def _multiply_codes(factor: Coefficients, x: Tensor) -> Tensor:
+def _multiply_codes(factor: Coefficients, scales: Tensor, x: Tensor) -> Tensor:
     """Multiply quantised x ``(leaves, batch, n)`` by codes, in the kernel's order."""
-    assert factor.scales is not None
     integers = factor.integers()
     if factor.columns.precision is Precision.INT2:
         # Twice the code less its zero is an integer.
@@ -83,7 +99,7 @@ def _multiply_codes(factor: Coefficients, x: Tensor) -> Tensor:
     for number, (run, group) in enumerate(factor.columns.runs()):
         part = _exact(codes[..., run], integers[..., run]) * steps[..., number, None]
         of_groups[group] = of_groups[group] + part if group in of_groups else part
-    parts = [part * factor.scales[:, None, :, group] for group, part in of_groups.items()]
+    parts = [part * scales[:, None, :, group] for group, part in of_groups.items()]
     return sum(parts[1:], start=parts[0])
 
 

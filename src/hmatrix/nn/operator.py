@@ -4,6 +4,7 @@ Its arguments are the tensors of the packed form, so that compilers, exporters a
 CPU it runs the kernel, elsewhere batched products of the same words.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from hmatrix.errors import ArgumentError
 from hmatrix.nn import batched
 from hmatrix.nn.prepared import Prepared, prepared_of
-from hmatrix.nn.stacks import Structure
+from hmatrix.nn.stacks import Coefficients, Structure
 
 
 def multiply_on_host(prepared: Prepared, x: Tensor, *, transposed: bool = False) -> Tensor:
@@ -28,11 +29,18 @@ def multiply_on_host(prepared: Prepared, x: Tensor, *, transposed: bool = False)
     return torch.from_numpy(product).reshape(*x.shape[:-1], product.shape[1])
 
 
-def multiply_by_torch(structure: Structure, words: Tensor, x: Tensor, *, transposed: bool = False) -> Tensor:
-    """Return ``x A^T``, or ``x A``, for x ``(..., n)`` on the device of the words, in the type of the product."""
-    multiply = batched.multiply_transposed if transposed else batched.multiply
+def multiply_by_torch(
+    structure: Structure, coefficients: Sequence[Sequence[Coefficients]], x: Tensor, *, transposed: bool = False
+) -> Tensor:
+    """Return ``x A^T``, or ``x A``, for x ``(..., n)`` on the device of the coefficients, in the type of the product."""
     flat = x.reshape(-1, x.shape[-1]).to(structure.dtype)
-    y = multiply(structure, batched.coefficients_of(structure, words), flat)
+    if transposed:
+        products = [[batched.transposed_product_with(factor) for factor in factors] for factors in coefficients]
+        y = batched.multiply_transposed(structure, products, flat)
+    else:
+        quantized = structure.quantized
+        products = [[batched.product_with(factor, quantized=quantized) for factor in factors] for factors in coefficients]
+        y = batched.multiply(structure, products, flat)
     return y.reshape(*x.shape[:-1], y.shape[1]).to(torch.promote_types(x.dtype, structure.dtype))
 
 
@@ -73,7 +81,8 @@ def _elsewhere(
 ) -> Tensor:
     _check(x, rows if transposed else columns)
     prepared = prepared_of(words, leaves, quantized, row_permutation, column_permutation, (rows, columns))
-    return multiply_by_torch(prepared.structure, words, x, transposed=transposed)
+    structure = prepared.structure
+    return multiply_by_torch(structure, batched.coefficients_of(structure, words), x, transposed=transposed)
 
 
 def _check(x: Tensor, size: int) -> None:

@@ -103,22 +103,18 @@ class Prepared:
 
     def __init__(self, tensors: PackedTensors, shape: tuple[int, int], matrix: HMatrix | None = None) -> None:
         checked = tensors.matrix(shape) if matrix is None else matrix
-        self.shape = shape
+        self.shape = self.rows, self.columns = shape
         self.dtype = torch.float64 if checked.dtype == np.float64 else torch.float32
         if tensors.words.device.type == "cpu":
             self.matrix = checked
         else:
             # The coefficients on the host go.
             self.structure = structure_of(checked.pack(), tensors.words.device)
-        self._address = tensors.words.data_ptr()
         _, *self._others = tensors
         # Tensors made in inference mode do not tell whether they were changed: they are checked at every product.
         self.tracked = not any(tensor.is_inference() for tensor in tensors if tensor is not None)
-        self._versions = self._current_versions(self._others) if self.tracked else []
-
-    @staticmethod
-    def _current_versions(tensors: list[Tensor | None]) -> list[int]:
-        return [0 if tensor is None else tensor._version for tensor in tensors]
+        self._address = tensors.words.data_ptr() if self.tracked else -1
+        self._versions = [0 if tensor is None or not self.tracked else tensor._version for tensor in self._others]
 
     def fits(
         self,
@@ -130,18 +126,17 @@ class Prepared:
     ) -> bool:
         """Whether tensors are still those that this was made of; `words` are the same tensor as then."""
         known_leaves, known_flag, known_rows, known_columns = self._others
-        versions = self._versions
+        version, of_flag, of_rows, of_columns = self._versions
         return (
-            self.tracked
+            words.data_ptr() == self._address
             and leaves is known_leaves
+            and leaves._version == version
             and quantized is known_flag
+            and quantized._version == of_flag
             and row_permutation is known_rows
+            and (row_permutation is None or row_permutation._version == of_rows)
             and column_permutation is known_columns
-            and words.data_ptr() == self._address
-            and leaves._version == versions[0]
-            and quantized._version == versions[1]
-            and (row_permutation is None or row_permutation._version == versions[2])
-            and (column_permutation is None or column_permutation._version == versions[3])
+            and (column_permutation is None or column_permutation._version == of_columns)
         )
 
     @cached_property

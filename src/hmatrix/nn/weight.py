@@ -13,7 +13,7 @@ from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.lowrank import LowRank
 from hmatrix.matrix import HMatrix
 from hmatrix.nn import batched
-from hmatrix.nn.operator import linear
+from hmatrix.nn.operator import linear, multiply_by_torch
 from hmatrix.nn.prepared import PackedTensors, Prepared, prepared_of, remember
 from hmatrix.nn.stacks import outside_modes
 from hmatrix.packing import PackedLeaf
@@ -109,7 +109,8 @@ class HWeight(nn.Module):
         ArgumentError
             If x has another shape or is not of real numbers.
         """
-        # What is slow in a product of some microseconds are the calls into torch: no needless ones.
+        # What is slow in a product of some microseconds are the calls into torch: no needless ones, and none
+        # through the attributes of a module.
         if (
             is_compiling()
             or self._known is None
@@ -127,9 +128,12 @@ class HWeight(nn.Module):
         words, prepared = self._known
         buffers = self._buffers
         shape = x.shape
-        m, n = self.shape
         if (
-            buffers["words"] is not words
+            not shape
+            or shape[-1] != prepared.columns
+            or x.dtype is not prepared.dtype
+            or prepared.multiply_at is None
+            or buffers["words"] is not words
             or not prepared.fits(
                 words,
                 buffers["leaves"],
@@ -137,17 +141,25 @@ class HWeight(nn.Module):
                 buffers["row_permutation"],
                 buffers["column_permutation"],
             )
-            or prepared.multiply_at is None
-            or x.dtype is not prepared.dtype
-            or shape[-1:] != (n,)
-            or (
-                bias is not None
-                and not (bias.dtype is x.dtype and bias.is_cpu and bias.is_contiguous() and bias.numel() == m)
-            )
         ):
             return self._multiply_anything(x, bias)
-        y = torch.empty(*shape[:-1], m, dtype=x.dtype)
-        prepared.multiply_at(x.data_ptr(), y.data_ptr(), x.numel() // n, 0 if bias is None else bias.data_ptr())
+        added = 0
+        if bias is not None:
+            if (
+                bias.dtype is not prepared.dtype
+                or not bias.is_cpu
+                or not bias.is_contiguous()
+                or bias.numel() != prepared.rows
+            ):
+                return self._multiply_anything(x, bias)
+            added = bias.data_ptr()
+        if len(shape) == 2:
+            batch = shape[0]
+            y = x.new_empty(batch, prepared.rows)
+        else:
+            batch = x.numel() // prepared.columns
+            y = x.new_empty(*shape[:-1], prepared.rows)
+        prepared.multiply_at(x.data_ptr(), y.data_ptr(), batch, added)
         return y
 
     def _multiply_anything(self, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -187,8 +199,7 @@ class HWeight(nn.Module):
         structure = prepared.structure
         with outside_modes():
             coefficients = batched.coefficients_of(structure, words)
-        y = batched.multiply(structure, coefficients, x.reshape(-1, x.shape[-1]).to(structure.dtype))
-        return y.reshape(*x.shape[:-1], self.shape[0]).to(torch.promote_types(x.dtype, structure.dtype))
+        return multiply_by_torch(structure, coefficients, x)
 
     def extra_repr(self) -> str:
         """Describe the weight in the printed network."""
