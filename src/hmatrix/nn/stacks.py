@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from hmatrix.packed import PackedBlocks, overlaps
@@ -56,6 +56,19 @@ class Columns:
             yield slice(first, first + length), group
             first += length
 
+    def places(self) -> tuple[list[int], list[int]]:
+        """Return which columns of words hold coefficients, and which hold scales."""
+        codes: list[int] = []
+        scales: list[int] = []
+        at = 0
+        for number, (length, group) in enumerate(zip(self.lengths, self.groups, strict=True)):
+            if self.precision.is_integer and (number == 0 or group != self.groups[number - 1]):
+                scales.append(at)
+                at += 1
+            codes += range(at, at + -(-length // self.precision.per_word))
+            at = codes[-1] + 1
+        return codes, scales
+
     def by_column(self, of_group: Tensor) -> Tensor:
         """Repeat numbers that groups have ``(..., groups)`` for each of their columns ``(..., columns)``."""
         return _repeated(of_group, self.groups, self.lengths)
@@ -84,26 +97,22 @@ class Stack:
     def coefficients(self, words: Tensor) -> "Coefficients":
         """Return the coefficients of the stack, as they are stored, on the device of the words."""
         precision = self.columns.precision
-        codes: list[int] = []
-        scales: list[int] = []
-        at = 0
-        known = -1
-        for length, group in zip(self.columns.lengths, self.columns.groups, strict=True):
-            if precision.is_integer and group != known:
-                scales.append(at)
-                known, at = group, at + 1
-            count = -(-length // precision.per_word)
-            codes += range(at, at + count)
-            at += count
-        units = self._gather(words, codes).view(_UNITS[precision])
+        codes, scales = self.columns.places()
+        units = words[self._addresses(codes)].view(_UNITS[precision])
         return Coefficients(
-            self.columns, units, self._gather(words, scales).view(torch.float32) if precision.is_integer else None
+            self.columns, units, words[self._addresses(scales)].view(torch.float32) if precision.is_integer else None
         )
 
-    def _gather(self, words: Tensor, columns: list[int]) -> Tensor:
-        """Return some columns of words, ``(leaves, rows, columns)``."""
-        chosen = torch.tensor(columns, device=words.device)
-        return words[self.starts[:, :, None] + self.steps[:, :, None] * chosen]
+    def store(self, words: Tensor, coefficients: "Coefficients") -> None:
+        """Write coefficients where `coefficients` would read them."""
+        codes, scales = self.columns.places()
+        words[self._addresses(codes)] = coefficients.units.view(words.dtype)
+        if coefficients.scales is not None:
+            words[self._addresses(scales)] = coefficients.scales.contiguous().view(words.dtype)
+
+    def _addresses(self, columns: list[int]) -> Tensor:
+        """Return where some columns of words lie, int64 ``(leaves, rows, columns)``."""
+        return self.starts[:, :, None] + self.steps[:, :, None] * torch.tensor(columns, device=self.starts.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +132,30 @@ class Coefficients:
     columns: Columns
     units: Tensor
     scales: Tensor | None
+
+    @classmethod
+    def of(cls, columns: Columns, values: Tensor, scales: Tensor | None = None) -> "Coefficients":
+        """Return coefficients to be stored.
+
+        Parameters
+        ----------
+        columns
+            Their columns.
+        values
+            ``(leaves, rows, columns)``: codes, or floating-point numbers, to be rounded to the precision.
+        scales
+            float32 ``(leaves, rows, groups)`` of codes.
+        """
+        precision = columns.precision
+        per_word = precision.per_word
+        filling = int(precision.zero) if precision.is_integer else 0
+        runs = [values[..., run].to(_UNITS[precision]) for run, _ in columns.runs()]
+        units = torch.cat([nn.functional.pad(run, (0, -run.shape[2] % per_word), value=filling) for run in runs], dim=2)
+        if precision.bits < 8:
+            codes = units.unflatten(2, (-1, 8 // precision.bits, 4))
+            shifted = [codes[:, :, :, number] << (precision.bits * number) for number in range(codes.shape[3])]
+            units = torch.stack(shifted).sum(dim=0, dtype=torch.uint8).flatten(2)
+        return cls(columns, units.contiguous(), scales)
 
     def integers(self) -> Tensor:
         """Return codes less the code of zero, ``(leaves, rows, columns)``, float32; of int2 these are halves."""

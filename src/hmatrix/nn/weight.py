@@ -77,7 +77,12 @@ class HWeight(nn.Module):
             raise NetworkError("HWeight", "is on the meta device", "load a state dict first, with assign=True")
         if self.words.is_cpu:
             return self._ready().matrix
-        return self._tensors().matrix(self.shape)
+        return self.tensors.matrix(self.shape)
+
+    @property
+    def tensors(self) -> PackedTensors:
+        """The packed form: the buffers themselves."""
+        return PackedTensors(self.words, self.leaves, self.quantized, self.row_permutation, self.column_permutation)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -210,12 +215,9 @@ class HWeight(nn.Module):
 
     def _ready(self) -> Prepared:
         """Return what is prepared for the buffers as they are now."""
-        prepared = prepared_of(*self._tensors(), self.shape)
+        prepared = prepared_of(*self.tensors, self.shape)
         self._known = self.words, prepared
         return prepared
-
-    def _tensors(self) -> PackedTensors:
-        return PackedTensors(self.words, self.leaves, self.quantized, self.row_permutation, self.column_permutation)
 
     def _take(self, tensors: PackedTensors, matrix: HMatrix) -> None:
         """Make tensors the buffers; `matrix` is theirs."""
