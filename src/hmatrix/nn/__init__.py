@@ -1,7 +1,8 @@
 """H-matrices in PyTorch networks (needs the extra ``torch``)."""
 
+from hmatrix.nn.conv import HConv2d
 from hmatrix.nn.linear import HLinear
 from hmatrix.nn.trainable import TrainableWeight, freeze, trainable
 from hmatrix.nn.weight import HWeight
 
-__all__ = ["HLinear", "HWeight", "TrainableWeight", "freeze", "trainable"]
+__all__ = ["HConv2d", "HLinear", "HWeight", "TrainableWeight", "freeze", "trainable"]
