@@ -45,8 +45,15 @@ def test_the_product_is_the_kernels(kind, quantized, group, seed):
     y = H.apply(x)
     # An entry of t that lies between two codes may be rounded otherwise: one step of 1 / 127.
     flips = 0.01 if quantized else 0.0
-    close(multiply_by_torch(structure, batched.coefficients_of(structure, tensors.words), torch.from_numpy(x)), y, flips)
-    close(multiply_by_torch(structure, batched.coefficients_of(structure, tensors.words), torch.from_numpy(y), transposed=True), H.T.apply(y))
+    close(
+        multiply_by_torch(structure, batched.coefficients_of(structure, tensors.words), torch.from_numpy(x)), y, flips
+    )
+    close(
+        multiply_by_torch(
+            structure, batched.coefficients_of(structure, tensors.words), torch.from_numpy(y), transposed=True
+        ),
+        H.T.apply(y),
+    )
 
 
 @pytest.mark.parametrize("precision", [p for p in Precision if p.is_integer])

@@ -117,8 +117,10 @@ def test_gradients_of_codes_and_scales(precision, rank):
         return (latent / columns.by_column(scales) + precision.zero).clamp(-0.5, 2**precision.bits - 0.5)
 
     moved = [
-        (codes(f.latent, f.scales, f.columns).round().clamp(0, 2**precision.bits - 1)
-         - codes(f.latent, f.scales, f.columns)).detach()
+        (
+            codes(f.latent, f.scales, f.columns).round().clamp(0, 2**precision.bits - 1)
+            - codes(f.latent, f.scales, f.columns)
+        ).detach()
         for f in factors
     ]
 

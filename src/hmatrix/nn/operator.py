@@ -1,10 +1,11 @@
-"""The product with a packed matrix as an operator of torch: ``torch.ops.hmatrix.linear``.
+"""What layers compute as operators of torch: ``torch.ops.hmatrix.linear`` and ``torch.ops.hmatrix.rows``.
 
-Its arguments are the tensors of the packed form, so that compilers, exporters and devices see them. On the
-CPU it runs the kernel, elsewhere batched products of the same words.
+Their arguments are the tensors of the packed form, so that compilers, exporters and devices see them. On the
+CPU the product is the kernel's, elsewhere batched products of the same words.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 from hmatrix.errors import ArgumentError
 from hmatrix.nn import batched
 from hmatrix.nn.prepared import Prepared, prepared_of
-from hmatrix.nn.stacks import Coefficients, Structure
+from hmatrix.nn.rows import Far, Near, select_rows
+from hmatrix.nn.stacks import Coefficients, Stack, Structure
 
 
 def multiply_on_host(prepared: Prepared, x: Tensor, *, transposed: bool = False) -> Tensor:
@@ -39,7 +41,9 @@ def multiply_by_torch(
         y = batched.multiply_transposed(structure, products, flat)
     else:
         quantized = structure.quantized
-        products = [[batched.product_with(factor, quantized=quantized) for factor in factors] for factors in coefficients]
+        products = [
+            [batched.product_with(factor, quantized=quantized) for factor in factors] for factors in coefficients
+        ]
         y = batched.multiply(structure, products, flat)
     return y.reshape(*x.shape[:-1], y.shape[1]).to(torch.promote_types(x.dtype, structure.dtype))
 
@@ -48,8 +52,13 @@ _SCHEMA = (
     "linear(Tensor x, Tensor words, Tensor leaves, Tensor quantized, Tensor? row_permutation, "
     "Tensor? column_permutation, int rows, int columns, bool transposed=False) -> Tensor"
 )
+_ROWS_SCHEMA = (
+    "rows(Tensor indices, Tensor words, Tensor leaves, Tensor quantized, Tensor? row_permutation, "
+    "Tensor? column_permutation, int rows, int columns) -> Tensor"
+)
 _library = torch.library.Library("hmatrix", "DEF")
-_library.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
+for _schema in (_SCHEMA, _ROWS_SCHEMA):
+    _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 
 def _on_host(
@@ -106,6 +115,48 @@ def _shape_alone(
     return x.new_empty((*x.shape[:-1], columns if transposed else rows), dtype=dtype)
 
 
+def _rows(
+    indices: Tensor,
+    words: Tensor,
+    leaves: Tensor,
+    quantized: Tensor,
+    row_permutation: Tensor | None,
+    column_permutation: Tensor | None,
+    rows: int,
+    columns: int,
+) -> Tensor:
+    if indices.is_cpu and indices.numel() and (indices.min() < 0 or indices.max() >= rows):
+        came = f"reach from {int(indices.min())} to {int(indices.max())}"
+        raise ArgumentError("indices", came, f"stay within 0 to {rows - 1}")
+    prepared = prepared_of(words, leaves, quantized, row_permutation, column_permutation, (rows, columns))
+    structure = prepared.structure
+    near: list[Near] = [partial(_near_rows, group.factors[-1], words) for group in structure.groups]
+    far: list[Far | None] = [
+        group.factors[0].coefficients(words).values if len(group.factors) == 2 else None for group in structure.groups
+    ]
+    return select_rows(structure, prepared.row_tables, near, far, indices)
+
+
+def _near_rows(stack: Stack, words: Tensor, leaf: Tensor, row: Tensor) -> Tensor:
+    return stack.rows(words, leaf, row).values()
+
+
+def _shape_of_rows(
+    indices: Tensor,
+    words: Tensor,
+    leaves: Tensor,  # noqa: ARG001
+    quantized: Tensor,  # noqa: ARG001
+    row_permutation: Tensor | None,  # noqa: ARG001
+    column_permutation: Tensor | None,  # noqa: ARG001
+    rows: int,  # noqa: ARG001
+    columns: int,
+) -> Tensor:
+    dtype = torch.float64 if words.dtype == torch.float64 else torch.float32
+    return indices.new_empty((*indices.shape, columns), dtype=dtype)
+
+
+_library.impl("rows", _rows, "CompositeExplicitAutograd")
+torch.library.register_fake("hmatrix::rows", _shape_of_rows, lib=_library)
 _library.impl("linear", _on_host, "CPU")
 _library.impl("linear", _elsewhere, "CompositeExplicitAutograd")
 torch.library.register_fake("hmatrix::linear", _shape_alone, lib=_library)
@@ -134,3 +185,6 @@ torch.library.register_vmap("hmatrix::linear", _batched, lib=_library)
 
 linear = torch.ops.hmatrix.linear.default
 """``x A^T``, or ``x A`` where `transposed`: see the schema."""
+
+rows_of = torch.ops.hmatrix.rows.default
+"""The rows of A with some indices: see the schema."""

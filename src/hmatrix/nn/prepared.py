@@ -18,6 +18,7 @@ from torch.utils.weak import TensorWeakRef
 from hmatrix import _core
 from hmatrix.errors import ArgumentError
 from hmatrix.matrix import HMatrix
+from hmatrix.nn.rows import RowTable, row_tables
 from hmatrix.nn.stacks import Structure, outside_modes, structure_of
 from hmatrix.packed import PackedBlocks
 
@@ -63,7 +64,9 @@ class PackedTensors(NamedTuple):
     def copied(self, device: torch.device) -> "PackedTensors":
         """Return copies on a device."""
         with outside_modes():
-            return PackedTensors(*(None if tensor is None else tensor.detach().to(device, copy=True) for tensor in self))
+            return PackedTensors(
+                *(None if tensor is None else tensor.detach().to(device, copy=True) for tensor in self)
+            )
 
     def matrix(self, shape: tuple[int, int]) -> HMatrix:
         """Return the checked matrix ``(m, n)``; on the CPU it shares the coefficients.
@@ -149,6 +152,11 @@ class Prepared:
     def structure(self) -> Structure:
         """For products by torch."""
         return structure_of(self.matrix.pack(), torch.device("cpu"))
+
+    @cached_property
+    def row_tables(self) -> tuple[RowTable, ...]:
+        """For rows."""
+        return row_tables(self.structure)
 
 
 _known: dict[int, tuple[TensorWeakRef, Prepared]] = {}

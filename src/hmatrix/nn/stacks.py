@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.onnx
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -103,6 +104,11 @@ class Stack:
             self.columns, units, words[self._addresses(scales)].view(torch.float32) if precision.is_integer else None
         )
 
+    def rows(self, words: Tensor, leaf: Tensor, row: Tensor) -> "Coefficients":
+        """Return the coefficients of some rows, the shape of `leaf` and `row` in the place of leaves and rows."""
+        chosen = Stack(self.columns, self.starts[leaf, row], self.steps[leaf, row])
+        return chosen.coefficients(words)
+
     def store(self, words: Tensor, coefficients: "Coefficients") -> None:
         """Write coefficients where `coefficients` would read them."""
         codes, scales = self.columns.places()
@@ -156,6 +162,11 @@ class Coefficients:
             shifted = [codes[:, :, :, number] << (precision.bits * number) for number in range(codes.shape[3])]
             units = torch.stack(shifted).sum(dim=0, dtype=torch.uint8).flatten(2)
         return cls(columns, units.contiguous(), scales)
+
+    def rows(self, leaf: Tensor, row: Tensor) -> "Coefficients":
+        """Return the coefficients of some rows, the shape of `leaf` and `row` in the place of leaves and rows."""
+        scales = None if self.scales is None else self.scales[leaf, row]
+        return Coefficients(self.columns, self.units[leaf, row], scales)
 
     def integers(self) -> Tensor:
         """Return codes less the code of zero, ``(leaves, rows, columns)``, float32; of int2 these are halves."""
@@ -321,13 +332,16 @@ def structure_of(packed: PackedBlocks, device: torch.device) -> Structure:
 @contextmanager
 def outside_modes() -> Iterator[None]:
     """Make tensors that are real, and fit for gradients, whatever modes and traces are under way."""
-    trace = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)
+    # Inside an operator no trace is recorded, and none may be taken up again.
+    trace = torch._C._get_tracing_state() if torch.onnx.is_in_onnx_export() else None
+    if trace is not None:
+        torch._C._set_tracing_state(None)
     try:
         with torch.inference_mode(False), _disable_current_modes():
             yield
     finally:
-        torch._C._set_tracing_state(trace)
+        if trace is not None:
+            torch._C._set_tracing_state(trace)
 
 
 _UNITS = {

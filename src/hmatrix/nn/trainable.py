@@ -12,6 +12,7 @@ arXiv:1902.08153.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -21,6 +22,7 @@ from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.matrix import HMatrix
 from hmatrix.nn import batched
 from hmatrix.nn.prepared import PackedTensors, Prepared, prepared_of
+from hmatrix.nn.rows import Far, Near, select_rows
 from hmatrix.nn.stacks import Coefficients, Columns, outside_modes
 from hmatrix.nn.weight import HWeight
 from hmatrix.precision import Precision
@@ -151,6 +153,13 @@ class TrainableWeight(nn.Module):
             y = y + bias
         return y.to(x.dtype) if x.dtype in (torch.float16, torch.bfloat16) else y
 
+    def rows(self, indices: Tensor) -> Tensor:
+        """Return rows ``(..., n)`` of A; see `HWeight.rows`."""
+        prepared = self._prepared()
+        near: list[Near] = [partial(_row_values, factors[-1]) for factors in self.factors]
+        far: list[Far | None] = [factors[0].values if len(factors) == 2 else None for factors in self.factors]
+        return select_rows(prepared.structure, prepared.row_tables, near, far, indices)
+
     def frozen(self) -> HWeight:
         """Return the packed weight, on the same device."""
         return HWeight(self.matrix).to(self.device)
@@ -245,6 +254,10 @@ class TrainableFactor(nn.Module):
         # What is rounded to a code is in the range, the first and the last one included.
         codes = (self.latent / divisor + precision.zero).clamp(-0.5, most + 0.5)
         return scales, codes, codes.round().clamp(0, most)
+
+
+def _row_values(factor: TrainableFactor, leaf: Tensor, row: Tensor) -> Tensor:
+    return factor.values()[leaf, row]
 
 
 def _straight_through(x: Tensor, rounded: Tensor) -> Tensor:

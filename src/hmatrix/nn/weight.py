@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -13,9 +14,10 @@ from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.lowrank import LowRank
 from hmatrix.matrix import HMatrix
 from hmatrix.nn import batched
-from hmatrix.nn.operator import linear, multiply_by_torch
+from hmatrix.nn.operator import linear, multiply_by_torch, rows_of
 from hmatrix.nn.prepared import PackedTensors, Prepared, prepared_of, remember
-from hmatrix.nn.stacks import outside_modes
+from hmatrix.nn.rows import Far, Near, select_rows
+from hmatrix.nn.stacks import Coefficients, outside_modes
 from hmatrix.packing import PackedLeaf
 from hmatrix.precision import Precision
 
@@ -195,16 +197,45 @@ class HWeight(nn.Module):
             return y.to(torch.get_autocast_dtype(device))
         return y
 
+    def rows(self, indices: Tensor) -> Tensor:
+        """Return rows ``(..., n)`` of A; only they are decoded, and the factors V of low-rank leaves.
+
+        Parameters
+        ----------
+        indices
+            Integers ``(...)``.
+
+        Raises
+        ------
+        ArgumentError
+            If an index is out of range; on devices other than the CPU, torch tells.
+        """
+        if torch.onnx.is_in_onnx_export():
+            return self._rows_by_standard_operators(indices)
+        return rows_of(indices, *self.tensors, *self.shape)
+
     def _multiply_by_standard_operators(self, x: Tensor) -> Tensor:
         """Multiply by what exporters know; the coefficients become constants, as compressed as they are."""
-        # Exporters put tensors without data in the place of buffers.
-        if self._known is None:
-            raise NetworkError("HWeight", "was not prepared before the export", "call the network once, then export it")
-        words, prepared = self._known
+        words, prepared = self._for_export()
         structure = prepared.structure
         with outside_modes():
             coefficients = batched.coefficients_of(structure, words)
         return multiply_by_torch(structure, coefficients, x)
+
+    def _rows_by_standard_operators(self, indices: Tensor) -> Tensor:
+        words, prepared = self._for_export()
+        structure = prepared.structure
+        with outside_modes():
+            coefficients, tables = batched.coefficients_of(structure, words), prepared.row_tables
+        near: list[Near] = [partial(_near_rows, factors[-1]) for factors in coefficients]
+        far: list[Far | None] = [factors[0].values if len(factors) == 2 else None for factors in coefficients]
+        return select_rows(structure, tables, near, far, indices)
+
+    def _for_export(self) -> tuple[Tensor, Prepared]:
+        """Return the words and what is prepared for them: exporters put tensors without data in the place of buffers."""
+        if self._known is None:
+            raise NetworkError("HWeight", "was not prepared before the export", "call the network once, then export it")
+        return self._known
 
     def extra_repr(self) -> str:
         """Describe the weight in the printed network."""
@@ -289,3 +320,7 @@ class HWeight(nn.Module):
             return
         rest = {key: value for key, value in state_dict.items() if key not in keys}
         super()._load_from_state_dict(rest, prefix, local_metadata, strict, [], unexpected_keys, error_msgs)
+
+
+def _near_rows(factor: Coefficients, leaf: Tensor, row: Tensor) -> Tensor:
+    return factor.rows(leaf, row).values()
