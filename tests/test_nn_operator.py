@@ -137,9 +137,8 @@ def test_mapped():
     x = batch(4, 3, n).double()
     for dim in (0, 1):
         torch.testing.assert_close(torch.func.vmap(layer, in_dims=dim)(x), layer(x.movedim(dim, 0)))
+    words, rest = torch.stack([layer.weight.words] * 4), PackedTensors.of(layer.matrix)[1:]
     with pytest.raises(ArgumentError, match="vmap: goes over the packed matrix"):
-        words = torch.stack([layer.weight.words] * 4)
-        rest = PackedTensors.of(layer.matrix)[1:]
         torch.func.vmap(lambda x, words: linear(x, words, *rest, m, n))(x[:, 0], words)
 
 

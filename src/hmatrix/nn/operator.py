@@ -13,9 +13,10 @@ from torch import Tensor
 
 from hmatrix.errors import ArgumentError
 from hmatrix.nn import batched
+from hmatrix.nn.coefficients import Coefficients
 from hmatrix.nn.prepared import Prepared, prepared_of
 from hmatrix.nn.rows import Far, Near, select_rows
-from hmatrix.nn.stacks import Coefficients, Stack, Structure
+from hmatrix.nn.stacks import Stack, Structure
 
 
 def multiply_on_host(prepared: Prepared, x: Tensor, *, transposed: bool = False) -> Tensor:
@@ -34,7 +35,7 @@ def multiply_on_host(prepared: Prepared, x: Tensor, *, transposed: bool = False)
 def multiply_by_torch(
     structure: Structure, coefficients: Sequence[Sequence[Coefficients]], x: Tensor, *, transposed: bool = False
 ) -> Tensor:
-    """Return ``x A^T``, or ``x A``, for x ``(..., n)`` on the device of the coefficients, in the type of the product."""
+    """Return ``x A^T``, or ``x A``, for x ``(..., n)`` on the coefficients' device, in the type of the product."""
     flat = x.reshape(-1, x.shape[-1]).to(structure.dtype)
     if transposed:
         products = [[batched.transposed_product_with(factor) for factor in factors] for factors in coefficients]
@@ -56,9 +57,9 @@ _ROWS_SCHEMA = (
     "rows(Tensor indices, Tensor words, Tensor leaves, Tensor quantized, Tensor? row_permutation, "
     "Tensor? column_permutation, int rows, int columns) -> Tensor"
 )
-_library = torch.library.Library("hmatrix", "DEF")
+_library = torch.library.Library("hmatrix", "DEF")  # type: ignore[no-untyped-call]
 for _schema in (_SCHEMA, _ROWS_SCHEMA):
-    _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
 
 
 def _on_host(
@@ -155,10 +156,10 @@ def _shape_of_rows(
     return indices.new_empty((*indices.shape, columns), dtype=dtype)
 
 
-_library.impl("rows", _rows, "CompositeExplicitAutograd")
+_library.impl("rows", _rows, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 torch.library.register_fake("hmatrix::rows", _shape_of_rows, lib=_library)
-_library.impl("linear", _on_host, "CPU")
-_library.impl("linear", _elsewhere, "CompositeExplicitAutograd")
+_library.impl("linear", _on_host, "CPU")  # type: ignore[no-untyped-call]
+_library.impl("linear", _elsewhere, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 torch.library.register_fake("hmatrix::linear", _shape_alone, lib=_library)
 
 
@@ -170,7 +171,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: A
 
 
 def _gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    """The derivative of a product is the transposed product, as often as one likes."""
+    """Return the derivative of a product: the transposed product, as often as one likes."""
     return linear(gradient, *ctx.saved_tensors, *ctx.rest).to(ctx.dtype), *(None,) * 8
 
 

@@ -18,8 +18,9 @@ from torch.utils.weak import TensorWeakRef
 from hmatrix import _core
 from hmatrix.errors import ArgumentError
 from hmatrix.matrix import HMatrix
+from hmatrix.nn.modes import outside_modes
 from hmatrix.nn.rows import RowTable, row_tables
-from hmatrix.nn.stacks import Structure, outside_modes, structure_of
+from hmatrix.nn.stacks import Structure, structure_of
 from hmatrix.packed import PackedBlocks
 
 
@@ -64,9 +65,8 @@ class PackedTensors(NamedTuple):
     def copied(self, device: torch.device) -> "PackedTensors":
         """Return copies on a device."""
         with outside_modes():
-            return PackedTensors(
-                *(None if tensor is None else tensor.detach().to(device, copy=True) for tensor in self)
-            )
+            copies: list[Any] = [None if tensor is None else tensor.detach().to(device, copy=True) for tensor in self]
+        return PackedTensors(*copies)
 
     def matrix(self, shape: tuple[int, int]) -> HMatrix:
         """Return the checked matrix ``(m, n)``; on the CPU it shares the coefficients.
