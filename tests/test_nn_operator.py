@@ -57,6 +57,8 @@ def test_torch_checks_the_operator(precision, transposed):
     dtype = torch.float64 if precision == "float64" else torch.float32
     x = batch(3, m if transposed else n).to(dtype).requires_grad_()
     torch.library.opcheck(linear, (x, *PackedTensors.of(H), m, n, transposed))
+    bias = batch(n if transposed else m).to(dtype).requires_grad_()
+    torch.library.opcheck(linear, (x, *PackedTensors.of(H), m, n, transposed, bias))
 
 
 @every_kind
@@ -68,6 +70,10 @@ def test_the_operator_is_the_product(precision, activations, leading):
     y = linear(x, *tensors, m, n)
     assert y.shape == (*leading, m)
     np.testing.assert_array_equal(y.reshape(-1, m), H.apply(x.reshape(-1, n).numpy()))
+    for bias in (batch(m), batch(m).half(), batch(m).double(), batch(2 * m)[::2]):
+        added = linear(x, *tensors, m, n, False, bias)
+        assert torch.equal(added, y + bias)
+        assert added.dtype == torch.promote_types(y.dtype, bias.dtype)
     back = linear(y, *tensors, m, n, True)
     np.testing.assert_array_equal(back.reshape(-1, n), H.T.apply(y.reshape(-1, m).numpy()))
 
@@ -76,9 +82,13 @@ def test_the_operator_is_the_product(precision, activations, leading):
 def test_derivatives_of_any_order(transposed):
     tensors = PackedTensors.of(matrix("float64"))
     x = batch(2, m if transposed else n).double().requires_grad_()
-    product = lambda x: linear(x, *tensors, m, n, transposed)  # noqa: E731
-    assert torch.autograd.gradcheck(product, (x,))
-    assert torch.autograd.gradgradcheck(lambda x: product(x) ** 3, (x,))
+    bias = batch(n if transposed else m).double().requires_grad_()
+
+    def product(x, bias):
+        return linear(x, *tensors, m, n, transposed, bias)
+
+    assert torch.autograd.gradcheck(product, (x, bias))
+    assert torch.autograd.gradgradcheck(lambda x, bias: product(x, bias) ** 3, (x, bias))
 
 
 @every_kind

@@ -142,6 +142,16 @@ class Prepared:
             and (column_permutation is None or column_permutation._version == of_columns)
         )
 
+    def adds(self, bias: Tensor | None) -> bool:
+        """Whether a bias, ``(m,)`` where it is one, can be given to the native product by its address."""
+        return bias is None or (
+            bias.dtype is self.dtype
+            and bias.is_cpu
+            and bias.is_contiguous()
+            and bias.numel() == self.rows
+            and not bias.is_neg()
+        )
+
     @cached_property
     def multiply_at(self) -> Callable[[int, int, int, int], None] | None:
         """The native product by addresses of x, y, batch and bias; ``None`` where the kernel is not native."""

@@ -145,25 +145,16 @@ class HWeight(nn.Module):
                 buffers["row_permutation"],
                 buffers["column_permutation"],
             )
+            or not prepared.adds(bias)
         ):
             return self._multiply_anything(x, bias)
-        added = 0
-        if bias is not None:
-            if (
-                bias.dtype is not prepared.dtype
-                or not bias.is_cpu
-                or not bias.is_contiguous()
-                or bias.numel() != prepared.rows
-            ):
-                return self._multiply_anything(x, bias)
-            added = bias.data_ptr()
         if len(shape) == 2:
             batch = shape[0]
             y = x.new_empty(batch, prepared.rows)
         else:
             batch = x.numel() // prepared.columns
             y = x.new_empty(*shape[:-1], prepared.rows)
-        prepared.multiply_at(x.data_ptr(), y.data_ptr(), batch, added)
+        prepared.multiply_at(x.data_ptr(), y.data_ptr(), batch, 0 if bias is None else bias.data_ptr())
         return y
 
     def _multiply_anything(self, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -174,6 +165,7 @@ class HWeight(nn.Module):
         floats = x if x.dtype in (torch.float32, torch.float64) else x.float()
         if torch.onnx.is_in_onnx_export():
             y = standard.multiply(*self._for_export(), floats)
+            y = y if bias is None else y + bias
         else:
             y = linear(
                 floats,
@@ -184,9 +176,9 @@ class HWeight(nn.Module):
                 self.column_permutation,
                 m,
                 n,
+                False,
+                bias,
             )
-        if bias is not None:
-            y = y + bias
         if x.dtype in (torch.float16, torch.bfloat16):
             return y.to(x.dtype)
         device = x.device.type
