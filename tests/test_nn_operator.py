@@ -203,6 +203,16 @@ def test_words_changed_in_place_count_at_once(precision):
         assert torch.equal(layer(x), torch.zeros(2, m))
 
 
+def test_what_cannot_be_written_to_is_copied():
+    H, x = matrix(), batch(2, n)
+    H.pack().data.flags.writeable = False
+    layer = HLinear(H)
+    np.testing.assert_array_equal(layer(x), H.apply(x.numpy()))
+    layer.weight.words.zero_()
+    assert torch.equal(layer(x), torch.zeros(2, m))
+    assert H.to_dense().any()
+
+
 def test_words_of_another_storage_are_prepared_anew():
     layer, other, x = HLinear(matrix(seed=0)), HLinear(matrix(seed=0)), batch(2, n)
     other.weight.words.view(torch.float32).mul_(-1)

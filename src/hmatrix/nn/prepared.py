@@ -47,7 +47,7 @@ class PackedTensors(NamedTuple):
 
     @classmethod
     def of(cls, matrix: HMatrix) -> "PackedTensors":
-        """Return tensors that share the coefficients of a matrix; everything else is a copy."""
+        """Return tensors that share the coefficients of a matrix, if they may be written to; all else is a copy."""
         packed = matrix.pack()
         # int32, since not everything in torch knows unsigned words.
         words = packed.data if packed.data.dtype == np.float64 else packed.data.view(np.int32)
@@ -96,7 +96,7 @@ class Prepared:
     shape
         Of the matrix, ``(m, n)``.
     matrix
-        The matrix, where it is known to be that of the tensors, and to share their coefficients.
+        The matrix, where it is known to be that of the tensors; used if it shares their coefficients.
 
     Raises
     ------
@@ -105,7 +105,8 @@ class Prepared:
     """
 
     def __init__(self, tensors: PackedTensors, shape: tuple[int, int], matrix: HMatrix | None = None) -> None:
-        checked = tensors.matrix(shape) if matrix is None else matrix
+        shared = matrix is not None and tensors.words.data_ptr() == matrix.pack().data.ctypes.data
+        checked = matrix if matrix is not None and shared else tensors.matrix(shape)
         self.shape = self.rows, self.columns = shape
         self.dtype = torch.float64 if checked.dtype == np.float64 else torch.float32
         if tensors.words.device.type == "cpu":
