@@ -19,10 +19,11 @@
 namespace hmatrix {
 namespace {
 
-constexpr std::ptrdiff_t prefetch_distance = 1024;
+#ifndef PD
+#define PD 1024
+#endif
+constexpr std::ptrdiff_t prefetch_distance = PD;
 
-// Asks for the lines that `bytes` from p will reach some time later. The data are one stream, but it is
-// read in pieces so short that the processor's own prefetching starts anew with each.
 template <std::size_t bytes>
 inline void prefetch(const void* p) {
     const char* ahead = static_cast<const char*>(p) + prefetch_distance;
@@ -91,10 +92,7 @@ class Tile {
     static constexpr bool ahead = B == 1;
 
 public:
-    Tile(const Word<T>* words, std::ptrdiff_t height, int rows) : columns_(words, height, rows) {
-        clear(sum_);
-        clear(group_);
-    }
+    Tile(const Word<T>* words, std::ptrdiff_t height, int rows) : columns_(words, height, rows) {}
 
     void add(const Run& run, const Source<const T>& source, const Quantized& quantized, std::ptrdiff_t first) {
         const Rows<const T> rows = source.at(run.source);
@@ -104,7 +102,7 @@ public:
             add_values(run, x);
         } else {
             switch (run.precision) {
-                case Precision::bfloat16: return add_decoded<Precision::bfloat16>(run, x, sum_);
+                case Precision::bfloat16: sum_ = with_decoded<Precision::bfloat16>(run, x, sum_); return;
                 case Precision::int8: return add_codes<Precision::int8>(run, x, quantized, first);
                 case Precision::int4: return add_codes<Precision::int4>(run, x, quantized, first);
                 case Precision::int2: return add_codes<Precision::int2>(run, x, quantized, first);
@@ -117,7 +115,7 @@ public:
         for (int b = 0; b < B; ++b) {
             T* out = y.row(first + b);
             for (int i = 0; i < N; ++i) {
-                const Reg total = reduce(sum_, b, i);
+                const Reg total = sum_.total(b, i);
                 if (i < N - 1)
                     V::store(out + i * V::width, total);
                 else
@@ -127,40 +125,51 @@ public:
     }
 
 private:
-    static void clear(Reg (&sums)[U][B][N]) {
-        for (int u = 0; u < U; ++u)
-            for (int b = 0; b < B; ++b)
-                for (int i = 0; i < N; ++i) sums[u][b][i] = V::zero();
-    }
+    // What is a member may be changed by any store. Loops therefore work on copies, which stay in registers.
+    struct Sums {
+        Reg of[U][B][N];
 
-    static Reg reduce(const Reg (&sums)[U][B][N], int b, int i) {
-        Reg total = sums[0][b][i];
-        for (int u = 1; u < U; ++u) total = V::add(total, sums[u][b][i]);
-        return total;
-    }
+        Sums() {
+            for (int u = 0; u < U; ++u)
+                for (int b = 0; b < B; ++b)
+                    for (int i = 0; i < N; ++i) of[u][b][i] = V::zero();
+        }
+
+        Reg total(int b, int i) const {
+            Reg total = of[0][b][i];
+            for (int u = 1; u < U; ++u) total = V::add(total, of[u][b][i]);
+            return total;
+        }
+    };
 
     void add_values(const Run& run, const T* const* x) {
+        Columns<V, N> columns = columns_;
+        Sums sums = sum_;
         const auto column = [&](int u, std::ptrdiff_t c) {
             Reg a[N];
-            columns_.template values<ahead>(a);
+            columns.template values<ahead>(a);
             for (int b = 0; b < B; ++b) {
                 const Reg entry = V::broadcast(x[b] + c);
-                for (int i = 0; i < N; ++i) sum_[u][b][i] = V::fma(a[i], entry, sum_[u][b][i]);
+                for (int i = 0; i < N; ++i) sums.of[u][b][i] = V::fma(a[i], entry, sums.of[u][b][i]);
             }
         };
         std::ptrdiff_t c = 0;
         for (; c + U <= run.length; c += U)
             for (int u = 0; u < U; ++u) column(u, c + u);
         for (; c < run.length; ++c) column(0, c);
+        columns_ = columns;
+        sum_ = sums;
     }
 
-    // Codes become floats, which meet the exact source. A word that is not full meets zeros.
+    // The sums with those of codes that become floats, which meet the exact source. A word that is not full
+    // meets zeros.
     template <Precision P>
-    void add_decoded(const Run& run, const T* const* x, Reg (&sums)[U][B][N]) {
+    Sums with_decoded(const Run& run, const T* const* x, Sums sums) {
         constexpr int K = columns_per_word(P);
+        Columns<V, N> columns = columns_;
         const auto word = [&](const T* const* entries, std::ptrdiff_t c) {
             typename V::ireg w[N];
-            columns_.template words<ahead>(w);
+            columns.template words<ahead>(w);
             unroll(
                 [&](auto k) {
                     constexpr int u = k % U;
@@ -168,7 +177,7 @@ private:
                     for (int i = 0; i < N; ++i) a[i] = V::template decode<P, k>(w[i]);
                     for (int b = 0; b < B; ++b) {
                         const Reg entry = V::broadcast(entries[b] + c + k);
-                        for (int i = 0; i < N; ++i) sums[u][b][i] = V::fma(a[i], entry, sums[u][b][i]);
+                        for (int i = 0; i < N; ++i) sums.of[u][b][i] = V::fma(a[i], entry, sums.of[u][b][i]);
                     }
                 },
                 std::make_integer_sequence<int, K>());
@@ -184,20 +193,22 @@ private:
             }
             word(entries, 0);
         }
+        columns_ = columns;
+        return sums;
     }
 
     template <Precision P>
     void add_codes(const Run& run, const T* const* x, const Quantized& quantized, std::ptrdiff_t first) {
         if (run.begins) columns_.template values<ahead>(scales_);
         if (run.segment < 0)
-            add_decoded<P>(run, x, group_);
+            group_ = with_decoded<P>(run, x, group_);
         else
             add_integers<P>(run, quantized, first);
         if (!run.ends) return;
         for (int b = 0; b < B; ++b)
             for (int i = 0; i < N; ++i)
-                sum_[0][b][i] = V::add(sum_[0][b][i], V::mul(reduce(group_, b, i), scales_[i]));
-        clear(group_);
+                sum_.of[0][b][i] = V::add(sum_.of[0][b][i], V::mul(group_.total(b, i), scales_[i]));
+        group_ = Sums();
     }
 
     // Codes meet the codes of the source in sums of integers. No fma joins them, so that every instruction
@@ -205,6 +216,7 @@ private:
     template <Precision P>
     void add_integers(const Run& run, const Quantized& quantized, std::ptrdiff_t first) {
         constexpr int K = columns_per_word(P);
+        Columns<V, N> columns = columns_;
         const std::int8_t* x[B];
         for (int b = 0; b < B; ++b) x[b] = quantized.codes.row(first + b) + quantized.segments[run.segment].offset;
         typename V::ireg sums[U][B][N];
@@ -213,7 +225,7 @@ private:
                 for (int i = 0; i < N; ++i) sums[u][b][i] = V::zero_words();
         const auto word = [&](int u, std::ptrdiff_t c) {
             typename V::ireg w[N];
-            columns_.template words<ahead>(w);
+            columns.template words<ahead>(w);
             unroll(
                 [&](auto k) {
                     for (int b = 0; b < B; ++b) {
@@ -228,6 +240,7 @@ private:
         for (; c + U * K <= run.length; c += U * K)
             for (int u = 0; u < U; ++u) word(u, c + u * K);
         for (; c < run.length; c += K) word(0, c);
+        columns_ = columns;
         for (int b = 0; b < B; ++b) {
             const std::int32_t correction = twice_zero(P) * quantized.sums.row(first + b)[run.segment];
             const float step = 0.5f * quantized.steps.row(first + b)[run.segment];
@@ -236,14 +249,13 @@ private:
                 for (int u = 1; u < U; ++u) total = V::add_words(total, sums[u][b][i]);
                 // Twice the sum of (code - zero) x, an integer for int2 too.
                 const Reg twice = V::twice_less(total, correction);
-                group_[0][b][i] = V::add(group_[0][b][i], V::mul(twice, V::broadcast(&step)));
+                group_.of[0][b][i] = V::add(group_.of[0][b][i], V::mul(twice, V::broadcast(&step)));
             }
         }
     }
 
     Columns<V, N> columns_;
-    Reg sum_[U][B][N];
-    Reg group_[U][B][N];
+    Sums sum_, group_;
     Reg scales_[N];
 };
 
