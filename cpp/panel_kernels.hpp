@@ -19,15 +19,19 @@
 namespace hmatrix {
 namespace {
 
-#ifndef PD
-#define PD 1024
-#endif
-constexpr std::ptrdiff_t prefetch_distance = PD;
+constexpr std::ptrdiff_t prefetch_distance = 1024;
 
+// Asks for the lines that `bytes` from p will reach some time later.
 template <std::size_t bytes>
 inline void prefetch(const void* p) {
     const char* ahead = static_cast<const char*>(p) + prefetch_distance;
     for (std::size_t line = 0; line < bytes; line += 64) __builtin_prefetch(ahead + line, 0, 3);
+}
+
+// Calls f(std::bool_constant<...>()): whether to ask for lines ahead.
+template <class F>
+inline void with_ahead(F&& f) {
+    prefetch_pays ? f(std::true_type()) : f(std::false_type());
 }
 
 // Calls f(std::integral_constant<int, n>()) for a runtime n of 1 to Most.
@@ -45,8 +49,8 @@ inline void unroll(F&& f, std::integer_sequence<int, K...>) {
     (f(std::integral_constant<int, K>()), ...);
 }
 
-// The words of at most N registers of rows of a panel, column by column.
-template <class V, int N>
+// The words of at most N registers of rows of a panel, column by column, asking for lines ahead or not.
+template <class V, int N, bool ahead>
 class Columns {
 public:
     using T = typename V::value;
@@ -54,7 +58,7 @@ public:
     Columns(const Word<T>* words, std::ptrdiff_t height, int rows)
         : words_(words), height_(height), part_(V::part(rows - (N - 1) * V::width)) {}
 
-    template <bool ahead, class Reg, class Load, class LoadPart>
+    template <class Reg, class Load, class LoadPart>
     void next(Reg (&a)[N], Load load, LoadPart load_part) {
         for (int i = 0; i < N - 1; ++i) a[i] = load(words_ + i * V::width);
         a[N - 1] = load_part(words_ + (N - 1) * V::width, part_);
@@ -63,15 +67,14 @@ public:
     }
 
     // The next column as values: floats, doubles or scales.
-    template <bool ahead>
     void values(typename V::reg (&a)[N]) {
-        next<ahead>(a, V::load_values, V::load_values_part);
+        next(a, V::load_values, V::load_values_part);
     }
 
     // The next column as words.
-    template <bool ahead, class Reg>
+    template <class Reg>
     void words(Reg (&a)[N]) {
-        next<ahead>(a, V::load_words, V::load_words_part);
+        next(a, V::load_words, V::load_words_part);
     }
 
     auto part() const { return part_; }
@@ -84,12 +87,11 @@ private:
 
 // y[b, 0..rows) for B rows of the batch, where N registers hold `rows` entries. There are U sums of each
 // entry, which take turns, to hide the latency of an fma.
-template <class V, int N, int B>
+template <class V, int N, int B, bool ahead>
 class Tile {
     using T = typename V::value;
     using Reg = typename V::reg;
     static constexpr int U = std::max(1, std::min(8, V::registers) / (N * B));
-    static constexpr bool ahead = B == 1;
 
 public:
     Tile(const Word<T>* words, std::ptrdiff_t height, int rows) : columns_(words, height, rows) {}
@@ -142,12 +144,21 @@ private:
         }
     };
 
+    struct Totals {
+        Reg of[B][N];
+    };
+
+    static void add(Totals& totals, const Totals& others) {
+        for (int b = 0; b < B; ++b)
+            for (int i = 0; i < N; ++i) totals.of[b][i] = V::add(others.of[b][i], totals.of[b][i]);
+    }
+
     void add_values(const Run& run, const T* const* x) {
-        Columns<V, N> columns = columns_;
+        Columns<V, N, ahead> columns = columns_;
         Sums sums = sum_;
         const auto column = [&](int u, std::ptrdiff_t c) {
             Reg a[N];
-            columns.template values<ahead>(a);
+            columns.values(a);
             for (int b = 0; b < B; ++b) {
                 const Reg entry = V::broadcast(x[b] + c);
                 for (int i = 0; i < N; ++i) sums.of[u][b][i] = V::fma(a[i], entry, sums.of[u][b][i]);
@@ -166,10 +177,10 @@ private:
     template <Precision P>
     Sums with_decoded(const Run& run, const T* const* x, Sums sums) {
         constexpr int K = columns_per_word(P);
-        Columns<V, N> columns = columns_;
+        Columns<V, N, ahead> columns = columns_;
         const auto word = [&](const T* const* entries, std::ptrdiff_t c) {
             typename V::ireg w[N];
-            columns.template words<ahead>(w);
+            columns.words(w);
             unroll(
                 [&](auto k) {
                     constexpr int u = k % U;
@@ -199,24 +210,31 @@ private:
 
     template <Precision P>
     void add_codes(const Run& run, const T* const* x, const Quantized& quantized, std::ptrdiff_t first) {
-        if (run.begins) columns_.template values<ahead>(scales_);
-        if (run.segment < 0)
-            group_ = with_decoded<P>(run, x, group_);
-        else
-            add_integers<P>(run, quantized, first);
-        if (!run.ends) return;
+        if (run.begins) columns_.values(scales_);
+        Totals totals;
+        if (run.segment < 0) {
+            const Sums sums = with_decoded<P>(run, x, Sums());
+            for (int b = 0; b < B; ++b)
+                for (int i = 0; i < N; ++i) totals.of[b][i] = sums.total(b, i);
+        } else {
+            totals = of_integers<P>(run, quantized, first);
+        }
+        if (!run.begins) add(totals, group_);
+        if (!run.ends) {
+            group_ = totals;
+            return;
+        }
         for (int b = 0; b < B; ++b)
             for (int i = 0; i < N; ++i)
-                sum_.of[0][b][i] = V::add(sum_.of[0][b][i], V::mul(group_.total(b, i), scales_[i]));
-        group_ = Sums();
+                sum_.of[0][b][i] = V::add(sum_.of[0][b][i], V::mul(totals.of[b][i], scales_[i]));
     }
 
     // Codes meet the codes of the source in sums of integers. No fma joins them, so that every instruction
     // set, and the reference in NumPy, gives the same bits.
     template <Precision P>
-    void add_integers(const Run& run, const Quantized& quantized, std::ptrdiff_t first) {
+    Totals of_integers(const Run& run, const Quantized& quantized, std::ptrdiff_t first) {
         constexpr int K = columns_per_word(P);
-        Columns<V, N> columns = columns_;
+        Columns<V, N, ahead> columns = columns_;
         const std::int8_t* x[B];
         for (int b = 0; b < B; ++b) x[b] = quantized.codes.row(first + b) + quantized.segments[run.segment].offset;
         typename V::ireg sums[U][B][N];
@@ -225,7 +243,7 @@ private:
                 for (int i = 0; i < N; ++i) sums[u][b][i] = V::zero_words();
         const auto word = [&](int u, std::ptrdiff_t c) {
             typename V::ireg w[N];
-            columns.template words<ahead>(w);
+            columns.words(w);
             unroll(
                 [&](auto k) {
                     for (int b = 0; b < B; ++b) {
@@ -241,6 +259,7 @@ private:
             for (int u = 0; u < U; ++u) word(u, c + u * K);
         for (; c < run.length; c += K) word(0, c);
         columns_ = columns;
+        Totals totals;
         for (int b = 0; b < B; ++b) {
             const std::int32_t correction = twice_zero(P) * quantized.sums.row(first + b)[run.segment];
             const float step = 0.5f * quantized.steps.row(first + b)[run.segment];
@@ -248,22 +267,23 @@ private:
                 typename V::ireg total = sums[0][b][i];
                 for (int u = 1; u < U; ++u) total = V::add_words(total, sums[u][b][i]);
                 // Twice the sum of (code - zero) x, an integer for int2 too.
-                const Reg twice = V::twice_less(total, correction);
-                group_.of[0][b][i] = V::add(group_.of[0][b][i], V::mul(twice, V::broadcast(&step)));
+                totals.of[b][i] = V::mul(V::twice_less(total, correction), V::broadcast(&step));
             }
         }
+        return totals;
     }
 
-    Columns<V, N> columns_;
-    Sums sum_, group_;
+    Columns<V, N, ahead> columns_;
+    Sums sum_;
+    Totals group_;  // of the runs of a group so far
     Reg scales_[N];
 };
 
-template <class V, int N, int B>
+template <class V, int N, int B, bool ahead>
 void forward_tile(const Word<typename V::value>* words, int rows, const Panel& panel, const Run* runs,
                   const Source<const typename V::value>& source, const Quantized& quantized,
                   Rows<typename V::value> y, std::ptrdiff_t first) {
-    Tile<V, N, B> tile(words, panel.height, rows);
+    Tile<V, N, B, ahead> tile(words, panel.height, rows);
     for (const Run *run = runs + panel.first_run, *end = run + panel.run_count; run != end; ++run)
         tile.add(*run, source, quantized, first);
     tile.store(y, first);
@@ -285,7 +305,10 @@ void forward(const Word<typename V::value>* words, const Panel& panel, const Run
     constexpr int most = max_panel_height / V::width;
     if (batch == 1) {
         over_rows<V, std::min(V::registers, most)>(panel, [&](int row, int rows, auto n) {
-            forward_tile<V, n, 1>(words + row, rows, panel, runs, source, quantized, {y.base + row, y.stride}, 0);
+            with_ahead([&](auto ahead) {
+                forward_tile<V, n, 1, ahead>(words + row, rows, panel, runs, source, quantized,
+                                             {y.base + row, y.stride}, 0);
+            });
         });
         return;
     }
@@ -296,20 +319,21 @@ void forward(const Word<typename V::value>* words, const Panel& panel, const Run
         for (std::ptrdiff_t tile = 0; tile < tiles; ++tile) {
             const std::ptrdiff_t first = batch * tile / tiles;
             with_constant<B>(static_cast<int>(batch * (tile + 1) / tiles - first), [&](auto b) {
-                forward_tile<V, n, b>(words + row, rows, panel, runs, source, quantized, {y.base + row, y.stride},
-                                      first);
+                // The words come from a cache near by, for all tiles but the first.
+                forward_tile<V, n, b, false>(words + row, rows, panel, runs, source, quantized,
+                                             {y.base + row, y.stride}, first);
             });
         }
     });
 }
 
 // target += panel^T * x for N registers of one row of the batch.
-template <class V, int N>
+template <class V, int N, bool ahead>
 void transposed_tile(const Word<typename V::value>* words, int rows, const Panel& panel, const Run* runs,
                      const typename V::value* x, const Source<typename V::value>& target, std::ptrdiff_t b) {
     using T = typename V::value;
     using Reg = typename V::reg;
-    Columns<V, N> columns(words, panel.height, rows);
+    Columns<V, N, ahead> columns(words, panel.height, rows);
     Reg entries[N], scaled[N];
     for (int i = 0; i < N - 1; ++i) entries[i] = V::load(x + i * V::width);
     entries[N - 1] = V::load_part(x + (N - 1) * V::width, columns.part());
@@ -318,7 +342,7 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
         const auto values = [&] {
             for (std::ptrdiff_t c = 0; c < run->length; ++c) {
                 Reg a[N], sum = V::zero();
-                columns.template values<true>(a);
+                columns.values(a);
                 for (int i = 0; i < N; ++i) sum = V::fma(a[i], entries[i], sum);
                 out[c] += V::sum(sum);
             }
@@ -331,7 +355,7 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
                 constexpr int K = columns_per_word(P);
                 for (std::ptrdiff_t c = 0; c < run->length; c += K) {
                     typename V::ireg w[N];
-                    columns.template words<true>(w);
+                    columns.words(w);
                     unroll(
                         [&](auto k) {
                             if (c + k >= run->length) return;
@@ -344,7 +368,7 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
             };
             if (run->begins) {
                 Reg scales[N];
-                columns.template values<true>(scales);
+                columns.values(scales);
                 for (int i = 0; i < N; ++i) scaled[i] = V::fma(scales[i], entries[i], V::zero());
             }
             switch (run->precision) {
@@ -370,8 +394,10 @@ template <class V>
 void transposed(const Word<typename V::value>* words, const Panel& panel, const Run* runs,
                 Rows<const typename V::value> x, const Source<typename V::value>& target, std::ptrdiff_t batch) {
     over_rows<V, std::min(V::batch_registers, max_panel_height / V::width)>(panel, [&](int row, int rows, auto n) {
-        for (std::ptrdiff_t b = 0; b < batch; ++b)
-            transposed_tile<V, n>(words + row, rows, panel, runs, x.row(b) + row, target, b);
+        with_ahead([&](auto ahead) {
+            for (std::ptrdiff_t b = 0; b < batch; ++b)
+                transposed_tile<V, n, ahead>(words + row, rows, panel, runs, x.row(b) + row, target, b);
+        });
     });
 }
 
