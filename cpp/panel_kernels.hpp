@@ -16,6 +16,13 @@
 
 #include "packed.hpp"
 
+// Unrolls a loop over registers: what is indexed by a variable would lie in memory.
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+
 namespace hmatrix {
 namespace {
 
@@ -60,7 +67,7 @@ public:
 
     template <class Reg, class Load, class LoadPart>
     void next(Reg (&a)[N], Load load, LoadPart load_part) {
-        for (int i = 0; i < N - 1; ++i) a[i] = load(words_ + i * V::width);
+        UNROLL for (int i = 0; i < N - 1; ++i) a[i] = load(words_ + i * V::width);
         a[N - 1] = load_part(words_ + (N - 1) * V::width, part_);
         if constexpr (ahead) prefetch<N * V::width * sizeof(Word<T>)>(words_);
         words_ += height_;
@@ -99,7 +106,7 @@ public:
     void add(const Run& run, const Source<const T>& source, const Quantized& quantized, std::ptrdiff_t first) {
         const Rows<const T> rows = source.at(run.source);
         const T* x[B];
-        for (int b = 0; b < B; ++b) x[b] = rows.row(first + b);
+        UNROLL for (int b = 0; b < B; ++b) x[b] = rows.row(first + b);
         if constexpr (std::is_same_v<T, double>) {
             add_values(run, x);
         } else {
@@ -114,9 +121,9 @@ public:
     }
 
     void store(Rows<T> y, std::ptrdiff_t first) {
-        for (int b = 0; b < B; ++b) {
+        UNROLL for (int b = 0; b < B; ++b) {
             T* out = y.row(first + b);
-            for (int i = 0; i < N; ++i) {
+            UNROLL for (int i = 0; i < N; ++i) {
                 const Reg total = sum_.total(b, i);
                 if (i < N - 1)
                     V::store(out + i * V::width, total);
@@ -132,14 +139,14 @@ private:
         Reg of[U][B][N];
 
         Sums() {
-            for (int u = 0; u < U; ++u)
-                for (int b = 0; b < B; ++b)
-                    for (int i = 0; i < N; ++i) of[u][b][i] = V::zero();
+            UNROLL for (int u = 0; u < U; ++u)
+                UNROLL for (int b = 0; b < B; ++b)
+                    UNROLL for (int i = 0; i < N; ++i) of[u][b][i] = V::zero();
         }
 
         Reg total(int b, int i) const {
             Reg total = of[0][b][i];
-            for (int u = 1; u < U; ++u) total = V::add(total, of[u][b][i]);
+            UNROLL for (int u = 1; u < U; ++u) total = V::add(total, of[u][b][i]);
             return total;
         }
     };
@@ -149,8 +156,8 @@ private:
     };
 
     static void add(Totals& totals, const Totals& others) {
-        for (int b = 0; b < B; ++b)
-            for (int i = 0; i < N; ++i) totals.of[b][i] = V::add(others.of[b][i], totals.of[b][i]);
+        UNROLL for (int b = 0; b < B; ++b)
+            UNROLL for (int i = 0; i < N; ++i) totals.of[b][i] = V::add(others.of[b][i], totals.of[b][i]);
     }
 
     void add_values(const Run& run, const T* const* x) {
@@ -159,14 +166,14 @@ private:
         const auto column = [&](int u, std::ptrdiff_t c) {
             Reg a[N];
             columns.values(a);
-            for (int b = 0; b < B; ++b) {
+            UNROLL for (int b = 0; b < B; ++b) {
                 const Reg entry = V::broadcast(x[b] + c);
-                for (int i = 0; i < N; ++i) sums.of[u][b][i] = V::fma(a[i], entry, sums.of[u][b][i]);
+                UNROLL for (int i = 0; i < N; ++i) sums.of[u][b][i] = V::fma(a[i], entry, sums.of[u][b][i]);
             }
         };
         std::ptrdiff_t c = 0;
         for (; c + U <= run.length; c += U)
-            for (int u = 0; u < U; ++u) column(u, c + u);
+            UNROLL for (int u = 0; u < U; ++u) column(u, c + u);
         for (; c < run.length; ++c) column(0, c);
         columns_ = columns;
         sum_ = sums;
@@ -185,10 +192,10 @@ private:
                 [&](auto k) {
                     constexpr int u = k % U;
                     Reg a[N];
-                    for (int i = 0; i < N; ++i) a[i] = V::template decode<P, k>(w[i]);
-                    for (int b = 0; b < B; ++b) {
+                    UNROLL for (int i = 0; i < N; ++i) a[i] = V::template decode<P, k>(w[i]);
+                    UNROLL for (int b = 0; b < B; ++b) {
                         const Reg entry = V::broadcast(entries[b] + c + k);
-                        for (int i = 0; i < N; ++i) sums.of[u][b][i] = V::fma(a[i], entry, sums.of[u][b][i]);
+                        UNROLL for (int i = 0; i < N; ++i) sums.of[u][b][i] = V::fma(a[i], entry, sums.of[u][b][i]);
                     }
                 },
                 std::make_integer_sequence<int, K>());
@@ -198,7 +205,7 @@ private:
         if (c < run.length) {
             T last[B][K] = {};
             const T* entries[B];
-            for (int b = 0; b < B; ++b) {
+            UNROLL for (int b = 0; b < B; ++b) {
                 std::copy(x[b] + c, x[b] + run.length, last[b]);
                 entries[b] = last[b];
             }
@@ -214,8 +221,8 @@ private:
         Totals totals;
         if (run.segment < 0) {
             const Sums sums = with_decoded<P>(run, x, Sums());
-            for (int b = 0; b < B; ++b)
-                for (int i = 0; i < N; ++i) totals.of[b][i] = sums.total(b, i);
+            UNROLL for (int b = 0; b < B; ++b)
+                UNROLL for (int i = 0; i < N; ++i) totals.of[b][i] = sums.total(b, i);
         } else {
             totals = of_integers<P>(run, quantized, first);
         }
@@ -224,8 +231,8 @@ private:
             group_ = totals;
             return;
         }
-        for (int b = 0; b < B; ++b)
-            for (int i = 0; i < N; ++i)
+        UNROLL for (int b = 0; b < B; ++b)
+            UNROLL for (int i = 0; i < N; ++i)
                 sum_.of[0][b][i] = V::add(sum_.of[0][b][i], V::mul(totals.of[b][i], scales_[i]));
     }
 
@@ -236,19 +243,19 @@ private:
         constexpr int K = columns_per_word(P);
         Columns<V, N, ahead> columns = columns_;
         const std::int8_t* x[B];
-        for (int b = 0; b < B; ++b) x[b] = quantized.codes.row(first + b) + quantized.segments[run.segment].offset;
+        UNROLL for (int b = 0; b < B; ++b) x[b] = quantized.codes.row(first + b) + quantized.segments[run.segment].offset;
         typename V::ireg sums[U][B][N];
-        for (int u = 0; u < U; ++u)
-            for (int b = 0; b < B; ++b)
-                for (int i = 0; i < N; ++i) sums[u][b][i] = V::zero_words();
+        UNROLL for (int u = 0; u < U; ++u)
+            UNROLL for (int b = 0; b < B; ++b)
+                UNROLL for (int i = 0; i < N; ++i) sums[u][b][i] = V::zero_words();
         const auto word = [&](int u, std::ptrdiff_t c) {
             typename V::ireg w[N];
             columns.words(w);
             unroll(
                 [&](auto k) {
-                    for (int b = 0; b < B; ++b) {
+                    UNROLL for (int b = 0; b < B; ++b) {
                         const typename V::iword entries = V::broadcast_word(x[b] + c + 4 * k);
-                        for (int i = 0; i < N; ++i)
+                        UNROLL for (int i = 0; i < N; ++i)
                             sums[u][b][i] = V::template dot<P, k>(sums[u][b][i], w[i], entries);
                     }
                 },
@@ -256,16 +263,16 @@ private:
         };
         std::ptrdiff_t c = 0;
         for (; c + U * K <= run.length; c += U * K)
-            for (int u = 0; u < U; ++u) word(u, c + u * K);
+            UNROLL for (int u = 0; u < U; ++u) word(u, c + u * K);
         for (; c < run.length; c += K) word(0, c);
         columns_ = columns;
         Totals totals;
-        for (int b = 0; b < B; ++b) {
+        UNROLL for (int b = 0; b < B; ++b) {
             const std::int32_t correction = twice_zero(P) * quantized.sums.row(first + b)[run.segment];
             const float step = 0.5f * quantized.steps.row(first + b)[run.segment];
-            for (int i = 0; i < N; ++i) {
+            UNROLL for (int i = 0; i < N; ++i) {
                 typename V::ireg total = sums[0][b][i];
-                for (int u = 1; u < U; ++u) total = V::add_words(total, sums[u][b][i]);
+                UNROLL for (int u = 1; u < U; ++u) total = V::add_words(total, sums[u][b][i]);
                 // Twice the sum of (code - zero) x, an integer for int2 too.
                 totals.of[b][i] = V::mul(V::twice_less(total, correction), V::broadcast(&step));
             }
@@ -335,7 +342,7 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
     using Reg = typename V::reg;
     Columns<V, N, ahead> columns(words, panel.height, rows);
     Reg entries[N], scaled[N];
-    for (int i = 0; i < N - 1; ++i) entries[i] = V::load(x + i * V::width);
+    UNROLL for (int i = 0; i < N - 1; ++i) entries[i] = V::load(x + i * V::width);
     entries[N - 1] = V::load_part(x + (N - 1) * V::width, columns.part());
     for (const Run *run = runs + panel.first_run, *end = run + panel.run_count; run != end; ++run) {
         T* out = target.at(run->source).row(b);
@@ -343,7 +350,7 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
             for (std::ptrdiff_t c = 0; c < run->length; ++c) {
                 Reg a[N], sum = V::zero();
                 columns.values(a);
-                for (int i = 0; i < N; ++i) sum = V::fma(a[i], entries[i], sum);
+                UNROLL for (int i = 0; i < N; ++i) sum = V::fma(a[i], entries[i], sum);
                 out[c] += V::sum(sum);
             }
         };
@@ -360,7 +367,7 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
                         [&](auto k) {
                             if (c + k >= run->length) return;
                             Reg sum = V::zero();
-                            for (int i = 0; i < N; ++i) sum = V::fma(V::template decode<P, k>(w[i]), x_of_run[i], sum);
+                            UNROLL for (int i = 0; i < N; ++i) sum = V::fma(V::template decode<P, k>(w[i]), x_of_run[i], sum);
                             out[c + k] += V::sum(sum);
                         },
                         std::make_integer_sequence<int, K>());
@@ -369,7 +376,7 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
             if (run->begins) {
                 Reg scales[N];
                 columns.values(scales);
-                for (int i = 0; i < N; ++i) scaled[i] = V::fma(scales[i], entries[i], V::zero());
+                UNROLL for (int i = 0; i < N; ++i) scaled[i] = V::fma(scales[i], entries[i], V::zero());
             }
             switch (run->precision) {
                 case Precision::bfloat16:
