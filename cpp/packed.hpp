@@ -12,18 +12,21 @@ namespace hmatrix {
 constexpr int max_panel_height = 64;
 
 // The numbers are those of hmatrix.Precision.
-enum class Precision : std::uint8_t { float64, float32, bfloat16, int8, int4, int2 };
+enum class Precision : std::uint8_t { float64, float32, bfloat16, int8, int4, int2, int1 };
 
 constexpr bool is_integer(Precision p) { return p >= Precision::int8; }
 
 // Neighbouring columns in a word.
 constexpr int columns_per_word(Precision p) {
     return p == Precision::bfloat16 ? 2 : p == Precision::int8 ? 4 : p == Precision::int4 ? 8
-                                                         : p == Precision::int2 ? 16 : 1;
+                                                         : p == Precision::int2 ? 16
+                                                         : p == Precision::int1 ? 32 : 1;
 }
 
 // Twice the code that stands for zero.
-constexpr int twice_zero(Precision p) { return p == Precision::int8 ? 256 : p == Precision::int4 ? 16 : 3; }
+constexpr int twice_zero(Precision p) {
+    return p == Precision::int8 ? 256 : p == Precision::int4 ? 16 : p == Precision::int2 ? 3 : 1;
+}
 
 // Coefficients of type T are stored in these.
 template <class T>
@@ -63,7 +66,8 @@ struct Segment {
     std::int64_t offset;  // of its codes among those of all segments; they are filled up with zeros
 };
 
-constexpr std::int64_t segment_padding = 16;
+// A word of int1 meets 32 codes: what stands beyond the end must be zeros, as no code of int1 is zero.
+constexpr std::int64_t segment_padding = 32;
 
 // Rows of a batch: row b begins at base + b * stride.
 template <class T>

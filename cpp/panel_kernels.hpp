@@ -115,6 +115,7 @@ public:
                 case Precision::int8: return add_codes<Precision::int8>(run, x, quantized, first);
                 case Precision::int4: return add_codes<Precision::int4>(run, x, quantized, first);
                 case Precision::int2: return add_codes<Precision::int2>(run, x, quantized, first);
+                case Precision::int1: return add_codes<Precision::int1>(run, x, quantized, first);
                 default: return add_values(run, x);
             }
         }
@@ -390,6 +391,9 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
                     break;
                 case Precision::int2:
                     decoded(std::integral_constant<Precision, Precision::int2>(), scaled);
+                    break;
+                case Precision::int1:
+                    decoded(std::integral_constant<Precision, Precision::int1>(), scaled);
                     break;
                 default: values();
             }

@@ -82,9 +82,16 @@ def leaf(rows, columns, rank, rng, dtype=np.float64):
 
 @st.composite
 def partitions(draw, largest=200):
-    """A shape and random leaves that partition it."""
+    """A shape and random leaves that partition it; in some of them, further leaves overlap with these."""
     shape = draw(st.integers(1, largest)), draw(st.integers(1, largest))
-    blocks = cut(shape, lambda low, high: draw(st.integers(low, high)))
+
+    def integer(low, high):
+        return draw(st.integers(low, high))
+
+    blocks = cut(shape, integer)
+    for _ in range(integer(0, 2)):
+        top, left = integer(0, shape[0] - 1), integer(0, shape[1] - 1)
+        blocks.append((top, integer(top + 1, shape[0]), left, integer(left + 1, shape[1])))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     dtype = draw(st.sampled_from([np.float32, np.float64]))
     ranks = st.sampled_from([None, 0, 1, 2, 5, 63, 64, 65, 130])
@@ -99,12 +106,12 @@ def random_leaves(shape, *, ranks=(None, 0, 1, 5, 70), dtype=np.float64, seed=0,
 
 
 def assembled(shape, leaves, row_permutation=None, column_permutation=None, of=lambda array: array):
-    """The dense matrix, in float64; `of` is applied to the coefficients."""
-    tree_order = np.full(shape, np.nan)
+    """The sum of the leaves, in float64; `of` is applied to the coefficients."""
+    tree_order = np.zeros(shape)
     for part in leaves:
         block = part.block
         dense = of(block.U.astype(float)) @ of(block.V.astype(float)).T if isinstance(block, LowRank) else of(block)
-        tree_order[part.rows, part.columns] = dense
+        tree_order[part.rows, part.columns] += dense
     matrix = np.empty(shape)
     rows = np.arange(shape[0]) if row_permutation is None else row_permutation
     columns = np.arange(shape[1]) if column_permutation is None else column_permutation

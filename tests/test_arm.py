@@ -61,7 +61,7 @@ def write_case(path: Path, packed: PackedBlocks, x: np.ndarray, transposed: bool
 
 
 @pytest.mark.parametrize("instruction_set", ["neon", "portable"])
-@pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16", "int8", "int4", "int2"])
+@pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16", "int8", "int4", "int2", "int1"])
 @pytest.mark.parametrize("activations", ["exact", "int8"])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("batch", [1, 7])

@@ -344,7 +344,15 @@ def test_quantize(precision, dtype, activations):
     assert (leaf.rank, leaf.precision, H.activations.value) == (None, hm.Precision.of(precision), activations)
     assert H.dtype == (np.float64 if precision == "float64" else np.float32)
     assert (H.pack().row_permutation, H.pack().column_permutation) == (None, None)
-    largest = {"float64": 0.0, "float32": 1e-7, "bfloat16": 3e-3, "int8": 0.01, "int4": 0.15, "int2": 0.42}[precision]
+    largest = {
+        "float64": 0.0,
+        "float32": 1e-7,
+        "bfloat16": 3e-3,
+        "int8": 0.01,
+        "int4": 0.15,
+        "int2": 0.42,
+        "int1": 0.65,
+    }[precision]
     assert relative(A, H.to_dense()) <= largest
     assert equal_bits(hm.quantize(A, hm.Precision.of(precision)).to_dense(), H.to_dense())
 

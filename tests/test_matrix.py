@@ -290,7 +290,15 @@ def test_smallest_shapes(shape):
 # Precisions.
 
 PRECISIONS = [precision.name.lower() for precision in hm.Precision]
-STEPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-8, "int8": 0.015, "int4": 0.2, "int2": 0.6}
+STEPS = {
+    "float64": 2.0**-52,
+    "float32": 2.0**-23,
+    "bfloat16": 2.0**-8,
+    "int8": 0.015,
+    "int4": 0.2,
+    "int2": 0.6,
+    "int1": 1.0,
+}
 """Relative Frobenius errors of normally distributed coefficients, at most."""
 
 
@@ -339,7 +347,7 @@ def test_astype_and_back(precision, wide):
 
 
 @pytest.mark.parametrize("group", [1, 3, 8, 16, 64, 2**14, 2**40])
-@pytest.mark.parametrize("precision", ["int8", "int4", "int2"])
+@pytest.mark.parametrize("precision", ["int8", "int4", "int2", "int1"])
 def test_groups(precision, group):
     H, _ = make(np.float32)
     grouped, whole = H.astype(precision, group=group), H.astype(precision)
@@ -376,7 +384,7 @@ def test_int8_activations(precision, batch):
     assert other.astype("int4", activations="exact").activations is hm.Activations.EXACT
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4", "int2"])
+@pytest.mark.parametrize("precision", ["int8", "int4", "int2", "int1"])
 def test_inputs_that_are_not_finite_do_not_pass_unseen(precision):
     H = make(np.float32)[0].astype(precision, activations="int8")
     for value in (np.nan, np.inf):

@@ -200,6 +200,39 @@ class PrincipalDirection:
 
 
 @dataclass(frozen=True)
+class TwoMeans:
+    """Halves of equal cardinality about two centres, found by alternation (balanced 2-means).
+
+    It starts from the halves of `PrincipalDirection`, so the same points give the same order.
+
+    Parameters
+    ----------
+    leaf_size
+        Clusters of at most this many points are not split.
+    iterations
+        Most alternations.
+    """
+
+    leaf_size: int = 60
+    iterations: int = 20
+
+    def __post_init__(self) -> None:
+        check_integer("leaf_size", self.leaf_size, at_least=1)
+        check_integer("iterations", self.iterations, at_least=1)
+
+    def __call__(self, points: FloatArray) -> tuple[Order, int]:
+        order, first = PrincipalDirection(self.leaf_size)(points)
+        for _ in range(self.iterations):
+            centres = points[order[:first]].mean(axis=0), points[order[first:]].mean(axis=0)
+            # How much nearer a point lies to the first centre than to the second.
+            closer, _ = _halves(points @ (centres[1] - centres[0]))
+            if set(closer[:first].tolist()) == set(order[:first].tolist()):
+                break
+            order = closer
+        return order, first
+
+
+@dataclass(frozen=True)
 class Automatic:
     """`Geometric` where it is balanced, `Cardinality` elsewhere.
 

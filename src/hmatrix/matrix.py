@@ -50,7 +50,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
-    """A leaf of the partition; its coefficients are unpacked when they are asked for.
+    """A block whose entries count, where leaves overlap beside those of others; its coefficients are unpacked when they are asked for.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Leaf:
 
 
 class HMatrix:
-    """A matrix whose leaves are dense or of low rank.
+    """A matrix that is the sum of its leaves, which are dense or of low rank.
 
     ``H @ x`` and ``H.T @ y`` work as for an array: x is ``(n,)`` or ``(n, batch)``. `apply` has the
     layout of a layer. Products are computed in the type of the coefficients and returned in the type
@@ -104,7 +104,7 @@ class HMatrix:
         *,
         activations: Activations | str = Activations.EXACT,
     ) -> Self:
-        """Make an H-matrix of leaves that partition it; see `hmatrix.packing.pack`."""
+        """Make an H-matrix of leaves that cover it; see `hmatrix.packing.pack`."""
         quantized = Activations.of(activations) is Activations.INT8
         return cls(pack(shape, leaves, row_permutation, column_permutation, quantized=quantized))
 
@@ -162,10 +162,10 @@ class HMatrix:
     def to_dense(self) -> FloatArray:
         """Return the matrix as an array ``(m, n)``."""
         m, n = self.shape
-        tree_order = np.empty((m, n), self.dtype)
+        tree_order = np.zeros((m, n), self.dtype)
         for leaf in self.leaves():
             block = leaf.block
-            tree_order[leaf.rows, leaf.columns] = block.to_dense() if isinstance(block, LowRank) else block
+            tree_order[leaf.rows, leaf.columns] += block.to_dense() if isinstance(block, LowRank) else block
         rows, columns = self._packed.row_permutation, self._packed.column_permutation
         matrix = np.empty_like(tree_order)
         matrix[np.ix_(np.arange(m) if rows is None else rows, np.arange(n) if columns is None else columns)] = (
@@ -185,7 +185,7 @@ class HMatrix:
         Parameters
         ----------
         precision
-            ``"float64"``, ``"float32"``, ``"bfloat16"``, ``"int8"``, ``"int4"`` or ``"int2"``.
+            ``"float64"``, ``"float32"``, ``"bfloat16"``, ``"int8"``, ``"int4"``, ``"int2"`` or ``"int1"``.
         activations
             How products treat their input where it meets integer codes: ``"exact"`` or ``"int8"``;
             ``None`` keeps what is.

@@ -32,7 +32,7 @@ class PackedBlocks:
         Of the matrix, ``(m, n)``.
     leaves
         int32 ``(leaves, 7)``: first and end row, first and end column in tree order, the rank, -1 for a
-        dense leaf, the precision, and the columns that share a scale. They are a partition of the matrix.
+        dense leaf, the precision, and the columns that share a scale. The matrix is their sum: they cover it, and may overlap.
     data
         The panels of the schedule, one after the other, as words: float64, or uint32 for all other
         precisions.
@@ -44,7 +44,7 @@ class PackedBlocks:
     Raises
     ------
     ArgumentError
-        If anything does not fit: types, sizes, a partition with gaps or overlaps, an index array that
+        If anything does not fit: types, sizes, leaves that leave a gap, an index array that
         is no permutation, or coefficients or scales that are not finite.
     """
 

@@ -1,4 +1,4 @@
-"""From the leaves of a partition to their packed form."""
+"""From leaves to their packed form."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
 from hmatrix.packed import PackedBlocks, overlaps, panel_words
 from hmatrix.panels import Run, Stage
-from hmatrix.precision import Precision, encode, to_words
+from hmatrix.precision import Codes, Encoded, Floats32, Precision, encode, to_words
 from hmatrix.schedule import (
     DENSE,
     GROUP,
@@ -20,6 +20,32 @@ from hmatrix.schedule import (
     PRECISION,
     build_schedule,
 )
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedLowRank:
+    """The block ``U @ Vt`` in integer codes.
+
+    Parameters
+    ----------
+    U
+        ``(m, k)``.
+    Vt
+        ``(k, n)``.
+    """
+
+    U: Encoded
+    Vt: Encoded
+
+    @property
+    def rank(self) -> int:
+        """Columns of U."""
+        return self.U.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the block."""
+        return self.U.shape[0], self.Vt.shape[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +57,16 @@ class PackedLeaf:
     rows, columns
         Ranges of tree positions.
     block
-        The dense block ``(m, n)``, or its low-rank factors.
+        The dense block ``(m, n)``, or its low-rank factors; or either of them, encoded already.
     precision
-        Of its coefficients as they are stored; ``None`` is that of the block's own type.
+        Of its coefficients as they are stored; ``None`` is that of the block's own type, or of its codes.
     group
         Columns of the block, or of U and of V^T, that share a scale; 0 is all. For integer precisions.
     """
 
     rows: slice
     columns: slice
-    block: FloatArray | LowRank
+    block: FloatArray | LowRank | Encoded | EncodedLowRank
     precision: Precision | None = None
     group: int = 0
 
@@ -49,12 +75,14 @@ class PackedLeaf:
         """The precision in which coefficients are stored."""
         if self.precision is not None:
             return self.precision
-        return Precision.of(self.block.U.dtype if isinstance(self.block, LowRank) else self.block.dtype)
+        block = self.block
+        some = block.U if isinstance(block, LowRank | EncodedLowRank) else block
+        return some.precision if isinstance(some, Encoded) else Precision.of(some.dtype)
 
     @property
     def rank(self) -> int:
         """Rank of the factors, or `DENSE`."""
-        return self.block.rank if isinstance(self.block, LowRank) else DENSE
+        return self.block.rank if isinstance(self.block, LowRank | EncodedLowRank) else DENSE
 
 
 def pack(
@@ -65,14 +93,14 @@ def pack(
     *,
     quantized: bool = False,
 ) -> PackedBlocks:
-    """Pack the leaves of a partition; permutations that change nothing are dropped.
+    """Pack leaves whose sum is the matrix; permutations that change nothing are dropped.
 
     Parameters
     ----------
     shape
         Of the matrix, ``(m, n)``.
     leaves
-        The leaves, in tree order.
+        The leaves, in tree order; they cover the matrix, and may overlap.
     row_permutation, column_permutation
         ``permutation[tree position] = original index``.
     quantized
@@ -81,7 +109,7 @@ def pack(
     Raises
     ------
     ArgumentError
-        If the leaves are no partition, have another shape than they say, or have NaN or infinity in them.
+        If the leaves leave a gap, have another shape than they say, or have NaN or infinity in them.
     """
     table = np.array([_row(leaf) for leaf in leaves], dtype=np.int32).reshape(-1, GROUP + 1)
     schedule = build_schedule(shape, table, quantized=quantized)
@@ -91,11 +119,14 @@ def pack(
         block = leaf.block
         if isinstance(block, LowRank):
             U, V = _balanced(block) if leaf.stored.is_integer else (block.U, block.V)
-            start = schedule.starts[number]
-            _write(data, schedule.far, start, _Coefficients(V.T, leaf), None)
+            near, far = U, V.T
+        elif isinstance(block, EncodedLowRank):
+            near, far = block.U, block.Vt
         else:
-            U = block
-        _write(data, schedule.near, leaf.rows.start, _Coefficients(U, leaf), number)
+            near, far = block, None
+        if far is not None:
+            _write(data, schedule.far, schedule.starts[number], _Coefficients(far, leaf), None)
+        _write(data, schedule.near, leaf.rows.start, _Coefficients(near, leaf), number)
     rows, columns = _unless_identity(row_permutation), _unless_identity(column_permutation)
     return PackedBlocks(shape, table, data, quantized, rows, columns)
 
@@ -103,15 +134,20 @@ def pack(
 class _Coefficients:
     """A matrix ``(m, n)`` of a leaf as words, encoded once."""
 
-    def __init__(self, matrix: FloatArray, leaf: PackedLeaf) -> None:
+    def __init__(self, matrix: FloatArray | Encoded, leaf: PackedLeaf) -> None:
+        self._group = min(leaf.group or LONGEST_RUN, LONGEST_RUN)
+        self._units: npt.NDArray[Any]
+        if isinstance(matrix, Encoded):
+            self.rows = matrix.shape[0]
+            self._units, self._scales = _checked(matrix, leaf, self._group)
+            return
         self.rows = len(matrix)
         floats = np.dtype(np.float64 if leaf.stored is Precision.FLOAT64 else np.float32)
         with np.errstate(over="ignore"):
             finite = np.isfinite(matrix.astype(floats, copy=False)).all()
         if not finite:
             raise ArgumentError("leaf", f"has NaN or infinity in it, as {floats}", "give finite numbers")
-        self._group = min(leaf.group or LONGEST_RUN, LONGEST_RUN)
-        self._units: npt.NDArray[Any] = matrix
+        self._units = matrix
         if leaf.stored.is_integer:
             encoded = encode(matrix, leaf.stored, self._group)
             self._units, self._scales = encoded.codes, encoded.scales
@@ -121,6 +157,18 @@ class _Coefficients:
         if run.begins:
             yield self._scales[rows, run.column // self._group, None].copy().view(np.uint32)
         yield to_words(self._units[rows, run.column : run.column + run.length], run.precision)
+
+
+def _checked(matrix: Encoded, leaf: PackedLeaf, group: int) -> tuple[Codes, Floats32]:
+    """Return the codes and scales of an encoded matrix, which must be what the leaf says."""
+    m, n = matrix.shape
+    expected = (m, -(-n // group))
+    if matrix.precision is not leaf.stored or matrix.scales.shape != expected:
+        came = f"has codes of {matrix.precision.name.lower()} with scales of shape {matrix.scales.shape}"
+        raise ArgumentError("leaf", came, f"give {leaf.stored.name.lower()} with scales of shape {expected}")
+    if not np.isfinite(matrix.scales).all() or matrix.codes.max(initial=0) >= 2**matrix.precision.bits:
+        raise ArgumentError("leaf", "has scales that are not finite, or codes too large", "give what encode returns")
+    return matrix.codes, matrix.scales
 
 
 def _write(data: npt.NDArray[Any], stage: Stage, first: int, coefficients: _Coefficients, leaf: int | None) -> None:

@@ -5,12 +5,12 @@ The product ``y = A x`` has two stages, both made of *panels*. A panel is a matr
 
 1. ``t = V^T x``. The factors V of all low-rank leaves with the same columns are stacked, so that those
    columns of x are read once.
-2. ``y = [D, U] [x; t]``. Between two neighbouring row boundaries of the partition the leaves are always
+2. ``y = [D, U] [x; t]``. Between two neighbouring row boundaries of the leaves, the leaves are always
    the same; their dense rows D and their factors U stand side by side, so that each entry of y is
    written once, and by one panel.
 
 Coefficients are stored in *words* of 32 bits (64 for float64), one column of words after the other. A
-word holds the entries of one row in 1 (float32) to 16 (int2) neighbouring columns, so that panels of
+word holds the entries of one row in 1 (float32) to 32 (int1) neighbouring columns, so that panels of
 all precisions are loaded in the same way. The last word column of a run is filled up with zeros, and a
 run of integer codes is preceded by the scales of its rows wherever a new group of columns begins.
 

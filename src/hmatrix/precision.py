@@ -2,9 +2,9 @@
 
 An integer leaf stores ``scale * (code - zero)``, with unsigned codes and one scale for each row of
 each group of columns. A scale may be negative: int4 has eight values below zero and seven above, and
-the longer side goes where the larger entries are. int2 has no zero: its four values are
+the longer side goes where the larger entries are. int2 and int1 have no zero: their values are
 -3/2, -1/2, 1/2 and 3/2 of the scale, which for bell-shaped entries leave a fifth less error than
--1, 0, 1.
+-1, 0, 1; and -1/2 and 1/2.
 """
 
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ class Precision(IntEnum):
     INT8 = 3
     INT4 = 4
     INT2 = 5
+    INT1 = 6
 
     @classmethod
     def of(cls, name: "Precision | npt.DTypeLike") -> "Precision":
@@ -57,7 +58,7 @@ class Precision(IntEnum):
     @property
     def bits(self) -> int:
         """Bits of one coefficient."""
-        return (64, 32, 16, 8, 4, 2)[self]
+        return (64, 32, 16, 8, 4, 2, 1)[self]
 
     @property
     def is_integer(self) -> bool:
@@ -66,8 +67,8 @@ class Precision(IntEnum):
 
     @property
     def zero(self) -> float:
-        """The code that stands for zero; of int2 it lies between two codes."""
-        return {Precision.INT8: 128.0, Precision.INT4: 8.0, Precision.INT2: 1.5}[self]
+        """The code that stands for zero; of int2 and int1 it lies between two codes."""
+        return {Precision.INT8: 128.0, Precision.INT4: 8.0, Precision.INT2: 1.5, Precision.INT1: 0.5}[self]
 
     def group(self, columns: object) -> int:
         """Return how many columns share a scale where a user asks for `columns`: 0, for all, without scales.
@@ -123,11 +124,19 @@ class Encoded:
         float32 ``(m, groups)``.
     group
         Columns that share a scale; the last group may be shorter.
+    precision
+        Of the codes.
     """
 
     codes: Codes
     scales: Floats32
     group: int
+    precision: Precision
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the block."""
+        return self.codes.shape[0], self.codes.shape[1]
 
 
 def encode(block: FloatArray, precision: Precision, group: int = 0) -> Encoded:
@@ -149,13 +158,13 @@ def encode(block: FloatArray, precision: Precision, group: int = 0) -> Encoded:
     for number, start in enumerate(range(0, n, group)):
         columns = slice(start, start + group)
         codes[:, columns], scales[:, number] = _encode_rows(block[:, columns].astype(np.float64), precision)
-    return Encoded(codes, scales, group)
+    return Encoded(codes, scales, group, precision)
 
 
-def decode(encoded: Encoded, precision: Precision) -> Floats32:
+def decode(encoded: Encoded) -> Floats32:
     """Return the block ``(m, n)`` that the codes stand for."""
     scales = np.repeat(encoded.scales, encoded.group, axis=1)[:, : encoded.codes.shape[1]]
-    values: Floats32 = (encoded.codes.astype(np.float32) - np.float32(precision.zero)) * scales
+    values: Floats32 = (encoded.codes.astype(np.float32) - np.float32(encoded.precision.zero)) * scales
     return values
 
 
@@ -249,7 +258,7 @@ def from_words(words: npt.NDArray[Any], precision: Precision, n: int) -> npt.NDA
 def _shifts(precision: Precision) -> npt.NDArray[np.uint32]:
     """Return the place of each column in its word.
 
-    int8 codes lie in the order of the bytes. Of int4 and int2, each byte holds columns that are four
+    int8 codes lie in the order of the bytes. Of fewer bits, each byte holds columns that are four
     apart, so that four bytes of one shift meet four neighbouring entries of the source.
     """
     columns = np.arange(precision.per_word)

@@ -1,4 +1,4 @@
-"""From a table of leaves to the panels of its product, and the check that the leaves are a partition."""
+"""From a table of leaves to the panels of its product, and the check that the leaves cover the matrix."""
 
 from collections import defaultdict
 from itertools import pairwise
@@ -18,7 +18,7 @@ LONGEST_RUN = 1 << 14
 """Columns of a run of integer codes at most, so that its sums stay within 32 bits."""
 
 MOST_STRIPS = 10**8
-"""Partitions cut into more strips of leaves than this are refused: only a hostile file holds one."""
+"""Matrices cut into more strips of leaves than this are refused: only a hostile file holds one."""
 
 MOST_ROWS = 1 << 26
 """Taller matrices are refused: their panels need no data where the rank is 0, but memory all the same."""
@@ -28,7 +28,7 @@ FIRST, END, LEFT, RIGHT, RANK, PRECISION, GROUP = range(7)
 
 
 def build_schedule(shape: tuple[int, int], leaves: IndexArray, *, quantized: bool = False) -> Schedule:
-    """Return the schedule of a partition, which is checked to be one.
+    """Return the schedule of a matrix that is the sum of its leaves, which are checked to cover it.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def build_schedule(shape: tuple[int, int], leaves: IndexArray, *, quantized: boo
     Raises
     ------
     ArgumentError
-        If a leaf lies outside the matrix, or the leaves overlap or leave a gap, or have precisions that
-        do not go together.
+        If a leaf lies outside the matrix, or the leaves leave a gap, or have precisions that do not
+        go together.
     """
     _check_leaves(shape, leaves)
     ranks = leaves[:, RANK].clip(min=0).astype(np.int64)
@@ -202,8 +202,10 @@ def _near_stage(
     panels: list[Panel] = []
     for row, stop, members in zip(boundaries[:-1].tolist(), boundaries[1:].tolist(), strips, strict=True):
         edges = leaves[members, LEFT : RIGHT + 1]
-        if not members or edges[0, 0] != 0 or edges[-1, 1] != n or (edges[:-1, 1] != edges[1:, 0]).any():
-            raise ArgumentError("leaves", f"overlap or leave a gap in rows {row} to {stop}", "give a partition")
+        reached = np.maximum.accumulate(edges[:, 1])
+        if not members or edges[0, 0] != 0 or reached[-1] != n or (edges[1:, 0] > reached[:-1]).any():
+            mend = "cover all of the matrix, with a leaf of rank 0 where it is zero"
+            raise ArgumentError("leaves", f"leave a gap in rows {row} to {stop}", mend)
         # Dense leaves first: those that adjoin become one run.
         runs: list[Run] = []
         for dense in (True, False):

@@ -1,0 +1,99 @@
+"""What every form of every block of two cluster trees would leave of error."""
+
+import numpy as np
+import scipy.linalg
+
+from hmatrix._validation import FloatArray
+from hmatrix.allocation.depths import Depth, best_scales
+from hmatrix.allocation.forms import DENSE_FORMS, Floats, Form, rank_errors, rank_forms, rank_grid
+from hmatrix.allocation.moments import Moments
+from hmatrix.allocation.sides import Side
+from hmatrix.precision import Precision, from_words, to_words
+
+Levels = tuple[int, int]
+"""Levels of a block's clusters: that of the rows, that of the columns."""
+
+
+class Candidates:
+    """The error that matters of each form, for all pairs of clusters.
+
+    The error is that which error feedback leaves: columns count by what earlier columns do not tell of them.
+
+    Parameters
+    ----------
+    weight
+        ``(m, n)`` in tree order, float32.
+    moments
+        Of the columns in tree order.
+    rows, columns
+        The cluster trees.
+    """
+
+    def __init__(self, weight: FloatArray, moments: Moments, rows: Side, columns: Side) -> None:
+        self.rows, self.columns = rows, columns
+        self._starts = np.array([cluster.start for cluster in rows.levels[-1]])
+        self._dense = [self._dense_errors(weight, moments, level) for level in range(columns.depth + 1)]
+        self._ranks: dict[int, tuple[int, ...]] = {}
+        self._low_rank: dict[int, Floats] = {}
+        for level in range(min(rows.depth, columns.depth) + 1):
+            self._add_low_rank(weight, moments, level)
+
+    def forms(self, levels: Levels) -> tuple[Form, ...]:
+        """Return the forms that blocks of a pair of levels may take."""
+        row_level, column_level = levels
+        ranks = rank_forms(self._ranks[row_level]) if row_level == column_level else ()
+        return (*DENSE_FORMS, *ranks)
+
+    def errors(self, levels: Levels) -> Floats:
+        """Return the errors of blocks, ``(row clusters, column clusters, forms)``."""
+        row_level, column_level = levels
+        dense = self._dense_blocks(row_level, column_level)
+        return np.concatenate([dense, self._low_rank[row_level]], axis=2) if row_level == column_level else dense
+
+    def _dense_blocks(self, row_level: int, column_level: int) -> Floats:
+        """Return the errors of `DENSE_FORMS`, ``(row clusters, column clusters, forms)``."""
+        sums = self._dense[column_level]
+        clusters = self.rows.levels[row_level]
+        # Sums over the last level's clusters, up to each of them.
+        start = np.searchsorted(self._starts, [cluster.start for cluster in clusters])
+        stop = np.searchsorted(self._starts, [cluster.stop for cluster in clusters])
+        return sums[stop] - sums[start]
+
+    def _add_low_rank(self, weight: FloatArray, moments: Moments, level: int) -> None:
+        rows, columns = self.rows.levels[level], self.columns.levels[level]
+        ranks = rank_grid(int(min(self.rows.sizes[level].max(), self.columns.sizes[level].max())))
+        dense = self._dense_blocks(level, level)
+        errors = np.empty((len(rows), len(columns), len(rank_forms(ranks))))
+        for c, column in enumerate(columns):
+            strip = weight[:, column.slice]
+            if moments.root is not None:
+                strip = strip @ moments.root[column.slice, column.slice]
+            for r, row in enumerate(rows):
+                block = strip[row.slice]
+                energies = np.square(scipy.linalg.svdvals(block, check_finite=False), dtype=np.float64)
+                errors[r, c] = rank_errors(energies, dense[r, c], ranks)
+        self._ranks[level], self._low_rank[level] = ranks, errors
+
+    def _dense_errors(self, weight: FloatArray, moments: Moments, level: int) -> Floats:
+        """Return the errors of `DENSE_FORMS` summed over rows, ``(last row clusters + 1, column clusters, forms)``."""
+        m, n = weight.shape
+        weights = np.ones(n, np.float32) if moments.root is None else np.square(np.diag(moments.root))
+        clusters = self.columns.levels[level]
+        errors = np.zeros((m, len(clusters), len(DENSE_FORMS)))
+        for c, cluster in enumerate(clusters):
+            block, own = weight[:, cluster.slice], weights[cluster.slice]
+            for f, form in enumerate(DENSE_FORMS):
+                if isinstance(form.dense, Depth):
+                    errors[:, c, f] = best_scales(block, form.dense, own)[1]
+                elif form.dense is None:
+                    strip = block if moments.root is None else block @ moments.root[cluster.slice, cluster.slice]
+                    errors[:, c, f] = np.square(strip).sum(axis=1)
+                elif form.dense is Precision.BFLOAT16:
+                    errors[:, c, f] = np.square(block - _to_bfloat16(block)) @ own
+        blocks = np.add.reduceat(errors, self._starts, axis=0)
+        return np.concatenate([np.zeros_like(blocks[:1]), np.cumsum(blocks, axis=0)])
+
+
+def _to_bfloat16(block: FloatArray) -> FloatArray:
+    rounded: FloatArray = from_words(to_words(block, Precision.BFLOAT16), Precision.BFLOAT16, block.shape[1])
+    return rounded

@@ -1,0 +1,68 @@
+"""What a form of a block costs: bytes, or seconds."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hmatrix._validation import IndexArray
+from hmatrix.allocation.forms import Floats, Form
+from hmatrix.panels import PANEL_HEIGHT
+from hmatrix.precision import Precision
+from hmatrix.schedule import GROUP, Schedule
+
+Sizes = npt.NDArray[Any]
+
+_PANEL = 24
+_RUN = 16
+"""Bytes of a panel and of a run in the tables of the schedule."""
+
+_LEAF = 4 * (GROUP + 1)
+"""Bytes of a leaf in the table of leaves."""
+
+
+class Cost(Protocol):
+    """Something that a budget bounds."""
+
+    def of_form(self, form: Form, rows: Sizes, columns: Sizes) -> Floats:
+        """Estimate the costs of blocks of `rows` times `columns`, which are broadcast against each other."""
+        ...
+
+    def of_matrix(self, leaves: IndexArray, schedule: Schedule, permutations: int) -> float:
+        """Return the cost of a whole matrix.
+
+        Parameters
+        ----------
+        leaves
+            Its table of leaves.
+        schedule
+            Its schedule.
+        permutations
+            Entries of its permutations.
+        """
+        ...
+
+
+class Bytes:
+    """Bytes of everything that the product needs."""
+
+    def of_form(self, form: Form, rows: Sizes, columns: Sizes) -> Floats:
+        """Estimate the bytes of blocks; nearly exact but for the number of panels."""
+        panels = np.ceil(rows / PANEL_HEIGHT)
+        total = np.zeros(np.broadcast_shapes(rows.shape, columns.shape))
+        for plane in form.planes:
+            total += 4 * rows * words(plane, columns) + _LEAF + _RUN * panels
+        if form.rank:
+            total += 4 * (rows * words(form.factors, np.array(form.rank)) + form.rank * words(form.factors, columns))
+            total += _LEAF + _RUN * panels + (_PANEL + _RUN) * np.ceil(form.rank / PANEL_HEIGHT)
+        return total if form.planes or form.rank else total + _LEAF
+
+    def of_matrix(self, leaves: IndexArray, schedule: Schedule, permutations: int) -> float:
+        """Return the bytes of a matrix with float32 as its widest precision."""
+        return 4.0 * schedule.words + schedule.nbytes + leaves.nbytes + 4 * permutations
+
+
+def words(precision: Precision, columns: Sizes) -> Sizes:
+    """Return the words of a row of so many columns, with that of its scale."""
+    counts: Sizes = np.ceil(columns / precision.per_word) + precision.is_integer
+    return counts

@@ -1,0 +1,240 @@
+"""The second moment of a layer's inputs, from few samples: what makes errors of a weight matter more or less.
+
+With samples fewer than columns, the sample covariance is singular, and trusting it costs more than it gains.
+So it is damped. Its diagonal is drawn towards its mean, and its correlations towards a target,
+
+    C = D^(1/2) ((1 - a) R + a ((1 - b) I + b R_W)) D^(1/2),    D = (1 - c) diag(S) + c mean(diag(S)) I,
+
+where S is the sample covariance, R its correlations, and R_W those of the weight's own columns: a trained
+layer's rows point to where its inputs lie, also for classes that were not sampled. The three shares a, b, c
+are those under which samples that were left out are likeliest, as normally distributed (cross-validation).
+a = c = 1 and b = 0 is the unweighted choice.
+
+References
+----------
+O. Ledoit and M. Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", Journal of
+Multivariate Analysis 88 (2004), doi:10.1016/S0047-259X(03)00096-4; J. Schäfer and K. Strimmer, "A shrinkage
+approach to large-scale covariance matrix estimation", Statistical Applications in Genetics and Molecular Biology
+4 (2005), doi:10.2202/1544-6115.1175.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+from hmatrix._validation import FloatArray, check_matrix
+from hmatrix.errors import ArgumentError
+
+FEWEST_SAMPLES = 2
+_FOLDS = 5
+_FEWEST_TO_VALIDATE = 4
+"""With fewer samples nothing can be cross-validated, and all columns count the same."""
+
+_SAMPLE_SHARES = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
+_WEIGHT_SHARES = (0.0, 0.25, 0.5, 0.75)
+_MEAN_SHARES = (0.02, 0.1, 0.3, 1.0)
+
+
+@dataclass(frozen=True)
+class Damping:
+    """How far the sample covariance is drawn to its target.
+
+    Parameters
+    ----------
+    correlations
+        a: share of the target in the correlations.
+    weight
+        b: share of the weight's correlations in the target.
+    variances
+        c: share of the mean in the variances.
+    """
+
+    correlations: float = 1.0
+    weight: float = 0.0
+    variances: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """The damped second moment ``C = root @ root.T`` of centred inputs.
+
+    Parameters
+    ----------
+    covariance
+        C, float32 ``(n, n)``; ``None`` is the identity.
+    root
+        Upper triangular, float32 ``(n, n)``; ``None`` is the identity. So ``(E @ root)[:, j]`` holds what the
+        errors E of columns up to j leave after the best answer to them: its square is the error of the output.
+    mean
+        Mean input, ``(n,)``.
+    damping
+        What was chosen.
+    """
+
+    covariance: FloatArray | None
+    root: FloatArray | None
+    mean: FloatArray
+    damping: Damping
+
+    @classmethod
+    def of_root(cls, root: FloatArray | None, n: int) -> Self:
+        """Return moments of `n` columns with an upper triangular root ``(n, n)``, or the identity for ``None``."""
+        return cls(None if root is None else root @ root.T, root, np.zeros(n, np.float32), Damping())
+
+    def permuted(self, order: npt.NDArray[Any]) -> "Moments":
+        """Return the moments of the columns in another order, a permutation ``(n,)``."""
+        if self.covariance is None:
+            return Moments(None, None, self.mean[order], self.damping)
+        assert self.root is not None
+        root = upper_root(self.root.T[:, order])
+        return Moments(self.covariance[np.ix_(order, order)], root, self.mean[order], self.damping)
+
+    def error(self, difference: FloatArray) -> float:
+        """Return the mean square of the output's error, ``tr(E C E^T)``, for E ``(m, n)``."""
+        weighted = difference if self.covariance is None else difference @ self.covariance
+        return float(np.einsum("ij,ij->", weighted, difference, dtype=np.float64))
+
+
+def moments(weight: FloatArray, calibration: npt.ArrayLike) -> Moments:
+    """Estimate the second moment of a layer's inputs about their mean.
+
+    Parameters
+    ----------
+    weight
+        The layer's weight ``(m, n)``.
+    calibration
+        Inputs of the layer, ``(samples, n)``.
+
+    Raises
+    ------
+    ArgumentError
+        If the calibration data have another width, NaN or infinity, or fewer than two samples.
+    """
+    X = check_matrix("calibration", calibration).astype(np.float32, copy=False)
+    n = weight.shape[1]
+    if X.shape[1] != n:
+        raise ArgumentError("calibration", f"has the shape {X.shape}", f"give (samples, {n}), the layer's inputs")
+    if len(X) < FEWEST_SAMPLES:
+        raise ArgumentError("calibration", f"has {len(X)} sample", f"give at least {FEWEST_SAMPLES}")
+    mean = X.mean(axis=0)
+    directions = _unit_columns(weight.astype(np.float32))
+    damping = _cross_validated(X, directions) if len(X) >= _FEWEST_TO_VALIDATE else Damping()
+    Z = X - mean
+    variances = _variances(Z, damping.variances)
+    if not variances.any() or damping == Damping():
+        return Moments(None, None, mean, Damping())
+    deviations = np.sqrt(variances)
+    Z /= np.where(deviations > 0, deviations, 1) * np.float32(np.sqrt(len(X)))
+    covariance = (1 - damping.correlations) * (Z.T @ Z)
+    covariance += damping.correlations * damping.weight * (directions.T @ directions)
+    covariance[np.diag_indices(n)] = 1.0
+    covariance *= deviations[:, None]
+    covariance *= deviations
+    # By eigenvalues, those that rounding made too small raised: a Cholesky factorisation may fail.
+    values, vectors = scipy.linalg.eigh(covariance, check_finite=False)
+    values = np.sqrt(values.clip(min=values[-1] * np.finfo(values.dtype).eps))
+    return Moments(covariance, upper_root(values[:, None] * vectors.T), mean, damping)
+
+
+def upper_root(factor: FloatArray) -> FloatArray:
+    """Return the upper triangular R with ``R @ R.T = factor.T @ factor``."""
+    # Columns in reverse order turn the triangle of an orthogonal factorisation round.
+    triangle = scipy.linalg.qr(factor[:, ::-1], mode="r", overwrite_a=True, check_finite=False)[0][: factor.shape[1]]
+    root = triangle.T[::-1, ::-1]
+    signs = np.where(np.diag(root) < 0, -1, 1).astype(root.dtype)
+    upper: FloatArray = np.ascontiguousarray(root * signs)
+    return upper
+
+
+def _variances(Z: FloatArray, share: float) -> FloatArray:
+    """Return the variances of centred samples ``(samples, n)``, a share of each replaced by their mean."""
+    own = np.square(Z).mean(axis=0)
+    variances: FloatArray = (1 - share) * own + share * own.mean()
+    return variances
+
+
+def _unit_columns(matrix: FloatArray) -> FloatArray:
+    """Return the columns with norm 1; zero columns stay."""
+    norms = np.linalg.norm(matrix, axis=0)
+    units: FloatArray = matrix / np.where(norms > 0, norms, 1)
+    return units
+
+
+def _cross_validated(X: FloatArray, directions: FloatArray) -> Damping:
+    """Return the damping under which samples that were left out are likeliest.
+
+    Parameters
+    ----------
+    X
+        Samples, ``(samples, n)``.
+    directions
+        The weight's columns with norm 1, ``(m, n)``.
+    """
+    identity = _Target(directions, 0.0)
+    known = {share: _likelihoods(X, identity, share) for share in _MEAN_SHARES}
+    mean_share = max(known, key=lambda share: max(known[share]))
+    found = {Damping(a, 0.0, mean_share): value for a, value in zip(_SAMPLE_SHARES, known[mean_share], strict=True)}
+    for weight_share in _WEIGHT_SHARES:
+        values = _likelihoods(X, _Target(directions, weight_share), mean_share)
+        found |= {Damping(a, weight_share, mean_share): value for a, value in zip(_SAMPLE_SHARES, values, strict=True)}
+    return max(found, key=lambda damping: found[damping])
+
+
+class _Target:
+    """The target of the correlations: ``triangle.T @ triangle``, or the identity."""
+
+    def __init__(self, directions: FloatArray, share: float) -> None:
+        self._triangle: FloatArray | None = None
+        self.log_determinant = 0.0
+        if share > 0:
+            n = directions.shape[1]
+            stacked = np.vstack([np.sqrt(share) * directions, np.sqrt(1 - share) * np.eye(n, dtype=np.float32)])
+            triangle = scipy.linalg.qr(stacked.astype(np.float32), mode="r", check_finite=False)[0][:n]
+            self._triangle = triangle
+            self.log_determinant = 2 * float(np.log(np.abs(np.diag(triangle))).sum())
+
+    def whiten(self, Z: FloatArray) -> FloatArray:
+        """Return samples ``(samples, n)`` whose correlations would be the identity, were those of Z the target."""
+        if self._triangle is None:
+            return Z
+        white: FloatArray = scipy.linalg.solve_triangular(self._triangle, Z.T, trans="T", check_finite=False).T
+        return white
+
+
+def _likelihoods(X: FloatArray, target: _Target, mean_share: float) -> npt.NDArray[np.float64]:
+    """Return the log likelihood of samples that were left out in turn, for each share of the target."""
+    total = np.zeros(len(_SAMPLE_SHARES))
+    folds = np.array_split(np.random.default_rng(0).permutation(len(X)), min(_FOLDS, len(X) // 2))
+    for fold in folds:
+        kept = np.delete(X, fold, axis=0)
+        centre = kept.mean(axis=0)
+        variances = _variances(kept - centre, mean_share)
+        if not (variances > 0).all():
+            return np.full(len(_SAMPLE_SHARES), -np.inf)
+        train, test = (target.whiten((part - centre) / np.sqrt(variances)) for part in (kept, X[fold]))
+        log_determinant = float(np.log(variances).sum(dtype=np.float64)) + target.log_determinant
+        total += _log_likelihoods(train, test) - 0.5 * len(fold) * log_determinant
+    return total
+
+
+def _log_likelihoods(train: FloatArray, test: FloatArray) -> npt.NDArray[np.float64]:
+    """Return the log likelihood of `test`, less a constant, for each share of the identity in the covariance.
+
+    The rest is that of the second moment of `train`; both are ``(samples, n)``.
+    """
+    n = train.shape[1]
+    values, vectors = scipy.linalg.eigh((train @ train.T).astype(np.float64), check_finite=False)
+    # Eigenvalues that are rounding errors belong to directions outside of the samples.
+    inside = values > values[-1] * len(train) * np.finfo(train.dtype).eps
+    values, vectors = values[inside], vectors[:, inside]
+    squares = np.square((test @ train.T) @ vectors) / values
+    outside = (np.square(test, dtype=np.float64).sum(axis=1) - squares.sum(axis=1)).clip(min=0).sum()
+    shares = np.array(_SAMPLE_SHARES)[:, None]
+    mixed = (1 - shares) * values / len(train) + shares
+    quadratic = (squares.sum(axis=0) / mixed).sum(axis=1) + outside / shares[:, 0]
+    determinant = np.log(mixed).sum(axis=1) + (n - len(values)) * np.log(shares[:, 0])
+    likelihoods: npt.NDArray[np.float64] = -0.5 * (quadratic + len(test) * determinant)
+    return likelihoods

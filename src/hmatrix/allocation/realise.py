@@ -1,0 +1,136 @@
+"""From pieces to the leaves that are stored."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import scipy.linalg
+
+from hmatrix._validation import FloatArray, IndexArray
+from hmatrix.allocation.depths import Depth
+from hmatrix.allocation.forms import Form
+from hmatrix.allocation.moments import Moments, upper_root
+from hmatrix.allocation.rounding import Cell, round_cells
+from hmatrix.allocation.tree import Piece
+from hmatrix.lowrank import LowRank
+from hmatrix.packing import EncodedLowRank, PackedLeaf
+from hmatrix.precision import Encoded, Precision, decode, from_words, to_words
+from hmatrix.schedule import DENSE
+
+_GRIDS = {Precision.INT8: Depth.EIGHT, Precision.INT4: Depth.FOUR, Precision.INT2: Depth.TWO}
+
+
+def leaf_table(pieces: Sequence[Piece]) -> IndexArray:
+    """Return the table of the leaves that pieces become, before they are made."""
+    rows = []
+    for piece in pieces:
+        place = (piece.rows.start, piece.rows.stop, piece.columns.start, piece.columns.stop)
+        rows += [(*place, rank, precision, 0) for rank, precision in _leaves(piece.form)]
+    return np.array(rows, np.int32)
+
+
+def realise(weight: FloatArray, pieces: Sequence[Piece], moments: Moments) -> tuple[list[PackedLeaf], FloatArray]:
+    """Compute the leaves: low-rank parts first, then all dense ones together, making up for all errors.
+
+    Parameters
+    ----------
+    weight
+        ``(m, n)`` in tree order, float32.
+    pieces
+        What to store.
+    moments
+        Of the columns in tree order.
+
+    Returns
+    -------
+    leaves
+        In the order of `leaf_table`.
+    errors
+        What they leave of the weight, ``(m, n)``.
+    """
+    rest = weight.copy()
+    parts: dict[int, list[PackedLeaf]] = {number: [] for number in range(len(pieces))}
+    cells: dict[int, Cell] = {}
+    for number, piece in enumerate(pieces):
+        place = (piece.rows, piece.columns)
+        form = piece.form
+        if form.rank:
+            root = None if moments.root is None else moments.root[piece.columns, piece.columns]
+            factors = _factors(rest[place], root, form.rank, form.factors)
+            parts[number].append(PackedLeaf(*place, factors, None if form.factors.is_integer else form.factors))
+            rest[place] -= _dense(factors, form.factors)
+        if isinstance(form.dense, Depth):
+            cells[number] = Cell(*place, form.dense)
+        elif form.dense is not None:
+            stored = _stored(rest[place], form.dense)
+            parts[number].append(PackedLeaf(*place, stored, form.dense))
+            rest[place] -= stored
+        elif not form.rank:
+            empty = LowRank(*(np.zeros((size, 0), np.float32) for size in rest[place].shape))
+            parts[number].append(PackedLeaf(*place, empty))
+    for (number, cell), rounded in zip(cells.items(), round_cells(rest, list(cells.values()), moments), strict=True):
+        n = rounded.levels.shape[1]
+        encoded = cell.depth.split(rounded.levels, rounded.scales[:, None], n)
+        parts[number] += [PackedLeaf(cell.rows, cell.columns, plane) for plane in encoded]
+    return [leaf for number in range(len(pieces)) for leaf in parts[number]], rest
+
+
+def _leaves(form: Form) -> Iterator[tuple[int, Precision]]:
+    """Iterate over ranks and precisions of a form's leaves."""
+    if form.rank:
+        yield form.rank, form.factors
+    for plane in form.planes:
+        yield DENSE, plane
+    if not form.rank and not form.planes:
+        yield 0, Precision.FLOAT32
+
+
+def _stored(block: FloatArray, precision: Precision) -> FloatArray:
+    """Return the block as a floating-point precision holds it."""
+    stored: FloatArray = from_words(to_words(block, precision), precision, block.shape[1])
+    return stored
+
+
+def _dense(factors: LowRank | EncodedLowRank, precision: Precision) -> FloatArray:
+    """Return the block ``(m, n)`` that factors stand for as they are stored."""
+    if isinstance(factors, EncodedLowRank):
+        return decode(factors.U) @ decode(factors.Vt)
+    return _stored(factors.U, precision) @ _stored(factors.V, precision).T
+
+
+def _factors(block: FloatArray, root: FloatArray | None, rank: int, precision: Precision) -> LowRank | EncodedLowRank:
+    """Return the low-rank factors that leave the least error of the output; U answers to V as it is stored.
+
+    Parameters
+    ----------
+    block
+        ``(m, n)``.
+    root
+        Of the second moment of its columns, given those before them, ``(n, n)``.
+    rank
+        Of the factors.
+    precision
+        Of the factors.
+    """
+    weighted = block if root is None else block @ root
+    U, s, Vt = scipy.linalg.svd(weighted, full_matrices=False, check_finite=False)
+    rank = min(rank, len(s))
+    Vt = Vt[:rank] if root is None else scipy.linalg.solve_triangular(root, Vt[:rank].T, trans="T", check_finite=False).T
+    if not precision.is_integer:
+        return LowRank(_stored(U[:, :rank] * s[:rank], precision), _stored(np.ascontiguousarray(Vt.T), precision))
+    V = _rounded(np.ascontiguousarray(Vt), root, precision)
+    held = decode(V) if root is None else decode(V) @ root
+    U = scipy.linalg.lstsq(held.T, weighted.T, check_finite=False)[0].T
+    # The rows of V have scales of their own, so the columns of U may share theirs when they are of one size.
+    norms = np.linalg.norm(U, axis=0)
+    norms[norms == 0] = 1
+    V = Encoded(V.codes, (V.scales * norms[:, None]).astype(np.float32), V.group, V.precision)
+    return EncodedLowRank(_rounded(U / norms, upper_root((held * norms[:, None]).T), precision), V)
+
+
+def _rounded(matrix: FloatArray, root: FloatArray | None, precision: Precision) -> Encoded:
+    """Round a factor to integers by the error of the output."""
+    m, n = matrix.shape
+    moments = Moments.of_root(root, n)
+    target = matrix.astype(np.float32)
+    (rounded,) = round_cells(target, [Cell(slice(0, m), slice(0, n), _GRIDS[precision])], moments)
+    return Encoded(rounded.levels, rounded.scales[:, None], n, precision)

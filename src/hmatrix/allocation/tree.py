@@ -1,0 +1,215 @@
+"""The best partition of a matrix and the best form of each block, for a price of error.
+
+For a price p of each unit of cost, the partition with the least ``error + p cost`` is found exactly: for every
+pair of clusters, from the smallest up, the best of its own forms is compared with the best of its parts, split by
+rows or by columns (dynamic programming). Bisection finds the price for a budget: a Lagrangian relaxation, which
+reaches the lower convex hull of what is possible. What is then left of the budget is spent on a part of the rows
+of one block.
+
+References
+----------
+P. A. Chou, T. Lookabaugh and R. M. Gray, "Optimal pruning with applications to tree-structured source coding and
+modeling", IEEE Transactions on Information Theory 35 (1989), doi:10.1109/18.32124.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hmatrix.allocation.candidates import Candidates, Levels
+from hmatrix.allocation.costs import Cost
+from hmatrix.allocation.forms import DENSE_FORMS, Floats, Form
+
+Choices: TypeAlias = dict[Levels, npt.NDArray[np.intp]]
+
+_OWN, _BY_ROWS, _BY_COLUMNS = range(3)
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """A block and its form.
+
+    Parameters
+    ----------
+    rows, columns
+        Ranges of tree positions.
+    form
+        How it is stored.
+    error
+        What that leaves, as predicted.
+    dense
+        Errors of `DENSE_FORMS`, ``(forms,)``.
+    """
+
+    rows: slice
+    columns: slice
+    form: Form
+    error: float
+    dense: Floats
+
+
+class Pruner:
+    """Finds the best pieces for a price.
+
+    Parameters
+    ----------
+    candidates
+        Forms and errors.
+    cost
+        What they cost.
+    """
+
+    def __init__(self, candidates: Candidates, cost: Cost) -> None:
+        self._candidates = candidates
+        rows, columns = candidates.rows, candidates.columns
+        # From the smallest blocks to the whole.
+        self._order = sorted(
+            ((r, c) for r in range(rows.depth + 1) for c in range(columns.depth + 1)), key=sum, reverse=True
+        )
+        self._costs: dict[Levels, Floats] = {}
+        for levels in self._order:
+            sizes = rows.sizes[levels[0]][:, None], columns.sizes[levels[1]]
+            self._costs[levels] = np.stack([cost.of_form(form, *sizes) for form in candidates.forms(levels)], axis=2)
+
+    def bound(self, budget: float) -> float:
+        """Return the least error for a budget, as far as prices can tell (the maximum of the Lagrangian dual)."""
+        return float((self._dual - self.prices * budget).max())
+
+    @cached_property
+    def prices(self) -> Floats:
+        """Prices, falling: at the first everything is dropped, at the last everything is exact."""
+        worst = max(float(self._candidates.errors((0, 0)).max()), 1e-30)
+        return np.geomspace(worst, worst * 1e-18, 91)
+
+    @cached_property
+    def _dual(self) -> Floats:
+        """The least ``error + price * cost`` for each of the prices."""
+        return np.array([self._solve(float(price))[0] for price in self.prices])
+
+    def prune(self, price: float) -> list[Piece]:
+        """Return the pieces with the least ``error + price * cost``."""
+        _, best, ways = self._solve(price)
+        return _joined(self._pieces(best, ways))
+
+    def _solve(self, price: float) -> tuple[float, Choices, Choices]:
+        """Return the least ``error + price * cost``, and for each block its best form and whether it is split."""
+        rows, columns = self._candidates.rows, self._candidates.columns
+        values: dict[Levels, Floats] = {}
+        best: Choices = {}
+        ways: Choices = {}
+        for levels in self._order:
+            r, c = levels
+            total = self._candidates.errors(levels) + price * self._costs[levels]
+            best[levels] = total.argmin(axis=2)
+            value = np.take_along_axis(total, best[levels][:, :, None], axis=2)[:, :, 0]
+            way = np.full(value.shape, _OWN)
+            if r < rows.depth:
+                below = np.vstack([values[r + 1, c], np.zeros((1, value.shape[1]))])
+                _improve(value, way, below[rows.sons[r]].sum(axis=1), _BY_ROWS)
+            if c < columns.depth:
+                below = np.hstack([values[r, c + 1], np.zeros((len(value), 1))])
+                _improve(value, way, below[:, columns.sons[c]].sum(axis=2), _BY_COLUMNS)
+            values[levels], ways[levels] = value, way
+        return float(values[0, 0][0, 0]), best, ways
+
+    def _pieces(self, best: Choices, ways: Choices) -> Iterable[Piece]:
+        rows, columns = self._candidates.rows, self._candidates.columns
+        cache: dict[Levels, tuple[tuple[Form, ...], Floats]] = {}
+        stack = [(0, 0, 0, 0)]
+        while stack:
+            r, c, row, column = stack.pop()
+            way = ways[r, c][row, column]
+            if way == _BY_ROWS:
+                stack += [(r + 1, c, son, column) for son in rows.sons[r][row] if son < len(rows.levels[r + 1])]
+            elif way == _BY_COLUMNS:
+                stack += [(r, c + 1, row, son) for son in columns.sons[c][column] if son < len(columns.levels[c + 1])]
+            else:
+                if (r, c) not in cache:
+                    cache[r, c] = self._candidates.forms((r, c)), self._candidates.errors((r, c))
+                forms, errors = cache[r, c]
+                number = best[r, c][row, column]
+                own = errors[row, column]
+                yield Piece(
+                    rows.levels[r][row].slice,
+                    columns.levels[c][column].slice,
+                    forms[number],
+                    float(own[number]),
+                    own[: len(DENSE_FORMS)],
+                )
+
+
+def _improve(value: Floats, way: npt.NDArray[np.intp], other: Floats, name: int) -> None:
+    better = other < value
+    value[better] = other[better]
+    way[better] = name
+
+
+def _joined(pieces: Iterable[Piece]) -> list[Piece]:
+    """Join neighbours of one form without a low-rank part: fewer scales, and fewer leaves."""
+    alone: list[Piece] = []
+    done: list[Piece] = []
+    for piece in pieces:
+        (alone if piece.form.rank else done).append(piece)
+    while True:
+        before = len(done)
+        for along, across in (("columns", "rows"), ("rows", "columns")):
+            groups: dict[tuple[int, int, Form], list[Piece]] = {}
+            for piece in sorted(done, key=lambda piece: getattr(piece, along).start):
+                side = getattr(piece, across)
+                members = groups.setdefault((side.start, side.stop, piece.form), [])
+                if members and getattr(members[-1], along).stop == getattr(piece, along).start:
+                    last = members[-1]
+                    members[-1] = replace(
+                        last,
+                        **{along: slice(getattr(last, along).start, getattr(piece, along).stop)},
+                        error=last.error + piece.error,
+                        dense=last.dense + piece.dense,
+                    )
+                else:
+                    members.append(piece)
+            done = [piece for members in groups.values() for piece in members]
+        if len(done) == before:
+            return sorted(alone + done, key=lambda piece: (piece.rows.start, piece.columns.start))
+
+
+def spend(pieces: list[Piece], left: float, cost: Cost) -> list[Piece]:
+    """Store part of the rows of one dense piece in a deeper grid, where that gains most for what is left.
+
+    Parameters
+    ----------
+    pieces
+        The pieces.
+    left
+        What may still be spent.
+    cost
+        What forms cost.
+    """
+    best = (0.0, 0, 0, Form())
+    for number, piece in enumerate(pieces):
+        if piece.form not in DENSE_FORMS:
+            continue
+        m, n = piece.rows.stop - piece.rows.start, np.array(piece.columns.stop - piece.columns.start)
+        for error, form in zip(piece.dense, DENSE_FORMS, strict=True):
+            extra = float(cost.of_form(form, np.array(m), n) - cost.of_form(piece.form, np.array(m), n)) / m
+            overhead = float(cost.of_form(form, np.array(0), n)) + 2 * float(cost.of_form(Form(), np.array(1), n))
+            if extra <= 0 or left <= overhead:
+                continue
+            rows = min(int((left - overhead) / extra), m)
+            gain = (piece.error - float(error)) * rows / m
+            if rows and gain > best[0]:
+                best = (gain, number, rows, form)
+    gain, number, rows, form = best
+    if not rows:
+        return pieces
+    piece = pieces[number]
+    middle = piece.rows.start + rows
+    share = rows / (piece.rows.stop - piece.rows.start)
+    error = dict(zip(DENSE_FORMS, piece.dense, strict=True))[form]
+    upper = replace(piece, rows=slice(piece.rows.start, middle), form=form, error=error * share)
+    lower = replace(piece, rows=slice(middle, piece.rows.stop), error=piece.error * (1 - share))
+    rest = [upper] if middle == piece.rows.stop else [upper, lower]
+    return [*pieces[:number], *rest, *pieces[number + 1 :]]
