@@ -1,6 +1,7 @@
 // Standard C++ only, in loops over a few entries that any compiler can vectorise.
 #include "kernels.hpp"
 #include "panel_kernels.hpp"
+#include "transposed_kernels.hpp"
 #include "vector_kernels.hpp"
 
 namespace hmatrix {

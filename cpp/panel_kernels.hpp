@@ -1,96 +1,10 @@
-// The panel products, written once over a vector type V and compiled for each instruction set.
-//
-// V has: value (float or double); reg and part (a mask for the last register of a panel); width; registers,
-// how many accumulators fit beside the loaded registers; batch_registers, those of one row of a batch; and
-// static functions over them. V of floats also has words: ireg, and what turns them into floats or sums of
-// integers.
-//
-// Everything is in an anonymous namespace, so that no function compiled for one instruction set can be
-// linked into another.
+// The product with a panel, over the vector type V of columns.hpp.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <utility>
-
-#include "packed.hpp"
-
-// Unrolls a loop over registers: what is indexed by a variable would lie in memory.
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
+#include "columns.hpp"
 
 namespace hmatrix {
 namespace {
-
-constexpr std::ptrdiff_t prefetch_distance = 1024;
-
-// Asks for the lines that `bytes` from p will reach some time later.
-template <std::size_t bytes>
-inline void prefetch(const void* p) {
-    const char* ahead = static_cast<const char*>(p) + prefetch_distance;
-    for (std::size_t line = 0; line < bytes; line += 64) __builtin_prefetch(ahead + line, 0, 3);
-}
-
-// Calls f(std::bool_constant<...>()): whether to ask for lines ahead.
-template <class F>
-inline void with_ahead(F&& f) {
-    prefetch_pays ? f(std::true_type()) : f(std::false_type());
-}
-
-// Calls f(std::integral_constant<int, n>()) for a runtime n of 1 to Most.
-template <int Most, class F>
-inline void with_constant(int n, F&& f) {
-    if constexpr (Most > 1) {
-        if (n < Most) return with_constant<Most - 1>(n, std::forward<F>(f));
-    }
-    f(std::integral_constant<int, Most>());
-}
-
-// Calls f(std::integral_constant<int, 0>()) to f(... Count - 1).
-template <class F, int... K>
-inline void unroll(F&& f, std::integer_sequence<int, K...>) {
-    (f(std::integral_constant<int, K>()), ...);
-}
-
-// The words of at most N registers of rows of a panel, column by column, asking for lines ahead or not.
-template <class V, int N, bool ahead>
-class Columns {
-public:
-    using T = typename V::value;
-
-    Columns(const Word<T>* words, std::ptrdiff_t height, int rows)
-        : words_(words), height_(height), part_(V::part(rows - (N - 1) * V::width)) {}
-
-    template <class Reg, class Load, class LoadPart>
-    void next(Reg (&a)[N], Load load, LoadPart load_part) {
-        UNROLL for (int i = 0; i < N - 1; ++i) a[i] = load(words_ + i * V::width);
-        a[N - 1] = load_part(words_ + (N - 1) * V::width, part_);
-        if constexpr (ahead) prefetch<N * V::width * sizeof(Word<T>)>(words_);
-        words_ += height_;
-    }
-
-    // The next column as values: floats, doubles or scales.
-    void values(typename V::reg (&a)[N]) {
-        next(a, V::load_values, V::load_values_part);
-    }
-
-    // The next column as words.
-    template <class Reg>
-    void words(Reg (&a)[N]) {
-        next(a, V::load_words, V::load_words_part);
-    }
-
-    auto part() const { return part_; }
-
-private:
-    const Word<T>* words_;
-    std::ptrdiff_t height_;
-    typename V::part_type part_;
-};
 
 // y[b, 0..rows) for B rows of the batch, where N registers hold `rows` entries. There are U sums of each
 // entry, which take turns, to hide the latency of an fma.
@@ -297,15 +211,6 @@ void forward_tile(const Word<typename V::value>* words, int rows, const Panel& p
     tile.store(y, first);
 }
 
-// Calls f(words, y or x offset, rows, registers) for parts of the panel's rows that fill at most N registers.
-template <class V, int N, class F>
-void over_rows(const Panel& panel, F&& f) {
-    for (int row = 0; row < panel.height; row += N * V::width) {
-        const int rows = std::min(N * V::width, panel.height - row);
-        with_constant<N>((rows + V::width - 1) / V::width, [&](auto n) { f(row, rows, n); });
-    }
-}
-
 template <class V>
 void forward(const Word<typename V::value>* words, const Panel& panel, const Run* runs,
              const Source<const typename V::value>& source, const Quantized& quantized, Rows<typename V::value> y,
@@ -332,83 +237,6 @@ void forward(const Word<typename V::value>* words, const Panel& panel, const Run
                                              {y.base + row, y.stride}, first);
             });
         }
-    });
-}
-
-// target += panel^T * x for N registers of one row of the batch.
-template <class V, int N, bool ahead>
-void transposed_tile(const Word<typename V::value>* words, int rows, const Panel& panel, const Run* runs,
-                     const typename V::value* x, const Source<typename V::value>& target, std::ptrdiff_t b) {
-    using T = typename V::value;
-    using Reg = typename V::reg;
-    Columns<V, N, ahead> columns(words, panel.height, rows);
-    Reg entries[N], scaled[N];
-    UNROLL for (int i = 0; i < N - 1; ++i) entries[i] = V::load(x + i * V::width);
-    entries[N - 1] = V::load_part(x + (N - 1) * V::width, columns.part());
-    for (const Run *run = runs + panel.first_run, *end = run + panel.run_count; run != end; ++run) {
-        T* out = target.at(run->source).row(b);
-        const auto values = [&] {
-            for (std::ptrdiff_t c = 0; c < run->length; ++c) {
-                Reg a[N], sum = V::zero();
-                columns.values(a);
-                UNROLL for (int i = 0; i < N; ++i) sum = V::fma(a[i], entries[i], sum);
-                out[c] += V::sum(sum);
-            }
-        };
-        if constexpr (std::is_same_v<T, double>) {
-            values();
-        } else {
-            const auto decoded = [&](auto precision, const Reg(&x_of_run)[N]) {
-                constexpr Precision P = decltype(precision)::value;
-                constexpr int K = columns_per_word(P);
-                for (std::ptrdiff_t c = 0; c < run->length; c += K) {
-                    typename V::ireg w[N];
-                    columns.words(w);
-                    unroll(
-                        [&](auto k) {
-                            if (c + k >= run->length) return;
-                            Reg sum = V::zero();
-                            UNROLL for (int i = 0; i < N; ++i) sum = V::fma(V::template decode<P, k>(w[i]), x_of_run[i], sum);
-                            out[c + k] += V::sum(sum);
-                        },
-                        std::make_integer_sequence<int, K>());
-                }
-            };
-            if (run->begins) {
-                Reg scales[N];
-                columns.values(scales);
-                UNROLL for (int i = 0; i < N; ++i) scaled[i] = V::fma(scales[i], entries[i], V::zero());
-            }
-            switch (run->precision) {
-                case Precision::bfloat16:
-                    decoded(std::integral_constant<Precision, Precision::bfloat16>(), entries);
-                    break;
-                case Precision::int8:
-                    decoded(std::integral_constant<Precision, Precision::int8>(), scaled);
-                    break;
-                case Precision::int4:
-                    decoded(std::integral_constant<Precision, Precision::int4>(), scaled);
-                    break;
-                case Precision::int2:
-                    decoded(std::integral_constant<Precision, Precision::int2>(), scaled);
-                    break;
-                case Precision::int1:
-                    decoded(std::integral_constant<Precision, Precision::int1>(), scaled);
-                    break;
-                default: values();
-            }
-        }
-    }
-}
-
-template <class V>
-void transposed(const Word<typename V::value>* words, const Panel& panel, const Run* runs,
-                Rows<const typename V::value> x, const Source<typename V::value>& target, std::ptrdiff_t batch) {
-    over_rows<V, std::min(V::batch_registers, max_panel_height / V::width)>(panel, [&](int row, int rows, auto n) {
-        with_ahead([&](auto ahead) {
-            for (std::ptrdiff_t b = 0; b < batch; ++b)
-                transposed_tile<V, n, ahead>(words + row, rows, panel, runs, x.row(b) + row, target, b);
-        });
     });
 }
 

@@ -1,10 +1,10 @@
-// What is done with one vector: quantising it, and reading it. Over the vector type V of panel_kernels.hpp.
+// What is done with one vector: quantising it, and reading it. Over the vector type V of columns.hpp.
 #pragma once
 
 #include <cstring>
 #include <limits>
 
-#include "panel_kernels.hpp"
+#include "columns.hpp"
 
 namespace hmatrix {
 namespace {
