@@ -16,8 +16,10 @@
 
 #include "kernels.hpp"
 
-// Unrolls a loop over registers: what is indexed by a variable would lie in memory.
-#if defined(__clang__)
+// Unrolls a loop over registers: what is indexed by a variable would lie in memory. A kernel without registers
+// of its own defines it as nothing.
+#if defined(UNROLL)
+#elif defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else
 #define UNROLL _Pragma("GCC unroll 32")

@@ -1,4 +1,5 @@
 // Standard C++ only, in loops over a few entries that any compiler can vectorise.
+#define UNROLL
 #include "kernels.hpp"
 #include "panel_kernels.hpp"
 #include "transposed_kernels.hpp"

@@ -6,13 +6,16 @@
 namespace hmatrix {
 namespace {
 
+// Registers that the sums of one vector fill at most. These hide the latency of an fma.
+constexpr int most_registers = 8;
+
 // y[b, 0..rows) for B rows of the batch, where N registers hold `rows` entries. There are U sums of each
 // entry, which take turns, to hide the latency of an fma.
 template <class V, int N, int B, bool ahead>
 class Tile {
     using T = typename V::value;
     using Reg = typename V::reg;
-    static constexpr int U = std::max(1, std::min(8, V::registers) / (N * B));
+    static constexpr int U = std::max(1, most_registers / (N * B));
 
 public:
     Tile(const Word<T>* words, std::ptrdiff_t height, int rows) : columns_(words, height, rows) {}
@@ -217,7 +220,7 @@ void forward(const Word<typename V::value>* words, const Panel& panel, const Run
              std::ptrdiff_t batch) {
     constexpr int most = max_panel_height / V::width;
     if (batch == 1) {
-        over_rows<V, std::min(V::registers, most)>(panel, [&](int row, int rows, auto n) {
+        over_rows<V, std::min(most_registers, most)>(panel, [&](int row, int rows, auto n) {
             with_ahead([&](auto ahead) {
                 forward_tile<V, n, 1, ahead>(words + row, rows, panel, runs, source, quantized,
                                              {y.base + row, y.stride}, 0);
