@@ -16,11 +16,14 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The other libraries get an environment of their own.
+# The other libraries get an environment of their own. The tables of docs/performance.md go to build/bench/*.md.
 bench:
 	$(PYTHON) -m venv build/bench
 	build/bench/bin/pip install -q '.[study,bench]'
-	build/bench/bin/hmatrix bench
+	for options in "1000x1280 --instructions" "1000x1280 --cold" "1000x1280 --threads 2" "1000x1280 --batch 8" \
+		"1000x1280 --batch 64" "1000x1280 --batch 256" "4096x4096" "4096x4096 --threads 2"; do \
+		build/bench/bin/hmatrix bench $$options > "build/bench/$$options.md" || exit 1; \
+		cat "build/bench/$$options.md"; done
 
 # AddressSanitizer and UndefinedBehaviorSanitizer over the tests of what the kernel is given.
 sanitize:
