@@ -3,6 +3,7 @@
 
 #include "kernels.hpp"
 #include "panel_kernels.hpp"
+#include "transposed_kernels.hpp"
 #include "vector_kernels.hpp"
 
 namespace hmatrix {
@@ -55,10 +56,14 @@ struct Float {
             return _mm512_castsi512_ps(K == 0 ? _mm512_slli_epi32(w, 16)
                                               : _mm512_and_si512(w, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
         } else {
-            constexpr int bits = 32 / columns_per_word(P);
-            const ireg code = _mm512_and_si512(_mm512_srli_epi32(w, 8 * (K % 4) + bits * (K / 4)),
-                                               _mm512_set1_epi32((1 << bits) - 1));
-            return _mm512_sub_ps(_mm512_cvtepi32_ps(code), _mm512_set1_ps(0.5f * twice_zero(P)));
+            // The bits of a code, put at the end of those of 2^22, are the float 2^22 + code.
+            constexpr int bits = 32 / columns_per_word(P), shift = 8 * (K % 4) + bits * (K / 4) - 1;
+            constexpr float base = 4194304.0f;
+            const ireg moved = shift < 0 ? _mm512_slli_epi32(w, 1) : _mm512_srli_epi32(w, std::max(shift, 0));
+            constexpr int and_or = 0xea;
+            const ireg code = _mm512_ternarylogic_epi32(moved, _mm512_set1_epi32(((1 << bits) - 1) << 1),
+                                                        _mm512_castps_si512(_mm512_set1_ps(base)), and_or);
+            return _mm512_sub_ps(_mm512_castsi512_ps(code), _mm512_set1_ps(base + 0.5f * twice_zero(P)));
         }
     }
     template <Precision P, int K>

@@ -6,6 +6,7 @@
 
 #include "kernels.hpp"
 #include "panel_kernels.hpp"
+#include "transposed_kernels.hpp"
 #include "vector_kernels.hpp"
 
 namespace hmatrix {

@@ -1,6 +1,8 @@
 // Standard C++ only, in loops over a few entries that any compiler can vectorise.
+#define UNROLL
 #include "kernels.hpp"
 #include "panel_kernels.hpp"
+#include "transposed_kernels.hpp"
 #include "vector_kernels.hpp"
 
 namespace hmatrix {

@@ -38,6 +38,11 @@ extern const InstructionSet avx512;
 extern const InstructionSet neon;
 #endif
 
+// Whether a product of one vector asks for its words ahead. They are one stream, which AMD's processors fetch
+// best on their own (1.3 MB from the third-level cache of a Zen 4: 99 GB/s, and 81 when asked); Intel's
+// prefetching starts anew with each of the short pieces in which the stream is read.
+extern const bool prefetch_pays;
+
 // The instruction sets that this machine can run, the best first.
 std::vector<const InstructionSet*> available();
 

@@ -14,6 +14,7 @@ ROOMS = {
     "hmatrix.errors": 0,
     "hmatrix._core": 0,
     "hmatrix._validation": 1,
+    "hmatrix._memory": 1,
     "hmatrix.entries": 2,
     "hmatrix.cluster": 2,
     "hmatrix.lowrank": 2,
