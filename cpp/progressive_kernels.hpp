@@ -163,14 +163,17 @@ float multiply_row(const std::uint32_t* words, const float* x, std::int32_t bloc
     return V::sum(sum);
 }
 
+// Words of a row that are fetched ahead; what is behind them the processor sees coming.
+constexpr std::int64_t farthest_prefetch = 1024;
+
 template <class V, Precision P>
 void refine_rows(const Head& head, const float* x, Workspace& work, std::int32_t begin, std::int32_t end) {
     const std::int64_t row_words = head.fine_row_words();
     const std::int32_t blocks = padded_to(head.columns, block_columns) / block_columns;
     for (std::int32_t i = begin; i < end; ++i) {
-        // The rows lie anywhere; the first lines of the next one are fetched while this one is multiplied.
+        // The rows lie anywhere; the next one is fetched while this one is multiplied.
         if (i + 1 < end)
-            for (std::int64_t w = 0; w < row_words && w < 16 * 16; w += 16)
+            for (std::int64_t w = 0; w < row_words && w < farthest_prefetch; w += 16)
                 __builtin_prefetch(head.fine_words + work.chosen[i + 1] * row_words + w);
         const std::int32_t row = work.chosen[i];
         const float product = multiply_row<V, P>(head.fine_words + row * row_words, x, blocks);
@@ -235,9 +238,15 @@ std::int32_t refine_head(const Head& head, const float* x, std::int32_t top, Wor
     for (std::int32_t i = 0; i < first; ++i) upper[chosen[i]] = -infinity;
     const std::int32_t room = std::max(head.most - first, 0);
     const std::int32_t candidates = count_at_least<V>(upper, padded_rows, threshold);
-    const std::int32_t more = candidates <= room
-                                  ? collect<V>(upper, head.rows, threshold, infinity, room, chosen + first, 0)
-                                  : room == 0 ? 0 : choose<V>(upper, head.rows, threshold, room, chosen + first);
+    std::int32_t more = 0;
+    if (candidates <= room) {
+        more = collect<V>(upper, head.rows, threshold, infinity, room, chosen + first, 0);
+    } else if (room > 0) {
+        // Too many can win: those with the largest coarse outputs are the likeliest.
+        std::copy(coarse, coarse + padded_rows, upper);
+        for (std::int32_t i = 0; i < first; ++i) upper[chosen[i]] = -infinity;
+        more = choose_largest<V>(upper, head.rows, room, chosen + first);
+    }
     refine(first, first + more);
     return first + more;
 }

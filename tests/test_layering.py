@@ -19,6 +19,10 @@ ROOMS = {
     "hmatrix.lowrank": 2,
     "hmatrix.precision": 2,
     "hmatrix.products": 2,
+    "hmatrix.files": 2,
+    "hmatrix.calibration": 2,
+    "hmatrix.head": 3,
+    "hmatrix.subspace": 4,
     "hmatrix.panels": 3,
     "hmatrix.schedule": 4,
     "hmatrix.packed": 5,
@@ -33,10 +37,13 @@ ROOMS = {
     "hmatrix.assembly": 8,
     "hmatrix.metrics": 8,
     "hmatrix.io": 8,
-    "hmatrix": 9,
-    "hmatrix.nn": 10,
-    "hmatrix.study": 11,
-    "hmatrix.cli": 12,
+    "hmatrix.head_kernels": 7,
+    "hmatrix.operating": 8,
+    "hmatrix.progressive": 9,
+    "hmatrix": 10,
+    "hmatrix.nn": 11,
+    "hmatrix.study": 12,
+    "hmatrix.cli": 13,
 }
 """The room of each module; inside the packages `nn` and `study`, the room of all their modules."""
 

@@ -145,7 +145,12 @@ class ReferenceHead:
         rest[first] = -np.inf
         room = max(int(self._packed.sizes[4]) - len(first), 0)
         candidates = np.flatnonzero(rest >= threshold)
-        more = candidates if len(candidates) <= room else _choose(rest, threshold, room) if room else candidates[:0]
+        if len(candidates) <= room:
+            more = candidates
+        elif room:
+            more = _choose_largest(np.where(np.isneginf(rest), rest, coarse), room)
+        else:
+            more = candidates[:0]
         return np.concatenate([first, more]), np.concatenate([refined, self._outputs(x, more)])
 
     def _outputs(self, x: FloatArray, rows: Indices) -> FloatArray:

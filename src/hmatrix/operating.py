@@ -28,7 +28,7 @@ _SAMPLES = 64
 
 @dataclass(frozen=True)
 class Margin:
-    """Refine the rows whose coarse output is within a margin of the best, up to a number of rows.
+    """Refine the rows whose coarse output is within a margin of the best; where these are too many, the best of them.
 
     The margin is the norm of x outside the coarse subspace times the norm of the row's remainder times a constant.
     The constant and the number are calibrated, each for half of the disagreement that is allowed.
@@ -166,7 +166,7 @@ def _needs(
     if isinstance(rule, Rigorous):
         return _Needs(1.0, m, float(np.concatenate([look.within_bound() for look in looks()]).mean()))
     if isinstance(rule, FixedRows):
-        places = np.concatenate([look.places(0.0) for look in looks()])
+        places = np.concatenate([look.places() for look in looks()])
         count = min(rule.count, m)
         enough = conservative_quantile(np.log2(places), agreement) <= np.log2(count)
         return _Needs(0.0, count, count) if enough or count == m else None
@@ -175,7 +175,7 @@ def _needs(
     scale = conservative_quantile(np.concatenate([look.scales() for look in looks()]), level)
     if not np.isfinite(scale):
         return None
-    places = np.concatenate([look.places(scale) for look in looks()])
+    places = np.concatenate([look.places() for look in looks()])
     most = min(m, int(np.ceil(2 ** conservative_quantile(np.log2(places), level))))
     counts = np.concatenate([look.counts(scale) for look in looks()])
     return _Needs(scale, most, float(np.minimum(counts, most).mean()))
@@ -206,11 +206,11 @@ class _Look:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(missing > 0, missing / spread, 0).max(axis=1)
 
-    def places(self, scale: float) -> FloatArray:
-        """Return how many rows are refined until all of the largest outputs are."""
-        upper = np.where(self._first, np.inf, self._coarse + np.float32(scale) * self._spread)
-        last = np.take_along_axis(upper, self._wanted, axis=1).min(axis=1)
-        return np.count_nonzero(upper >= last[:, None], axis=1).astype(np.float64)
+    def places(self) -> FloatArray:
+        """Return how many rows are refined, in the order of coarse outputs, until all of the largest outputs are."""
+        coarse = np.where(self._first, np.inf, self._coarse)
+        last = np.take_along_axis(coarse, self._wanted, axis=1).min(axis=1)
+        return np.count_nonzero(coarse >= last[:, None], axis=1).astype(np.float64)
 
     def counts(self, scale: float) -> FloatArray:
         """Return how many rows are within the margin."""

@@ -226,12 +226,10 @@ def progressive(
     if not 0 < check_number("agreement", agreement, above=0.0) < 1:
         raise ArgumentError("agreement", f"is {agreement}", "give a number between 0 and 1; for certainty, Rigorous()")
     top = min(check_integer("top", top, at_least=1), m)
-    allowed = sorted(
-        {min(check_integer("ranks", rank, at_least=0), m, n) for rank in (RANKS if ranks is None else ranks)}
-    )
+    asked = RANKS if ranks is None else ranks
+    allowed = sorted({min(check_integer("ranks", rank, at_least=0), m, n) for rank in asked})
     fine = tuple(Precision.of(precision) for precision in precisions)
     if not allowed or not fine or not set(fine) <= set(FINE):
-        raise ArgumentError(
-            "ranks, precisions", f"are {ranks} and {precisions}", "give ranks, and float32, bfloat16 or int8"
-        )
+        came = f"are {ranks} and {precisions}"
+        raise ArgumentError("ranks, precisions", came, "give ranks, and float32, bfloat16 or int8")
     return ProgressiveHead(choose(matrix, vector, inputs, agreement, top, rule, allowed, fine, cost))
