@@ -265,7 +265,12 @@ def test_wrong_arguments(arguments, message):
 def test_wrong_inputs():
     weight, bias, X, _ = layer()
     head = hm.progressive(weight, bias, calibration=X, agreement=0.9)
-    for call in (lambda: head(X[:, 1:]), lambda: head.topk(X[:, 1:]), lambda: head.topk(X, 0), lambda: head.topk(X, 201)):
+    for call in (
+        lambda: head(X[:, 1:]),
+        lambda: head.topk(X[:, 1:]),
+        lambda: head.topk(X, 0),
+        lambda: head.topk(X, 201),
+    ):
         with pytest.raises(hm.HMatrixError):
             call()
     with pytest.raises(hm.HMatrixError, match="count: got 0"):
