@@ -97,7 +97,7 @@ class ReferenceHead:
             values[b], indices[b] = (refined[order], rows[order]) if len(rows) else (np.nan, np.arange(k))
 
     def coarse(self, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return coarse outputs and their upper bounds ``(batch, m)``, and what refined outputs may be off ``(batch,)``.
+        """Return coarse outputs, their upper bounds ``(batch, m)``, and what refined ones may be off ``(batch,)``.
 
         NaN, all of them, for an x that is not finite.
         """

@@ -79,7 +79,7 @@ class ProgressiveLinear(nn.Module):
             # int32, since not everything in torch knows unsigned words.
             self.register_buffer(name, torch.from_numpy(array.view(np.int32) if name in WORDS else array))
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:  # noqa: ARG002
         """Refuse changes of type and device: the packed form has its own precisions."""
         moved = fn(torch.empty(0))
         if moved.device.type != "cpu" or moved.dtype != torch.float32:

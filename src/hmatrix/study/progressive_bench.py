@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,17 @@ from torchvision.transforms import functional as transforms
 
 import hmatrix as hm
 from hmatrix._validation import FloatArray
+from hmatrix.errors import DataError
 from hmatrix.study import digits
 from hmatrix.study.datasets import LabelledImages, open_data
 from hmatrix.study.environment import environment
 from hmatrix.study.features import cached_features
-from hmatrix.study.models import load_network
+from hmatrix.study.models import LoadedNetwork, load_network
 from hmatrix.study.studyfile import read_study
 from hmatrix.study.timing import aligned, alternate, dense_products, threads
+
+Search: TypeAlias = Callable[[FloatArray], npt.NDArray[np.int64]]
+"""From inputs ``(batch, n)`` to the row of the largest output of each."""
 
 _TIMED = 64
 """Inputs that the calls of a timing go through, since a head's time depends on its input."""
@@ -45,39 +50,69 @@ class Subject:
 def main() -> int:
     """Print a table for each subject."""
     parser = argparse.ArgumentParser(prog="python -m hmatrix.study.progressive_bench", description=__doc__)
+    parser.add_argument("--features", type=Path, help="npz file with X, labels, weight and bias, instead of images")
     parser.add_argument("--study", type=Path, help="a study file with images in folders of classes")
     parser.add_argument(
         "--cache", type=Path, default=Path.home() / ".cache" / "hmatrix", help="of the images' features"
     )
-    parser.add_argument("--corrupted", action="store_true", help="evaluate on images with noise and blur, too")
-    parser.add_argument("--vocabulary", type=int, default=50_000, metavar="ROWS", help="0 leaves it out")
+    parser.add_argument(
+        "--corrupted", type=int, default=0, metavar="N", help="evaluate on N images with noise and blur"
+    )
+    parser.add_argument("--digits", action="store_true", help="the digits network")
+    parser.add_argument("--vocabulary", type=int, default=0, metavar="ROWS", help="such as 50000")
     options = parser.parse_args()
     found = environment(1)
     print(f"kernel {found['kernel']}, {found['cpu']}, 1 thread, {', '.join(found['blas'])}")
     with threads(1):
-        if options.study:
-            subjects = list(network_subjects(options.study, options.cache, options.corrupted))
-            report(subjects[0], [0.99, 0.995, 0.999], subjects[1:])
-        report(digits_subject(), [0.999])
+        if options.features or options.study:
+            subject = (
+                saved_subject(options.features) if options.features else study_subject(options.study, options.cache)
+            )
+            corrupted = corrupted_subjects(options.study, options.cache, options.corrupted) if options.corrupted else []
+            report(subject, [0.99, 0.995, 0.999], list(corrupted))
+        if options.digits:
+            report(digits_subject(), [0.999])
         if options.vocabulary:
             report(vocabulary(options.vocabulary, 1024), [0.999], rules=[hm.Margin()], rivals=faiss_rivals)
     return 0
 
 
-def network_subjects(study: Path, cache: Path, corrupted: bool) -> Iterator[Subject]:
-    """Yield the head of a study's network on its images, and on corrupted ones."""
-    settings = read_study(study)
-    network = load_network(settings.networks[0])
-    assert settings.data is not None
-    images = open_data(settings.data, network)
-    weight = np.ascontiguousarray(network.layer.weight.numpy())
-    bias = network.layer.bias.numpy()
-    clean = cached_features(network, images, cache).inputs
+def saved_subject(path: Path) -> Subject:
+    """Return the head and the features in a file."""
+    with np.load(path) as file:
+        X, labels, weight, bias = (file[name] for name in ("X", "labels", "weight", "bias"))
+    even = labels % 2 == 0
+    return Subject(path.stem, weight, bias, X[even], X[~even], labels[~even])
+
+
+def study_subject(study: Path, cache: Path) -> Subject:
+    """Return the head of a study's network on its images."""
+    network, images = _opened(study)
+    X = cached_features(network, images, cache).inputs
     even = images.labels % 2 == 0
-    for name, read in _corruptions(images) if corrupted else [("", images.read)]:
-        some = replace(images, digest=f"{images.digest} {name}".strip(), read=read)
-        inputs = cached_features(network, some, cache).inputs
-        yield Subject(f"{network.name} {name}", weight, bias, clean[even], inputs[~even], images.labels[~even])
+    weight, bias = network.layer.weight.numpy(), network.layer.bias.numpy()
+    return Subject(network.name, np.ascontiguousarray(weight), bias, X[even], X[~even], images.labels[~even])
+
+
+def corrupted_subjects(study: Path, cache: Path, count: int) -> Iterator[Subject]:
+    """Yield the same head on some images of the odd classes, as they are and corrupted."""
+    network, images = _opened(study)
+    odd = np.flatnonzero(images.labels % 2 == 1)
+    chosen = odd[np.linspace(0, len(odd) - 1, count).astype(int)]
+    weight, bias = network.layer.weight.numpy(), network.layer.bias.numpy()
+    for name, read in _corruptions(images, chosen):
+        digest = f"{images.digest} {name} {count}"
+        some = replace(images, digest=digest, labels=images.labels[chosen], read=read)
+        X = cached_features(network, some, cache).inputs
+        yield Subject(name, np.ascontiguousarray(weight), bias, X, X, some.labels)
+
+
+def _opened(study: Path) -> tuple[LoadedNetwork, LabelledImages]:
+    settings = read_study(study)
+    if settings.data is None:
+        raise DataError(f"study {study}", "names no data", "name a folder of images")
+    network = load_network(settings.networks[0])
+    return network, open_data(settings.data, network)
 
 
 def digits_subject() -> Subject:
@@ -111,8 +146,7 @@ def report(
     agreements: list[float],
     corrupted: list[Subject] | None = None,
     rules: list[hm.Margin | hm.Rigorous] | None = None,
-    rivals: Callable[[Subject, npt.NDArray[np.int64]], dict[str, Callable[[FloatArray], npt.NDArray[np.int64]]]]
-    | None = None,
+    rivals: Callable[[Subject], dict[str, Search]] | None = None,
 ) -> None:
     """Print agreement and time of the heads of a subject, and of what else there is."""
     dense = (subject.inputs @ subject.weight.T + subject.bias).argmax(axis=1)
@@ -124,7 +158,7 @@ def report(
         for agreement in (agreements if isinstance(rule, hm.Margin) else agreements[-1:])
     }
     xs = [aligned(x) for x in subject.inputs[:_TIMED]]
-    others = rivals(subject, dense) if rivals else {}
+    others = rivals(subject) if rivals else {}
     contenders = {name: _going_through(call, xs) for name, call in _calls(heads).items()}
     contenders |= {name: _going_through(call, [x[None] for x in xs]) for name, call in others.items()}
     products = dense_products(subject.weight, xs[0])
@@ -160,9 +194,7 @@ def report(
             )
 
 
-def faiss_rivals(
-    subject: Subject, dense: npt.NDArray[np.int64]
-) -> dict[str, Callable[[FloatArray], npt.NDArray[np.int64]]]:
+def faiss_rivals(subject: Subject) -> dict[str, Search]:
     """Return searches of faiss-cpu for the largest inner product, where it is installed.
 
     The lists that IVF probes, and the candidates that are ranked again, are the fewest with which the calibration
@@ -191,7 +223,6 @@ def faiss_rivals(
         ivf.nprobe = probes
         if np.mean(ranked.search(subject.calibration, 1)[1][:, 0] == truth) >= 0.999:
             break
-    del dense
     indices = {"faiss flat": flat, "faiss SQ8": sq8, f"faiss IVF{lists} SQ8, {ivf.nprobe} probes, ranked again": ranked}
     return {name: _search(index) for name, index in indices.items()}
 
@@ -229,17 +260,22 @@ def _accuracies(subject: Subject, head: hm.ProgressiveHead) -> str:
     return " | ".join(cells)
 
 
-def _corruptions(images: LabelledImages) -> Iterator[tuple[str, Callable[[int], torch.Tensor]]]:
-    """Yield images as they are, with noise, and blurred."""
+def _corruptions(
+    images: LabelledImages, chosen: npt.NDArray[np.intp]
+) -> Iterator[tuple[str, Callable[[int], torch.Tensor]]]:
+    """Yield chosen images as they are, with noise, and blurred."""
+
+    def clean(index: int) -> torch.Tensor:
+        return images.read(int(chosen[index]))
 
     def noisy(index: int) -> torch.Tensor:
-        image = images.read(index)
+        image = clean(index)
         return image + 0.5 * torch.randn(image.shape, generator=torch.Generator().manual_seed(index))
 
     def blurred(index: int) -> torch.Tensor:
-        return transforms.gaussian_blur(images.read(index), [13, 13], [3.0, 3.0])
+        return transforms.gaussian_blur(clean(index), [13, 13], [3.0, 3.0])
 
-    yield "", images.read
+    yield "images as they are", clean
     yield "noise of 0.5", noisy
     yield "blur of 3 pixels", blurred
 
