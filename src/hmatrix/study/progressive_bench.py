@@ -6,7 +6,7 @@ network (training images calibrate), and a synthetic vocabulary of clustered row
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -30,6 +30,9 @@ from hmatrix.study.timing import aligned, alternate, dense_products, threads
 
 Search: TypeAlias = Callable[[FloatArray], npt.NDArray[np.int64]]
 """From inputs ``(batch, n)`` to the row of the largest output of each."""
+
+VOCABULARY_RANKS = (32, 64, 128)
+"""Fewer than for a small head, since each takes its time to try."""
 
 _TIMED = 64
 """Inputs that the calls of a timing go through, since a head's time depends on its input."""
@@ -73,7 +76,13 @@ def main() -> int:
         if options.digits:
             report(digits_subject(), [0.999])
         if options.vocabulary:
-            report(vocabulary(options.vocabulary, 1024), [0.999], rules=[hm.Margin()], rivals=faiss_rivals)
+            report(
+                vocabulary(options.vocabulary, 1024),
+                [0.999],
+                rules=[hm.Margin()],
+                rivals=faiss_rivals,
+                ranks=VOCABULARY_RANKS,
+            )
     return 0
 
 
@@ -147,12 +156,13 @@ def report(
     corrupted: list[Subject] | None = None,
     rules: list[hm.Margin | hm.Rigorous] | None = None,
     rivals: Callable[[Subject], dict[str, Search]] | None = None,
+    ranks: Sequence[int] | None = None,
 ) -> None:
     """Print agreement and time of the heads of a subject, and of what else there is."""
     dense = (subject.inputs @ subject.weight.T + subject.bias).argmax(axis=1)
     heads = {
         f"{type(rule).__name__} {agreement}": hm.progressive(
-            subject.weight, subject.bias, calibration=subject.calibration, agreement=agreement, rule=rule
+            subject.weight, subject.bias, calibration=subject.calibration, agreement=agreement, rule=rule, ranks=ranks
         )
         for rule in rules or [hm.Margin(), hm.Rigorous()]
         for agreement in (agreements if isinstance(rule, hm.Margin) else agreements[-1:])
