@@ -132,7 +132,9 @@ def _cheapest(
         heads = [pack_head(exact, bias, subspace, rank) for subspace in subspaces]
         groups = [(head, own) for head, (_, own) in zip(heads, parts, strict=True)]
         needs = _needs(groups, calibration, dense, wanted, agreement, top, rule)
-        for precision in usable if needs else []:
+        if needs is None:
+            continue
+        for precision in usable:
             seconds = cost.seconds((weight.shape[0], weight.shape[1]), rank, needs.refined, precision.bits)
             if best is None or seconds < best[0]:
                 best = seconds, rank, precision, needs
@@ -204,23 +206,27 @@ class _Look:
         )
         missing = np.where(done, 0, np.maximum(self._threshold[:, None] - coarse, 0))
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(missing > 0, missing / spread, 0).max(axis=1)
+            scales: FloatArray = np.where(missing > 0, missing / spread, 0).max(axis=1)
+        return scales
 
     def places(self) -> FloatArray:
         """Return how many rows are refined, in the order of coarse outputs, until all of the largest outputs are."""
         coarse = np.where(self._first, np.inf, self._coarse)
         last = np.take_along_axis(coarse, self._wanted, axis=1).min(axis=1)
-        return np.count_nonzero(coarse >= last[:, None], axis=1).astype(np.float64)
+        places: FloatArray = np.count_nonzero(coarse >= last[:, None], axis=1).astype(np.float64)
+        return places
 
-    def counts(self, scale: float) -> FloatArray:
+    def counts(self, scale: float) -> npt.NDArray[np.intp]:
         """Return how many rows are within the margin."""
         upper = self._coarse + np.float32(scale) * self._spread
-        return np.count_nonzero((upper >= self._threshold[:, None]) | self._first, axis=1)
+        counts: npt.NDArray[np.intp] = np.count_nonzero((upper >= self._threshold[:, None]) | self._first, axis=1)
+        return counts
 
-    def within_bound(self) -> FloatArray:
+    def within_bound(self) -> npt.NDArray[np.intp]:
         """Return how many rows are within the rigorous bound."""
         threshold = self._threshold - self._slack
-        return np.count_nonzero((self._upper >= threshold[:, None]) | self._first, axis=1)
+        counts: npt.NDArray[np.intp] = np.count_nonzero((self._upper >= threshold[:, None]) | self._first, axis=1)
+        return counts
 
 
 def calibrated_remainder(head: PackedHead) -> FloatArray:
@@ -254,5 +260,7 @@ def _agrees(rows: FineRows, bias: FloatArray, x: FloatArray, wanted: npt.NDArray
 def _largest(outputs: FloatArray, top: int) -> npt.NDArray[np.intp]:
     """Return the rows of the `top` largest outputs ``(samples, top)``; of equal ones the first, where it is one."""
     if top == 1:
-        return outputs.argmax(axis=1)[:, None]
-    return np.argpartition(-outputs, min(top, outputs.shape[1]) - 1, axis=1)[:, :top]
+        best: npt.NDArray[np.intp] = outputs.argmax(axis=1)[:, None]
+        return best
+    rows: npt.NDArray[np.intp] = np.argpartition(-outputs, min(top, outputs.shape[1]) - 1, axis=1)[:, :top]
+    return rows
