@@ -191,8 +191,8 @@ def report(
                 f"| {call} | {point} | {refined:.1f} | {agreed:.2%} | {accuracy} | {time.median * 1e6:.1f} "
                 f"| {time.median / fastest:.3f} | {head.storage().ratio:.2f} |"
             )
-    for name, call in others.items():
-        agreed = np.mean(call(subject.inputs) == dense)
+    for name, search in others.items():
+        agreed = np.mean(search(subject.inputs) == dense)
         median = times[name].median
         print(f"| {name} | | | {agreed:.2%} | | | {median * 1e6:.1f} | {median / fastest:.3f} | |")
     for other in corrupted or []:
@@ -238,7 +238,7 @@ def faiss_rivals(subject: Subject) -> dict[str, Search]:
 
 
 def _search(index: object) -> Callable[[FloatArray], npt.NDArray[np.int64]]:
-    return lambda x: index.search(x, 1)[1][:, 0]  # type: ignore[attr-defined,no-any-return]
+    return lambda x: index.search(x, 1)[1][:, 0]  # type: ignore[attr-defined]
 
 
 def _calls(heads: dict[str, hm.ProgressiveHead]) -> dict[str, Callable[[FloatArray], object]]:
@@ -283,7 +283,8 @@ def _corruptions(
         return image + 0.5 * torch.randn(image.shape, generator=torch.Generator().manual_seed(index))
 
     def blurred(index: int) -> torch.Tensor:
-        return transforms.gaussian_blur(clean(index), [13, 13], [3.0, 3.0])
+        image: torch.Tensor = transforms.gaussian_blur(clean(index), [13, 13], [3.0, 3.0])
+        return image
 
     yield "images as they are", clean
     yield "noise of 0.5", noisy
