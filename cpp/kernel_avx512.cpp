@@ -3,6 +3,7 @@
 
 #include "kernels.hpp"
 #include "panel_kernels.hpp"
+#include "progressive_kernels.hpp"
 #include "transposed_kernels.hpp"
 #include "vector_kernels.hpp"
 
@@ -30,6 +31,8 @@ struct Float {
     static reg max(reg a, reg b) { return _mm512_max_ps(a, b); }
     static float sum(reg a) { return _mm512_reduce_add_ps(a); }
     static float largest(reg a) { return _mm512_reduce_max_ps(a); }
+    // Which entries of a are at least those of b, a bit for each; none where either is NaN.
+    static unsigned at_least(reg a, reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
     static void store(float* p, reg a) { _mm512_storeu_ps(p, a); }
     static void store_part(float* p, reg a, part_type m) { _mm512_mask_storeu_ps(p, m, a); }
 
@@ -106,6 +109,7 @@ const InstructionSet avx512 = {"avx512",
                                {forward<Float>, transposed<Float>},
                                {forward<Double>, transposed<Double>},
                                quantize<Float>,
-                               read<Float>};
+                               read<Float>,
+                               refine_head<Float>};
 
 }  // namespace hmatrix

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "packed.hpp"
+#include "progressive.hpp"
 
 namespace hmatrix {
 
@@ -27,6 +28,7 @@ struct InstructionSet {
     void (*quantize)(const float* x, std::int32_t length, std::int8_t* codes, float* step, std::int32_t* sum);
     // The sum of some words, which has to read them all: the speed that no product can exceed.
     std::uint32_t (*read)(const std::uint32_t* words, std::size_t count);
+    Refine refine;
 };
 
 // One for each kernel_*.cpp that this architecture has.

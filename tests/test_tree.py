@@ -166,17 +166,17 @@ def test_errors_count_by_the_moments():
 
 
 def test_trees_with_leaves_on_several_levels():
-    points = np.concatenate([np.linspace(0, 0.01, 30), [0.5, 1.0]])
-    tree = build_cluster_tree(Points(points)(32), Automatic(leaf_size=4, balance=0.01))
+    points = np.concatenate([np.linspace(0, 0.01, 14), [0.5, 1.0]])
+    tree = build_cluster_tree(Points(points)(16), Automatic(leaf_size=4, balance=0.01))
     one = Side(tree)
     for level in one.levels:
         assert [level[0].start, *(cluster.stop for cluster in level)] == [0, *(c.stop for c in level)]
         assert all(a.stop == b.start for a, b in pairwise(level))
-    A = random_matrix(32, 32, np.float32)
-    found = Candidates(A, Moments.of_root(None, 32), one, one)
+    A = random_matrix(16, 16, np.float32)
+    found = Candidates(A, Moments.of_root(None, 16), one, one)
     value, *_ = Pruner(found, Bytes())._solve(1e-2)
     assert value == pytest.approx(least(found, Bytes(), 1e-2), rel=1e-9)
-    assert (coverage(Pruner(found, Bytes()).prune(1e-2), (32, 32)) == 1).all()
+    assert (coverage(Pruner(found, Bytes()).prune(1e-2), (16, 16)) == 1).all()
 
 
 def test_rank_grid():
