@@ -18,6 +18,7 @@ import torch
 from torchvision.transforms import functional as transforms
 
 import hmatrix as hm
+from hmatrix._memory import aligned
 from hmatrix._validation import FloatArray
 from hmatrix.errors import DataError
 from hmatrix.study import digits
@@ -26,7 +27,7 @@ from hmatrix.study.environment import environment
 from hmatrix.study.features import cached_features
 from hmatrix.study.models import LoadedNetwork, load_network
 from hmatrix.study.studyfile import read_study
-from hmatrix.study.timing import aligned, alternate, dense_products, threads
+from hmatrix.study.timing import alternate, dense_products, threads
 
 Search: TypeAlias = Callable[[FloatArray], npt.NDArray[np.int64]]
 """From inputs ``(batch, n)`` to the row of the largest output of each."""
