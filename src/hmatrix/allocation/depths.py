@@ -90,10 +90,10 @@ class Depth(Enum):
         return tuple(leaves)
 
 
-_FRACTIONS = tuple(1.1 * 0.91**k for k in range(20))
+_FRACTIONS = tuple(1.1 * 0.96**k for k in range(44))
 """Clipping ranges that are tried, as fractions of the largest magnitude."""
 
-_TRIED = {1: 20, 2: 20, 3: 16, 4: 11, 5: 8, 6: 6, 8: 3}
+_TRIED = {1: 8, 2: 44, 3: 34, 4: 24, 5: 18, 6: 14, 8: 6}
 """How many of them, for each number of bits: deeper grids clip less."""
 
 
