@@ -81,6 +81,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("subject", choices=("digits", "mobilenetv2", "sphere", "low-rank"))
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "hmatrix")
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT")
     options = parser.parse_args()
     subject, split, coordinates = subject_of(options.subject, options.cache)
     weight = subject.weight
@@ -89,8 +90,8 @@ def main() -> int:
     smallest = allocator.limits[0]
     print("| without | " + " | ".join(f"{100 * storage:g} %" for storage in STORAGES) + " |")
     print("| :-- |" + " --: |" * len(STORAGES))
-    for name, allowed in VARIANTS.items():
-        restrict(allowed)
+    for name in options.only:
+        restrict(VARIANTS[name])
         # What was found with other forms.
         for layout in allocator._layouts.values():
             layout._pruners.clear()

@@ -3,7 +3,7 @@ import pytest
 
 from hmatrix.errors import ArgumentError
 from hmatrix.study import fixed_accuracy
-from hmatrix.study.fixed_accuracy import at_accuracy, inverse_distance, search, sphere, to_markdown
+from hmatrix.study.fixed_accuracy import AtAccuracy, at_accuracy, inverse_distance, markdown_lines, search, sphere
 
 
 def test_points_lie_evenly_on_the_sphere():
@@ -60,5 +60,12 @@ def test_the_command(capsys):
     assert len(lines) == 5
 
 
-def test_table():
-    assert to_markdown([]).count("\n") == 2
+def test_table_does_not_wait_for_its_end():
+    def rows():
+        yield AtAccuracy("svd", 1_000, 4_000, 1e-3, "form", 2.0)
+        raise RuntimeError
+
+    lines = markdown_lines(rows())
+    assert [next(lines) for _ in range(3)][2] == "| svd | 1,000 | 25.00 | 1.00e-03 | form | 2 |"
+    with pytest.raises(RuntimeError):
+        next(lines)

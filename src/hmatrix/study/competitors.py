@@ -9,12 +9,14 @@ from functools import partial
 import numpy as np
 
 from hmatrix._validation import FloatArray
+from hmatrix.allocation.costs import Bytes
 from hmatrix.assembly import Sides, build, quantize
 from hmatrix.coordinates import Index
 from hmatrix.lowrank import LowRank, Truncation
 from hmatrix.matrix import HMatrix
 from hmatrix.packing import PackedLeaf
 from hmatrix.precision import Precision
+from hmatrix.schedule import build_schedule
 from hmatrix.study.blast import Blast, fit_blast, largest_rank
 
 
@@ -34,6 +36,8 @@ class Contender(Enum):
 
 PLAIN = {Contender.INT8: Precision.INT8, Contender.INT4: Precision.INT4, Contender.INT2: Precision.INT2}
 """A single dense leaf with one scale a row."""
+
+_FACTORS = {Contender.SVD: Precision.FLOAT32, Contender.SVD_INT4: Precision.INT4}
 
 BLAST_BLOCKS = (4, 16)
 """Blocks to a side that are tried; the better fit counts."""
@@ -104,26 +108,31 @@ class Competitors:
     def _largest_rank(self, contender: Contender, nbytes: int) -> int:
         """Return the largest rank that fits into `nbytes`; 0 if none does."""
         low, high = 0, min(self._weight.shape)
-        if contender in _BITS:
-            # No more than its coefficients alone would allow.
-            high = min(high, 8 * nbytes // (_BITS[contender] * sum(self._weight.shape)))
         while low < high:
             rank = (low + high + 1) // 2
             if (contender, rank) not in self._sizes:
-                self._sizes[contender, rank] = self._of_rank(contender, rank).storage().total
+                self._sizes[contender, rank] = self._size(contender, rank)
             if self._sizes[contender, rank] <= nbytes:
                 low = rank
             else:
                 high = rank - 1
         return low
 
+    def _size(self, contender: Contender, rank: int) -> int:
+        """Return the bytes of a rank; those of a global SVD follow from its table of leaves."""
+        if contender is Contender.PUBLISHED:
+            return self._of_rank(contender, rank).storage().total
+        m, n = self._weight.shape
+        table = np.array([[0, m, 0, n, rank, _FACTORS[contender], 0]], np.int32)
+        return int(Bytes().of_matrix(table, build_schedule((m, n), table, quantized=False)))
+
     def _of_rank(self, contender: Contender, rank: int) -> HMatrix:
         if contender is Contender.PUBLISHED:
             return build(self._weight, coordinates=self._coordinates, truncation=Truncation(max_rank=rank))
         m, n = self._weight.shape
         U, V = (np.ascontiguousarray(factor[:, :rank]) for factor in self._factors)
-        precision = Precision.INT4 if contender is Contender.SVD_INT4 else Precision.FLOAT32
-        return HMatrix.from_leaves((m, n), [PackedLeaf(slice(0, m), slice(0, n), LowRank(U, V), precision)])
+        leaf = PackedLeaf(slice(0, m), slice(0, n), LowRank(U, V), _FACTORS[contender])
+        return HMatrix.from_leaves((m, n), [leaf])
 
     def _blast(self, nbytes: int) -> Iterator[Approximation]:
         start = time.perf_counter()
@@ -143,9 +152,6 @@ class Competitors:
             form = f"{blocks} x {blocks} blocks, rank {rank}"
             seconds = time.perf_counter() - start
             yield Approximation(Contender.BLAST, dense, partial(_multiply, dense), fit.nbytes, form, seconds)
-
-
-_BITS = {Contender.SVD: 32, Contender.SVD_INT4: 4}
 
 
 def of_matrix(contender: Contender, matrix: HMatrix, form: str, start: float) -> Approximation:

@@ -6,7 +6,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -147,14 +147,14 @@ def search(
     return best
 
 
-def to_markdown(rows: Sequence[AtAccuracy]) -> str:
-    """Return the rows as a table."""
-    lines = ["| method | bytes | of float32, % | error | form | s |", "| :-- | --: | --: | --: | :-- | --: |"]
+def markdown_lines(rows: Iterable[AtAccuracy]) -> Iterator[str]:
+    """Iterate over the lines of a table, each as soon as its row is known."""
+    yield "| method | bytes | of float32, % | error | form | s |"
+    yield "| :-- | --: | --: | --: | :-- | --: |"
     for row in rows:
         share = f"{100 * row.nbytes / row.dense_bytes:.2f}"
         cells = [row.method, f"{row.nbytes:,}", share, f"{row.error:.2e}", row.form, f"{row.seconds:.0f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        yield f"| {' | '.join(cells)} |"
 
 
 def _row(method: str, weight: FloatArray, matrix: HMatrix, form: str, start: float) -> AtAccuracy:
@@ -178,8 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--accuracy", type=float, default=1e-4, metavar="X", help="relative, Frobenius norm")
     options = parser.parse_args(arguments)
     points = sphere(options.points)
-    rows = list(at_accuracy(inverse_distance(points), points, options.accuracy))
-    print(to_markdown(rows), end="")
+    for line in markdown_lines(at_accuracy(inverse_distance(points), points, options.accuracy)):
+        print(line, flush=True)
     return 0
 
 
