@@ -13,7 +13,7 @@ from hmatrix.study.features import Features
 from hmatrix.study.frontier import Evaluation, Split, leaf_shares, run_frontier, write_frontier
 from hmatrix.study.frontier_plot import LOOKS, frontier_figure
 from hmatrix.study.frontier_records import FrontierRecord
-from hmatrix.study.frontier_table import better, error, frontier_table, lost_interval, lost_points
+from hmatrix.study.frontier_table import better, error, frontier_summary, frontier_table, lost_interval, lost_points
 from hmatrix.study.subject import Subject
 
 CLASSES, INPUTS, IMAGES = 40, 64, 80
@@ -131,6 +131,16 @@ def test_table_has_a_row_for_each_record(records):
     assert f"| {first.contender.value} | {first.nbytes:,} |" in lines[2]
 
 
+def test_summary_has_a_cell_for_each_record(records):
+    lines = [line.strip("| ").split(" | ") for line in frontier_summary(records).splitlines()]
+    by_budget = sorted({record.budget for record in records})
+    assert lines[0] == ["method", *(f"{100 * budget / records[0].dense_bytes:.1f} %" for budget in by_budget)]
+    assert sum("/" in cell for line in lines[2:] for cell in line[1:]) == len(records)
+    own = next(line for line in lines if line[0] == "allocator")
+    first = min((r for r in records if r.contender is Contender.ALLOCATOR), key=lambda record: record.budget)
+    assert own[1] == f"{lost_points(first):z.1f} / {first.output_error:.4f}"
+
+
 def test_table_names_who_is_better(records):
     own = next(record for record in records if record.contender is Contender.ALLOCATOR)
     rival = replace(own, contender=Contender.BLAST, output_error=own.output_error / 2)
@@ -187,6 +197,6 @@ def test_the_command(subject, tmp_path, monkeypatch, capsys):
     study.write_text('title = "x"\n[[network]]\nmodel = "digits"\n[data]\nsource = "digits"\n')
     monkeypatch.setattr(frontier, "load_subject", lambda *_: subject)
     assert frontier.main([str(study), "--storages", "0.5", "--output", str(tmp_path / "out")]) == 0
-    assert (tmp_path / "out" / "frontier-net-head.md").read_text().startswith("| budget, % | method |")
+    assert (tmp_path / "out" / "frontier-net-head.md").read_text().startswith("| method |")
     assert frontier.main([str(tmp_path / "none.toml")]) == 1
     assert "none.toml" in capsys.readouterr().err

@@ -26,7 +26,7 @@ from hmatrix.study.competitors import PLAIN, Approximation, Competitors, Contend
 from hmatrix.study.environment import environment
 from hmatrix.study.frontier_plot import plot_frontier
 from hmatrix.study.frontier_records import FrontierRecord
-from hmatrix.study.frontier_table import frontier_table
+from hmatrix.study.frontier_table import frontier_summary, frontier_table
 from hmatrix.study.records import AccuracyEvidence
 from hmatrix.study.run import write_text
 from hmatrix.study.studyfile import read_study
@@ -217,7 +217,7 @@ def write_frontier(records: Sequence[FrontierRecord], folder: Path, prefix: str)
     """
     plot_frontier(records, folder / prefix)
     write_text(folder / f"{prefix}.jsonl", "".join(f"{record.to_json()}\n" for record in records))
-    write_text(folder / f"{prefix}.md", frontier_table(records))
+    write_text(folder / f"{prefix}.md", f"{frontier_summary(records)}\n{frontier_table(records)}")
 
 
 if __name__ == "__main__":

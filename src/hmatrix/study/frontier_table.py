@@ -15,8 +15,19 @@ def frontier_table(records: Sequence[FrontierRecord]) -> str:
         [":--" if head in _TEXTS else "--:" for head, _ in columns],
         *([cell(record) for _, cell in columns] for record in sorted(records, key=lambda record: record.budget)),
     ]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return f"{table}\n{_note(records)}\n"
+    return f"{_table(lines)}\n{_note(records)}\n"
+
+
+def frontier_summary(records: Sequence[FrontierRecord]) -> str:
+    """Return one row for each method, one column for each budget: top-1 lost in points, where known, and error."""
+    budgets = sorted({record.budget for record in records})
+    cells = {(record.contender, record.budget): _summary(record) for record in records}
+    shares = [f"{100 * budget / records[0].dense_bytes:.1f} %" for budget in budgets]
+    lines = [["method", *shares], [":--", *["--:"] * len(budgets)]]
+    for contender in Contender:
+        if any((contender, budget) in cells for budget in budgets):
+            lines.append([contender.value, *(cells.get((contender, budget), "") for budget in budgets)])
+    return _table(lines)
 
 
 def lost_points(record: FrontierRecord) -> float | None:
@@ -48,6 +59,15 @@ def better(records: Sequence[FrontierRecord]) -> list[tuple[FrontierRecord, Fron
         if record.contender not in (Contender.ALLOCATOR, Contender.ALLOCATOR_INT8)
         and error(record) < error(own[record.budget])
     ]
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _summary(record: FrontierRecord) -> str:
+    lost = lost_points(record)
+    return _small(error(record)) if lost is None else f"{lost:z.1f} / {_small(error(record))}"
 
 
 def _note(records: Sequence[FrontierRecord]) -> str:
