@@ -57,15 +57,22 @@ def write_results(records: list[Record], folder: Path, prefix: str) -> None:
     rows, note = table_rows(records), table_note(records)
     try:
         draw_all(records, folder, prefix)
-        _write(folder / f"{prefix}-table.md", to_markdown(rows, note))
-        _write(folder / f"{prefix}-table.csv", to_csv(rows))
+        write_text(folder / f"{prefix}-table.md", to_markdown(rows, note))
+        write_text(folder / f"{prefix}-table.csv", to_csv(rows))
     except OSError as error:
         raise OutputError(
             f"output {folder}", f"cannot be written ({error.strerror})", "make room, or name another"
         ) from error
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -46,11 +46,11 @@ class Subject:
         """Return how the network classifies with `matrix` ``(out, in)`` in the place of its weight."""
         if self.features is None or self._dense is None:
             return None
-        return _paired(_right(self.features, matrix.apply(self.features.inputs), self.bias), self._dense)
+        return paired(_right(self.features, matrix.apply(self.features.inputs), self.bias), self._dense)
 
     def baseline(self) -> AccuracyEvidence | None:
         """Return how the network classifies as it is."""
-        return None if self._dense is None else _paired(self._dense, self._dense)
+        return None if self._dense is None else paired(self._dense, self._dense)
 
     @cached_property
     def _dense(self) -> npt.NDArray[np.bool_] | None:
@@ -94,7 +94,8 @@ def _right(features: Features, products: FloatArray, bias: FloatArray) -> npt.ND
     return np.equal(predictions, features.labels)
 
 
-def _paired(right: npt.NDArray[np.bool_], baseline: npt.NDArray[np.bool_]) -> AccuracyEvidence:
+def paired(right: npt.NDArray[np.bool_], baseline: npt.NDArray[np.bool_]) -> AccuracyEvidence:
+    """Return the counts of images that are classified rightly, ``(samples,)``, and of those that were."""
     return AccuracyEvidence(
         samples=right.size,
         correct=int(right.sum()),

@@ -1,0 +1,187 @@
+"""Storage at one accuracy: blocks truncated to a tolerance against the allocator, where there is a geometry.
+
+``python -m hmatrix.study.fixed_accuracy`` takes the kernel 1/|x - y| on points of a sphere, and prints a table.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from hmatrix._validation import FloatArray, check_number
+from hmatrix.allocation import Allocator, Budget
+from hmatrix.assembly import build
+from hmatrix.coordinates import Points
+from hmatrix.lowrank import Truncation
+from hmatrix.matrix import HMatrix
+from hmatrix.study.frontier import leaf_shares
+
+Found = TypeVar("Found")
+
+_STEPS = 6
+"""Corrections of a tolerance, or of a budget."""
+
+
+@dataclass(frozen=True)
+class AtAccuracy:
+    """What one method needs for an accuracy.
+
+    Parameters
+    ----------
+    method
+        Its name.
+    nbytes, dense_bytes
+        Of the matrix, and of the dense one in float32.
+    error
+        Relative, in the Frobenius norm.
+    form
+        For people.
+    seconds
+        That the search took.
+    """
+
+    method: str
+    nbytes: int
+    dense_bytes: int
+    error: float
+    form: str
+    seconds: float
+
+
+def sphere(count: int) -> FloatArray:
+    """Return points on the unit sphere, float64 ``(count, 3)``, evenly spread along a spiral (Fibonacci's)."""
+    height = 1 - (2 * np.arange(count) + 1) / count
+    angle = np.pi * (3 - np.sqrt(5)) * np.arange(count)
+    radius = np.sqrt(1 - height**2)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle), height], axis=1)
+
+
+def inverse_distance(points: FloatArray) -> FloatArray:
+    """Return 1/|x - y| for all pairs of points ``(n, d)``, float32 ``(n, n)``, with zeros where x = y."""
+    squares = np.square(points).sum(axis=1)
+    distances = np.sqrt((squares[:, None] + squares - 2 * points @ points.T).clip(min=0))
+    np.fill_diagonal(distances, np.inf)
+    kernel: FloatArray = (1 / distances).astype(np.float32)
+    return kernel
+
+
+def at_accuracy(weight: FloatArray, points: FloatArray, accuracy: float) -> Iterator[AtAccuracy]:
+    """Measure the storage that a relative error needs: blocks truncated to it, the same to spare none, the allocator.
+
+    Parameters
+    ----------
+    weight
+        ``(n, n)``, float32.
+    points
+        Where rows and columns lie, ``(n, d)``.
+    accuracy
+        Relative error, in the Frobenius norm.
+
+    Yields
+    ------
+    AtAccuracy
+        Nothing that misses the accuracy.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument cannot be used.
+    """
+    check_number("accuracy", accuracy, above=0.0)
+    coordinates = Points(points)
+
+    def truncated(rtol: float) -> HMatrix:
+        return build(weight, coordinates=coordinates, truncation=Truncation(rtol=rtol))
+
+    start = time.perf_counter()
+    matrix = truncated(accuracy)
+    yield _row("SVD blocks, each to the accuracy", weight, matrix, _ranks(matrix), start)
+    start = time.perf_counter()
+    loose = search(truncated, lambda found: _error(weight, found), accuracy, start=accuracy)
+    if loose:
+        yield _row("SVD blocks, all together to the accuracy", weight, loose, _ranks(loose), start)
+    start = time.perf_counter()
+    allocator = Allocator(weight, coordinates=coordinates)
+    costs, errors = allocator.curve()
+    predicted = np.sqrt(errors / np.square(weight, dtype=np.float64).sum())
+    smallest, largest = allocator.limits
+
+    def allocated(wanted: float) -> tuple[HMatrix, str]:
+        # The curve is convex in squares; between its corners a straight line in logarithms is near enough.
+        logs = np.log(predicted.clip(min=1e-30))
+        nbytes = float(np.exp(np.interp(-np.log(wanted), -logs, np.log(costs.clip(min=1)))))
+        allocation = allocator.allocate(Budget(bytes=int(np.clip(nbytes, smallest, largest))))
+        return allocation.matrix, leaf_shares(allocation)
+
+    best = search(allocated, lambda found: _error(weight, found[0]), accuracy, start=accuracy)
+    if best:
+        yield _row("allocator", weight, *best, start)
+
+
+def search(
+    make: Callable[[float], Found], error: Callable[[Found], float], accuracy: float, start: float
+) -> Found | None:
+    """Return what `make` makes of the largest tolerance that is found to reach an accuracy; ``None`` if none did.
+
+    The tolerance is corrected by how far the error missed, then halved between two of them.
+    """
+    best: Found | None = None
+    low, high = 0.0, np.inf
+    tolerance = start
+    for _ in range(_STEPS):
+        found = make(tolerance)
+        reached = error(found)
+        if reached <= accuracy:
+            if tolerance >= low:
+                best, low = found, tolerance
+        else:
+            high = min(high, tolerance)
+        guess = tolerance * accuracy / max(reached, accuracy * 1e-3)
+        tolerance = guess if low < guess < high and abs(guess / tolerance - 1) > 1e-3 else float(np.sqrt(low * high))
+        if not np.isfinite(tolerance) or tolerance <= 0:
+            tolerance = guess
+    return best
+
+
+def markdown_lines(rows: Iterable[AtAccuracy]) -> Iterator[str]:
+    """Iterate over the lines of a table, each as soon as its row is known."""
+    yield "| method | bytes | of float32, % | error | form | s |"
+    yield "| :-- | --: | --: | --: | :-- | --: |"
+    for row in rows:
+        share = f"{100 * row.nbytes / row.dense_bytes:.2f}"
+        cells = [row.method, f"{row.nbytes:,}", share, f"{row.error:.2e}", row.form, f"{row.seconds:.0f}"]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _row(method: str, weight: FloatArray, matrix: HMatrix, form: str, start: float) -> AtAccuracy:
+    seconds = time.perf_counter() - start
+    return AtAccuracy(method, matrix.storage().total, 4 * weight.size, _error(weight, matrix), form, seconds)
+
+
+def _error(weight: FloatArray, matrix: HMatrix) -> float:
+    return float(np.linalg.norm(weight - matrix.to_dense()) / np.linalg.norm(weight))
+
+
+def _ranks(matrix: HMatrix) -> str:
+    ranks = [leaf.rank for leaf in matrix.leaves() if leaf.rank is not None]
+    return f"{len(ranks)} blocks of rank up to {max(ranks, default=0)}, {len(matrix.near_field)} dense"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table for the kernel on a sphere."""
+    parser = argparse.ArgumentParser(description="Storage at one accuracy, 1/|x - y| on a sphere.")
+    parser.add_argument("--points", type=int, default=4096, metavar="N")
+    parser.add_argument("--accuracy", type=float, default=1e-4, metavar="X", help="relative, Frobenius norm")
+    options = parser.parse_args(arguments)
+    points = sphere(options.points)
+    for line in markdown_lines(at_accuracy(inverse_distance(points), points, options.accuracy)):
+        print(line, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
