@@ -245,11 +245,14 @@ def _log_likelihoods(train: FloatArray, test: FloatArray) -> npt.NDArray[np.floa
     The rest is that of the second moment of `train`; both are ``(samples, n)``.
     """
     n = train.shape[1]
-    values, vectors = scipy.linalg.eigh((train @ train.T).astype(np.float64), check_finite=False)
+    # The smaller of the two products has the same eigenvalues: there may be many more samples than columns.
+    few = len(train) <= n
+    gram = (train @ train.T if few else train.T @ train).astype(np.float64)
+    values, vectors = scipy.linalg.eigh(gram, overwrite_a=True, check_finite=False)
     # Eigenvalues that are rounding errors belong to directions outside of the samples.
-    inside = values > values[-1] * len(train) * np.finfo(train.dtype).eps
+    inside = values > values[-1] * len(gram) * np.finfo(train.dtype).eps
     values, vectors = values[inside], vectors[:, inside]
-    squares = np.square((test @ train.T) @ vectors) / values
+    squares = np.square((test @ train.T) @ vectors) / values if few else np.square(test @ vectors)
     outside = (np.square(test, dtype=np.float64).sum(axis=1) - squares.sum(axis=1)).clip(min=0).sum()
     shares = np.array(_SAMPLE_SHARES)[:, None]
     mixed = (1 - shares) * values / len(train) + shares
