@@ -1,9 +1,10 @@
 """The best H-matrix for a budget."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,17 @@ from hmatrix.allocation.forms import Floats
 from hmatrix.allocation.layout import Layout
 from hmatrix.allocation.moments import Damping, Moments, moments
 from hmatrix.allocation.realise import realise
+from hmatrix.allocation.timecost import dense_seconds, time_cost
 from hmatrix.assembly import Sides
 from hmatrix.cluster import Cardinality, Splitter
 from hmatrix.errors import ArgumentError
 from hmatrix.matrix import HMatrix
 from hmatrix.precision import Activations
+
+Evaluate: TypeAlias = Callable[[HMatrix, FloatArray], float]
+"""A score, higher for better, of an H-matrix and a correction of the bias."""
+
+_EVALUATIONS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,20 +124,37 @@ class Allocator:
     @property
     def limits(self) -> tuple[int, int]:
         """Bytes of the smallest and of the largest H-matrix that a budget can ask for."""
-        return self._limits(Bytes())
+        smallest, largest = self._layout(*self._first).limits(Bytes())
+        return int(np.ceil(smallest)), int(largest)
 
     def curve(self) -> tuple[Floats, Floats]:
         """Return the predicted frontier, convex: bytes, rising, and errors ``tr(E C E^T)``, falling; ``(points,)``."""
         return self._layout(*self._first).curve(Bytes())
 
-    def allocate(self, budget: Budget) -> Allocation:
+    def allocate(self, budget: Budget, evaluate: Evaluate | None = None) -> Allocation:
         """Return the H-matrix with the least error that the budget allows.
+
+        Parameters
+        ----------
+        budget
+            What it may cost; with `max_drop`, the smallest H-matrix whose score is found to be high enough.
+        evaluate
+            For `max_drop`: gives a score, higher for better, to an H-matrix ``(m, n)`` and a correction of the
+            layer's bias ``(m,)``. It is called at most 12 times, first with the dense matrix, and should use data
+            that are not calibration data.
 
         Raises
         ------
         ArgumentError
-            If the budget is below the smallest H-matrix, or above the dense matrix.
+            If the budget is below the smallest H-matrix, or above the dense matrix; if `evaluate` is there without
+            `max_drop` or the other way round, or returns no finite number.
         """
+        if (budget.max_drop is None) != (evaluate is None):
+            came = "is given without max_drop" if evaluate else "is not given"
+            raise ArgumentError("evaluate", came, "give a function and Budget(max_drop=...), or neither")
+        return self._within(budget) if evaluate is None else self._search(float(budget.max_drop or 0), evaluate)
+
+    def _within(self, budget: Budget) -> Allocation:
         start = time.perf_counter()
         cost, most = self._cost(budget)
         layout = self._best(cost, most)
@@ -147,25 +171,39 @@ class Allocator:
         """Return the best H-matrix for each of several budgets."""
         return [self.allocate(budget) for budget in budgets]
 
+    def _search(self, max_drop: float, evaluate: Evaluate) -> Allocation:
+        """Return the smallest H-matrix found whose score falls by no more than `max_drop`."""
+        smallest, largest = self.limits
+        best = self._within(Budget(bytes=largest))
+        least = _score(evaluate, best) - max_drop
+        low, high = np.log(smallest), np.log(largest)
+        for _ in range(_EVALUATIONS - 1):
+            # Halves first: most of the range lies below what any network bears.
+            middle = high - np.log(2) if high - low > np.log(4) else (low + high) / 2
+            allocation = self._within(Budget(bytes=max(smallest, int(np.exp(middle)))))
+            if _score(evaluate, allocation) >= least:
+                best, high = allocation, middle
+            else:
+                low = middle
+        return best
+
     def _cost(self, budget: Budget) -> tuple[Cost, float]:
         """Return what a budget bounds, and the bound."""
-        if budget.max_drop is not None:
-            raise ArgumentError("budget", "has max_drop", "use hmatrix.allocate, with `evaluate`, for it")
-        m, n = self._weight.shape
-        cost: Cost = Bytes()
-        most = float(budget.bytes if budget.bytes is not None else (budget.storage or 0) * 4 * m * n)
-        smallest, largest = self._limits(cost)
+        cost: Cost
+        if budget.time is not None:
+            cost, dense = time_cost(self._activations), dense_seconds(self._weight.shape)
+            came, most = f"is a time of {budget.time:g}", budget.time
+        else:
+            cost, dense = Bytes(), 4.0 * self._weight.size
+            most = budget.bytes / dense if budget.bytes is not None else float(budget.storage or 0)
+            came = f"is {most * dense:.0f} bytes" if budget.bytes is not None else f"is a storage of {most:g}"
+        smallest, largest = (limit / dense for limit in self._layout(*self._first).limits(cost))
         if not smallest <= most <= largest:
-            dense = 4 * m * n
-            mend = (
-                f"give {smallest} to {largest} bytes, or {smallest / dense:.2g} to {largest / dense:.6g} of the storage"
-            )
-            raise ArgumentError("budget", f"is {most:.0f} bytes", mend)
-        return cost, most
-
-    def _limits(self, cost: Cost) -> tuple[int, int]:
-        smallest, largest = self._layout(*self._first).limits(cost)
-        return int(np.ceil(smallest)), int(largest)
+            mend = f"give {smallest:.3g} to {largest:.3g} of the dense matrix's {'time' if budget.time else 'bytes'}"
+            if budget.bytes is not None:
+                mend = f"give {np.ceil(smallest * dense):.0f} to {largest * dense:.0f}"
+            raise ArgumentError("budget", came, mend)
+        return cost, most * dense
 
     def _best(self, cost: Cost, most: float) -> Layout:
         """Return the layout with the least predicted error: the best order of each side, and both together."""
@@ -206,10 +244,18 @@ class Allocator:
         return float(np.sqrt(error / self._energy)) if self._energy > 0 else 0.0
 
 
+def _score(evaluate: Evaluate, allocation: Allocation) -> float:
+    score = float(evaluate(allocation.matrix, allocation.bias_correction))
+    if not np.isfinite(score):
+        raise ArgumentError("evaluate", f"returned {score}", "return a finite number, higher for better")
+    return score
+
+
 def allocate(
     weight: npt.ArrayLike,
     budget: Budget,
     *,
+    evaluate: Evaluate | None = None,
     calibration: npt.ArrayLike | None = None,
     coordinates: Sides | None = None,
     splitter: Splitter = Cardinality(),
@@ -225,4 +271,4 @@ def allocate(
     allocator = Allocator(
         weight, calibration=calibration, coordinates=coordinates, splitter=splitter, activations=activations
     )
-    return allocator.allocate(budget)
+    return allocator.allocate(budget, evaluate)
