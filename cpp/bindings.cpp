@@ -72,6 +72,18 @@ public:
             plan_.multiply(x.data(), y.data(), static_cast<std::ptrdiff_t>(batch));
     }
 
+    // For callers that have checked their arrays: y (batch, m) = x (batch, n) A^T + bias, by addresses, contiguous.
+    void multiply_at(std::uintptr_t x, std::uintptr_t y, std::ptrdiff_t batch, std::uintptr_t bias) const {
+        const nb::gil_scoped_release release;
+        T* const rows = reinterpret_cast<T*>(y);
+        plan_.multiply(reinterpret_cast<const T*>(x), rows, batch);
+        if (bias == 0) return;
+        const T* const added = reinterpret_cast<const T*>(bias);
+        const std::ptrdiff_t m = plan_.shape().rows;
+        for (std::ptrdiff_t b = 0; b < batch; ++b)
+            for (std::ptrdiff_t i = 0; i < m; ++i) rows[b * m + i] += added[i];
+    }
+
 private:
     static const std::int32_t* view(const Permutation& permutation, std::int32_t size) {
         if (!permutation) return nullptr;
@@ -94,6 +106,7 @@ void bind_plan(nb::module_& module, const char* name) {
                       const std::optional<Array<const std::int32_t, 2>>&, Permutation, Permutation>(),
              "instruction_set"_a, "shape"_a, "intermediate"_a, nb::arg("data").noconvert(), "far"_a, "near"_a,
              nb::arg("segments").none(), nb::arg("row_permutation").none(), nb::arg("column_permutation").none())
+        .def("multiply_at", &P::multiply_at, "x"_a, "y"_a, "batch"_a, "bias"_a)
         .def("multiply", &P::template multiply<false, 1>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
         .def("multiply_batch", &P::template multiply<false, 2>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
         .def("multiply_transposed", &P::template multiply<true, 1>, nb::arg("x").noconvert(),

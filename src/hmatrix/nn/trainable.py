@@ -1,0 +1,279 @@
+"""H-matrices whose coefficients are trained, and packed again in the same partition, ranks and precisions.
+
+Integer leaves are trained with the straight-through estimator: the forward pass rounds as the packed matrix
+does, the backward pass takes rounding for the identity, inside the range of the codes. Scales are learned
+with them. With int8 activations the forward pass quantises activations, too.
+
+References
+----------
+Y. Bengio, N. Leonard, A. Courville, *Estimating or propagating gradients through stochastic neurons for
+conditional computation*, arXiv:1308.3432. S. Esser et al., *Learned step size quantization*, ICLR 2020,
+arXiv:1902.08153.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from hmatrix.errors import ArgumentError, NetworkError
+from hmatrix.matrix import HMatrix
+from hmatrix.nn import batched
+from hmatrix.nn.prepared import PackedTensors, Prepared, prepared_of
+from hmatrix.nn.rows import Far, Near, select_rows
+from hmatrix.nn.stacks import Coefficients, Columns, outside_modes
+from hmatrix.nn.weight import HWeight
+from hmatrix.precision import Precision
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def trainable(module: Module) -> Module:
+    """Give all H-matrices of a network coefficients that are parameters, in place.
+
+    Weights that layers share stay shared. Without training, the network computes what it did before, but for
+    rounding.
+
+    Parameters
+    ----------
+    module
+        A network, a layer, or a weight.
+
+    Returns
+    -------
+    nn.Module
+        The module itself; for a weight alone, its `TrainableWeight`.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no H-matrix in it.
+    """
+    return _replaced(module, HWeight, TrainableWeight)
+
+
+def freeze(module: Module) -> Module:
+    """Pack what `trainable` made: the coefficients are rounded to their precisions, as they were in training.
+
+    Parameters
+    ----------
+    module
+        A network, a layer, or a weight.
+
+    Returns
+    -------
+    nn.Module
+        The module itself; for a weight alone, its `HWeight`. Without training, the packed matrices have the
+        same bits as before.
+
+    Raises
+    ------
+    ArgumentError
+        If nothing in it is trainable, or coefficients are not finite.
+    """
+    return _replaced(module, TrainableWeight, TrainableWeight.frozen)
+
+
+class TrainableWeight(nn.Module):
+    """An H-matrix with parameters, in the place of an `HWeight`.
+
+    Parameters
+    ----------
+    weight
+        The H-matrix to begin with; it is not changed.
+
+    Attributes
+    ----------
+    factors
+        For each group of leaves of equal shape and precision, a list of `TrainableFactor`: the dense blocks,
+        or the factors V^T and U.
+    """
+
+    words: Tensor
+    leaves: Tensor
+    quantized: Tensor
+    row_permutation: Tensor | None
+    column_permutation: Tensor | None
+
+    def __init__(self, weight: HWeight) -> None:
+        super().__init__()
+        self.shape = weight.shape
+        if weight.words.is_meta:
+            raise NetworkError("HWeight", "is on the meta device", "load a state dict first, with assign=True")
+        for name, buffer in weight.tensors.copied(weight.device)._asdict().items():
+            self.register_buffer(name, buffer)
+        structure = self._prepared().structure
+        coefficients = batched.coefficients_of(structure, self.words)
+        self.factors = nn.ModuleList(
+            nn.ModuleList(TrainableFactor(factor, quantized=structure.quantized) for factor in factors)
+            for factors in coefficients
+        )
+
+    @property
+    def matrix(self) -> HMatrix:
+        """The matrix ``(m, n)`` as it would be packed now.
+
+        Raises
+        ------
+        ArgumentError
+            If coefficients are not finite.
+        """
+        return self._packed().matrix(self.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type in which products are computed."""
+        doubles = (tensor.dtype == torch.float64 for tensor in (self.words, *self.factors.parameters()))
+        return torch.float64 if any(doubles) else torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        """Where the coefficients are."""
+        return self.words.device
+
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return ``x A^T + bias``, ``(..., m)``, for x ``(..., n)``; see `HWeight.multiply`.
+
+        Raises
+        ------
+        ArgumentError
+            If x has another shape.
+        """
+        m, n = self.shape
+        if x.shape[-1:] != (n,):
+            raise ArgumentError("x", f"has the shape {tuple(x.shape)}", f"give (..., {n})")
+        flat = x.reshape(-1, n).to(self.dtype)
+        products = [[factor.multiply for factor in factors] for factors in self.factors]
+        # The products are float32, or float64, under autocast, too.
+        with torch.autocast(x.device.type, enabled=False):
+            y = batched.multiply(self._prepared().structure, products, flat).reshape(*x.shape[:-1], m)
+        if bias is not None:
+            y = y + bias
+        return y.to(x.dtype) if x.dtype in (torch.float16, torch.bfloat16) else y
+
+    def rows(self, indices: Tensor) -> Tensor:
+        """Return rows ``(..., n)`` of A; see `HWeight.rows`."""
+        prepared = self._prepared()
+        near: list[Near] = [partial(_row_values, factors[-1]) for factors in self.factors]
+        far: list[Far | None] = [factors[0].values if len(factors) == 2 else None for factors in self.factors]
+        return select_rows(prepared.structure, prepared.row_tables, near, far, indices)
+
+    def frozen(self) -> HWeight:
+        """Return the packed weight, on the same device."""
+        return HWeight(self.matrix).to(self.device)
+
+    def extra_repr(self) -> str:
+        """Describe the weight in the printed network."""
+        return f"shape={self.shape}"
+
+    def _prepared(self) -> Prepared:
+        return prepared_of(*self._tensors(), self.shape)
+
+    def _tensors(self) -> PackedTensors:
+        return PackedTensors(self.words, self.leaves, self.quantized, self.row_permutation, self.column_permutation)
+
+    @torch.no_grad()
+    def _packed(self) -> PackedTensors:
+        tensors = self._tensors()
+        with outside_modes():
+            words = tensors.words.clone()
+        for group, factors in zip(self._prepared().structure.groups, self.factors, strict=True):
+            for stack, factor in zip(group.factors, factors, strict=True):
+                stack.store(words, factor.coefficients())
+        return tensors._replace(words=words)
+
+
+class TrainableFactor(nn.Module):
+    """The factors of a stack of leaves as parameters.
+
+    Parameters
+    ----------
+    stored
+        What they begin with.
+    quantized
+        Whether activations are int8 where they meet codes.
+
+    Attributes
+    ----------
+    latent
+        ``(leaves, rows, columns)``: the coefficients before they are rounded.
+    scales
+        ``(leaves, rows, groups)``, for codes; else ``None``.
+    """
+
+    latent: nn.Parameter
+    scales: nn.Parameter | None
+
+    def __init__(self, stored: Coefficients, *, quantized: bool) -> None:
+        super().__init__()
+        self.columns: Columns = stored.columns
+        self._quantized = quantized and stored.scales is not None
+        with outside_modes(), torch.no_grad():
+            self.latent = nn.Parameter(stored.values().clone())
+            self.register_parameter("scales", None if stored.scales is None else nn.Parameter(stored.scales.clone()))
+
+    def values(self) -> Tensor:
+        """Return the coefficients ``(leaves, rows, columns)`` as they are rounded, with straight-through gradients."""
+        latent = self.latent if self.latent.dtype == torch.float64 else self.latent.float()
+        if self.columns.precision is Precision.BFLOAT16:
+            return _straight_through(latent, latent.to(torch.bfloat16).to(latent.dtype))
+        if self.scales is None:
+            return latent
+        scales, codes, rounded = self._codes()
+        return scales * (_straight_through(codes, rounded) - self.columns.precision.zero)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """Multiply x ``(leaves, batch, columns)``, quantised where the packed matrix quantises it."""
+        if self._quantized:
+            codes, steps = batched.quantize(x.detach(), self.columns)
+            x = _straight_through(x, codes * self.columns.by_run(steps))
+        return x @ self.values().mT
+
+    def coefficients(self) -> Coefficients:
+        """Return the coefficients as they are stored."""
+        if self.scales is None:
+            return Coefficients.of(self.columns, self.latent.detach())
+        return Coefficients.of(self.columns, self._codes()[2].to(torch.uint8), self.scales.detach().float())
+
+    def extra_repr(self) -> str:
+        """Describe the factors in the printed network."""
+        return f"{tuple(self.latent.shape)}, {self.columns.precision.name.lower()}"
+
+    def _codes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return scales, codes before rounding, and codes, each ``(leaves, rows, columns)``."""
+        assert self.scales is not None
+        precision = self.columns.precision
+        most = 2**precision.bits - 1
+        scales = self.columns.by_column(self.scales)
+        if scales.dtype != torch.float64:
+            scales = scales.float()
+        # Where the scale is zero, the codes do not matter.
+        divisor = torch.where(scales == 0, 1, scales)
+        # What is rounded to a code is in the range, the first and the last one included.
+        codes = (self.latent / divisor + precision.zero).clamp(-0.5, most + 0.5)
+        return scales, codes, codes.round().clamp(0, most)
+
+
+def _row_values(factor: TrainableFactor, leaf: Tensor, row: Tensor) -> Tensor:
+    return factor.values()[leaf, row]
+
+
+def _straight_through(x: Tensor, rounded: Tensor) -> Tensor:
+    """Return `rounded`, with the gradient of x."""
+    return x + (rounded - x).detach()
+
+
+def _replaced(module: Module, kind: type[nn.Module], replace: Callable[[Any], nn.Module]) -> Module:
+    """Replace all modules of a kind inside a module, or that module itself; those that are shared stay so."""
+    replacements = {part: replace(part) for part in module.modules() if isinstance(part, kind)}
+    if not replacements:
+        raise ArgumentError("module", f"has no {kind.__name__} in it", f"give a network with a {kind.__name__}")
+    if module in replacements:
+        return cast("Module", replacements[module])
+    for parent in list(module.modules()):
+        for name, child in parent._modules.items():
+            if child in replacements:
+                parent._modules[name] = replacements[child]
+    return module

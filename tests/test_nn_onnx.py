@@ -1,0 +1,76 @@
+"""Export to ONNX, run by ONNX Runtime."""
+
+import warnings
+
+import numpy as np
+import pytest
+from matrices import random_leaves
+
+import hmatrix as hm
+from hmatrix.errors import NetworkError
+
+torch = pytest.importorskip("torch")
+HLinear = pytest.importorskip("hmatrix.nn").HLinear
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+both_exporters = pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "TorchScript"])
+
+
+def export(module, x, path, dynamo):
+    batch = {0: torch.export.Dim("batch")} if dynamo else {"x": {0: "batch"}}
+    named = {"dynamic_shapes": (batch,), "verbose": False} if dynamo else {"dynamic_axes": batch}
+    with warnings.catch_warnings():
+        # The exporters warn of each other and of themselves.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, (x,), path, dynamo=dynamo, input_names=["x"], **named)
+
+
+def run(path, x):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+
+
+def assert_same(actual, expected):
+    assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@both_exporters
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8", "int4", "int2"])
+@pytest.mark.parametrize("activations", ["exact", "int8"])
+def test_a_network_in_standard_operators(tmp_path, dynamo, precision, activations):
+    torch.manual_seed(0)
+    layers = []
+    for shape, bias in (((60, 40), True), ((20, 60), False)):
+        H = hm.HMatrix.from_leaves(shape, random_leaves(shape, ranks=(None, 1, 4), dtype=np.float32, most=4))
+        H = H.astype(precision, activations=activations)
+        layers += [HLinear(H, torch.randn(shape[0]) if bias else None), torch.nn.ReLU()]
+    network, x = torch.nn.Sequential(*layers).eval(), torch.randn(5, 40)
+    export(network, x, tmp_path / "network.onnx", dynamo)
+    model = onnx.load(tmp_path / "network.onnx")
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    assert not model.functions
+    with torch.no_grad():
+        for size in (5, 2):
+            assert_same(run(tmp_path / "network.onnx", x[:size]), network(x[:size]))
+
+
+@pytest.mark.parametrize(
+    ("precision", "most"), [("float32", 1.01), ("bfloat16", 1.01), ("int8", 1.02), ("int4", 1.03), ("int2", 1.05)]
+)
+def test_the_file_is_as_small_as_the_matrix(tmp_path, precision, most):
+    H = hm.quantize(np.random.default_rng(0).standard_normal((1000, 1280)), precision)
+    layer, x = HLinear(H), torch.randn(3, 1280)
+    export(layer, x, tmp_path / "layer.onnx", dynamo=True)
+    size = sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert size <= most * H.storage().total + 10_000
+    assert_same(run(tmp_path / "layer.onnx", x), layer(x))
+
+
+def test_a_weight_that_was_never_prepared(tmp_path):
+    layer = HLinear(hm.quantize(np.eye(4), "float32"))
+    layer.weight._known = None
+    with pytest.raises(Exception, match="call the network once, then export it") as caught:
+        export(layer, torch.ones(1, 4), tmp_path / "layer.onnx", dynamo=False)
+    assert isinstance(caught.value, NetworkError)

@@ -1,0 +1,271 @@
+"""The product as an operator of torch: compiled, exported, traced, mapped, and on other devices."""
+
+import gc
+
+import numpy as np
+import pytest
+from matrices import permutation, random_leaves
+
+import hmatrix as hm
+from hmatrix.errors import ArgumentError
+
+torch = pytest.importorskip("torch")
+HLinear = pytest.importorskip("hmatrix.nn").HLinear
+from hmatrix.nn import prepared  # noqa: E402
+from hmatrix.nn.operator import linear  # noqa: E402
+from hmatrix.nn.prepared import PackedTensors  # noqa: E402
+
+m, n = 40, 30
+
+
+def matrix(precision="float32", activations="exact", seed=0, shape=(m, n), permuted=True):
+    leaves = random_leaves(shape, seed=seed, ranks=(None, 0, 1, 3))
+    permutations = [permutation(size, seed=seed) if permuted else None for size in shape]
+    return hm.HMatrix.from_leaves(shape, leaves, *permutations).astype(precision, activations=activations)
+
+
+def network(precision="float32", activations="exact"):
+    """Two layers with a nonlinearity between them."""
+    torch.manual_seed(0)
+    first = HLinear(matrix(precision, activations), torch.randn(m))
+    return torch.nn.Sequential(
+        first, torch.nn.GELU(), HLinear(matrix(precision, activations, 1, (20, m)), torch.randn(20))
+    ).eval()
+
+
+def batch(*size, seed=0):
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+
+
+every_kind = pytest.mark.parametrize(
+    ("precision", "activations"), [("float32", "exact"), ("bfloat16", "exact"), ("int8", "exact"), ("int4", "int8")]
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    """Compilers count how often one function was compiled."""
+    torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("precision", ["float64", "float32", "int8"])
+def test_torch_checks_the_operator(precision, transposed):
+    """Schema, autograd, shapes without data, and compilation with symbolic shapes."""
+    H = matrix(precision)
+    dtype = torch.float64 if precision == "float64" else torch.float32
+    x = batch(3, m if transposed else n).to(dtype).requires_grad_()
+    torch.library.opcheck(linear, (x, *PackedTensors.of(H), m, n, transposed))
+
+
+@every_kind
+@pytest.mark.parametrize("leading", [(), (5,), (2, 0), (2, 3)], ids=str)
+def test_the_operator_is_the_product(precision, activations, leading):
+    H = matrix(precision, activations)
+    tensors = PackedTensors.of(H)
+    x = batch(*leading, n)
+    y = linear(x, *tensors, m, n)
+    assert y.shape == (*leading, m)
+    np.testing.assert_array_equal(y.reshape(-1, m), H.apply(x.reshape(-1, n).numpy()))
+    back = linear(y, *tensors, m, n, True)
+    np.testing.assert_array_equal(back.reshape(-1, n), H.T.apply(y.reshape(-1, m).numpy()))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_derivatives_of_any_order(transposed):
+    tensors = PackedTensors.of(matrix("float64"))
+    x = batch(2, m if transposed else n).double().requires_grad_()
+    product = lambda x: linear(x, *tensors, m, n, transposed)  # noqa: E731
+    assert torch.autograd.gradcheck(product, (x,))
+    assert torch.autograd.gradgradcheck(lambda x: product(x) ** 3, (x,))
+
+
+@every_kind
+def test_compiled_without_graph_break(precision, activations):
+    net, x = network(precision, activations), batch(5, n)
+    compiled = torch.compile(net, fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), net(x))
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(x), net(x))
+
+
+def test_gradients_of_the_compiled_network():
+    net = network("int8")
+    gradients = []
+    for module in (net, torch.compile(net, fullgraph=True)):
+        net.zero_grad()
+        x = batch(5, n).requires_grad_()
+        module(x).square().sum().backward()
+        gradients.append((x.grad, *(parameter.grad for parameter in net.parameters())))
+    for expected, actual in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+@every_kind
+@pytest.mark.parametrize("strict", [False, True])
+def test_exported_and_loaded_again(precision, activations, strict, tmp_path):
+    net, x = network(precision, activations), batch(5, n)
+    program = torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=strict)
+    assert {"0.weight.words", "2.weight.leaves"} <= program.state_dict.keys()
+    torch.export.save(program, tmp_path / "program.pt2")
+    loaded = torch.export.load(tmp_path / "program.pt2").module()
+    for size in (5, 3):
+        torch.testing.assert_close(loaded(x[:size]), net(x[:size]))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")
+def test_traced():
+    net, x = network("int8"), batch(5, n)
+    traced = torch.jit.trace(net, x)
+    assert "hmatrix::linear" in str(traced.inlined_graph)
+    torch.testing.assert_close(traced(x[:2]), net(x[:2]))
+
+
+def test_traced_by_make_fx():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    net, x = network(), batch(5, n)
+    graph = make_fx(net, tracing_mode="real")(x)
+    assert "hmatrix.linear" in graph.code
+    torch.testing.assert_close(graph(2 * x), net(2 * x))
+
+
+def test_mapped():
+    layer = HLinear(matrix("float64"), batch(m))
+    x = batch(4, 3, n).double()
+    for dim in (0, 1):
+        torch.testing.assert_close(torch.func.vmap(layer, in_dims=dim)(x), layer(x.movedim(dim, 0)))
+    with pytest.raises(ArgumentError, match="vmap: goes over the packed matrix"):
+        words = torch.stack([layer.weight.words] * 4)
+        rest = PackedTensors.of(layer.matrix)[1:]
+        torch.func.vmap(lambda x, words: linear(x, words, *rest, m, n))(x[:, 0], words)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("shape", [(), (m + n,), (3, m + n)], ids=str)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_wrong_shapes(transposed, shape, device):
+    tensors = [None if t is None else t.to(device) for t in PackedTensors.of(matrix())]
+    with pytest.raises(ArgumentError, match=rf"^x: has the shape .*; give \(\.\.\., {m if transposed else n}\)"):
+        linear(torch.zeros(shape, device=device), *tensors, m, n, transposed)
+
+
+def test_functional_call():
+    layer, other = HLinear(matrix("int8", seed=0)), HLinear(matrix("int8", seed=3))
+    x = batch(2, n)
+    torch.testing.assert_close(torch.func.functional_call(layer, other.state_dict(), x), other(x))
+    torch.testing.assert_close(layer(x), HLinear(matrix("int8"))(x))
+
+
+def test_shapes_without_data():
+    from torch._subclasses import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        y = HLinear(matrix())(torch.empty(5, 7, n))
+        assert (y.shape, type(y).__name__) == ((5, 7, m), "FakeTensor")
+    assert HLinear(matrix("float64")).to("meta")(torch.empty(2, n, device="meta")).dtype == torch.float64
+
+
+# Buffers that are changed.
+
+
+def dense(layer):
+    return torch.from_numpy(layer.matrix.to_dense())
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_words_changed_in_place_count_at_once(precision):
+    layer, x = HLinear(matrix(precision)), batch(2, n)
+    other = HLinear(matrix(precision, seed=0).astype(precision))
+    doubled = hm.HMatrix(matrix(precision).pack())
+    layer(x)
+    words = layer.weight.words
+    if precision == "float32":
+        words.view(torch.float32).mul_(2)
+        # Factors are doubled twice.
+        expected = HLinear(doubled)(x)
+        assert not torch.allclose(layer(x), other(x))
+        torch.testing.assert_close(layer(x), x @ dense(layer).T)
+        assert expected.shape == layer(x).shape
+    else:
+        words.zero_()
+        assert torch.equal(layer(x), torch.zeros(2, m))
+
+
+def test_words_of_another_storage_are_prepared_anew():
+    layer, other, x = HLinear(matrix(seed=0)), HLinear(matrix(seed=0)), batch(2, n)
+    other.weight.words.view(torch.float32).mul_(-1)
+    expected = other(x)
+    layer(x)
+    layer.weight.words.data = other.weight.words.clone()
+    assert torch.equal(layer(x), expected)
+    layer.weight.words = other.weight.words
+    assert torch.equal(layer(x), expected)
+
+
+@pytest.mark.parametrize("through", ["layer", "operator"])
+def test_indices_changed_in_place_are_checked(through):
+    layer, x = HLinear(matrix()), batch(2, n)
+    weight = layer.weight
+
+    def product():
+        if through == "layer":
+            return layer(x)
+        return linear(x, *(getattr(weight, name) for name in PackedTensors._fields), m, n)
+
+    before = product()
+    weight.row_permutation.copy_(weight.row_permutation.roll(1))
+    after = product()
+    assert not torch.equal(after, before)
+    torch.testing.assert_close(after, x @ dense(layer).T)
+    for name, value in (("row_permutation", 10**6), ("column_permutation", -1), ("leaves", 99)):
+        buffer = getattr(weight, name)
+        kept = buffer.clone()
+        buffer[0] = value
+        with pytest.raises(ArgumentError, match=name if name != "leaves" else "data|leaves"):
+            product()
+        buffer.copy_(kept)
+        assert torch.equal(product(), after)
+
+
+def test_the_flag_changed_in_place_counts():
+    layer, x = HLinear(matrix("int8", "exact", permuted=False)), batch(2, n)
+    tensors = PackedTensors.of(hm.quantize(np.ones((m, n)), "int8"))
+    one_run = HLinear(hm.quantize(np.random.default_rng(0).standard_normal((m, n)), "int8"))
+    exact = one_run(x)
+    one_run.weight.quantized.fill_(True)
+    assert not torch.equal(one_run(x), exact)
+    assert one_run.matrix.activations is hm.Activations.INT8
+    assert not tensors.quantized
+    assert layer.matrix.activations is hm.Activations.EXACT
+
+
+def test_tensors_of_inference_mode_are_never_trusted():
+    """They do not tell whether they were changed."""
+    x = batch(2, n)
+    with torch.inference_mode():
+        tensors = PackedTensors(*(None if t is None else t.clone() for t in PackedTensors.of(matrix())))
+        expected = linear(x, *tensors, m, n)
+        tensors.row_permutation.copy_(tensors.row_permutation.roll(1))
+        assert not torch.equal(linear(x, *tensors, m, n), expected)
+        tensors.row_permutation[0] = 10**6
+        with pytest.raises(ArgumentError, match="row_permutation"):
+            linear(x, *tensors, m, n)
+        layer = HLinear(matrix())
+        assert not layer.weight.words.is_inference()
+        y = layer(x)
+    assert torch.equal(layer(x), y)
+
+
+def test_nothing_is_kept_longer_than_its_words():
+    gc.collect()
+    before = set(prepared._known)
+    tensors = PackedTensors.of(matrix())
+    linear(batch(2, n), *tensors, m, n)
+    layer = HLinear(matrix())
+    assert len(set(prepared._known) - before) == 2
+    del tensors, layer
+    gc.collect()
+    assert set(prepared._known) <= before

@@ -1,0 +1,259 @@
+"""Coefficients as parameters, and packed again."""
+
+import copy
+
+import numpy as np
+import pytest
+from matrices import leaf, permutation, random_leaves, stored
+
+import hmatrix as hm
+from hmatrix.errors import ArgumentError, NetworkError
+from hmatrix.packing import pack
+from hmatrix.precision import Precision
+
+torch = pytest.importorskip("torch")
+hnn = pytest.importorskip("hmatrix.nn")
+
+MIXED = list(Precision)[1:]
+KINDS = {precision.name.lower(): [precision] for precision in Precision} | {"mixed": MIXED}
+m, n = 60, 50
+every_kind = pytest.mark.parametrize("kind", KINDS)
+both_activations = pytest.mark.parametrize("quantized", [False, True], ids=["exact", "int8"])
+
+
+def matrix(kind, quantized=False, group=0, seed=1, ranks=(None, 0, 1, 5)):
+    leaves = stored(random_leaves((m, n), seed=seed, ranks=ranks), KINDS[kind], (group,))
+    permutations = [permutation(size, seed) for size in (m, n)]
+    return hm.HMatrix(pack((m, n), leaves, *permutations, quantized=quantized))
+
+
+def batch(*size, seed=0, dtype=torch.float32):
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def layer_of(H):
+    return hnn.HLinear(H, torch.zeros(m))
+
+
+def same_bits(a, b):
+    a, b = a.pack(), b.pack()
+    for name in ("leaves", "data", "quantized", "row_permutation", "column_permutation"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert a.data.dtype == b.data.dtype
+
+
+@every_kind
+@both_activations
+@pytest.mark.parametrize("group", [0, 7])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_packed_again_without_training(kind, quantized, group, seed):
+    H = matrix(kind, quantized, group, seed)
+    layer = hnn.trainable(layer_of(H))
+    assert isinstance(layer.weight, hnn.TrainableWeight)
+    same_bits(layer.matrix, H)
+    hnn.freeze(layer)
+    assert isinstance(layer.weight, hnn.HWeight)
+    same_bits(layer.matrix, H)
+
+
+@every_kind
+@both_activations
+@pytest.mark.parametrize("leading", [(), (4,), (2, 0), (2, 3)], ids=str)
+def test_the_forward_pass_is_that_of_deployment(kind, quantized, leading):
+    H = matrix(kind, quantized)
+    layer = layer_of(H)
+    x = batch(*leading, n, dtype=layer.weight.dtype)
+    expected = layer(x)
+    actual = hnn.trainable(layer)(x)
+    assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
+    # With int8 activations an entry of t may lie between two codes: one step of 1 / 127.
+    bound = (0.01 if quantized else 3e-6) * expected.abs().max() if expected.numel() else 0
+    assert ((actual - expected).abs() <= bound).all()
+
+
+@every_kind
+@both_activations
+def test_what_training_changes_is_what_is_deployed(kind, quantized):
+    layer, x = hnn.trainable(layer_of(matrix(kind, quantized))), batch(8, n)
+    before = layer(x.to(layer.weight.dtype)).detach()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1e-3)
+    layer(x.to(layer.weight.dtype)).square().mean().backward()
+    optimizer.step()
+    after = layer(x.to(layer.weight.dtype)).detach()
+    assert not torch.equal(after, before)
+    assert after.square().mean() < before.square().mean()
+    frozen = hnn.freeze(copy.deepcopy(layer))
+    bound = (0.02 if quantized else 1e-5) * after.abs().max()
+    assert ((frozen(x.to(layer.weight.dtype)) - after).abs() <= bound).all()
+    assert not list(frozen.weight.parameters())
+
+
+def test_gradients_where_all_is_smooth():
+    """float64 leaves against finite differences: input, bias, blocks and factors."""
+    layer = hnn.trainable(layer_of(matrix("float64")))
+    names, parameters = zip(*layer.named_parameters(), strict=True)
+    assert {name.split(".")[-1] for name in names} == {"bias", "latent"}
+
+    def product(x, *values):
+        return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), x)
+
+    x = batch(2, n, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(product, (x, *parameters))
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4", "int2"])
+@pytest.mark.parametrize("rank", [None, 3])
+def test_gradients_of_codes_and_scales(precision, rank):
+    """Against finite differences of what they are derivatives of: rounding moves each code by a constant."""
+    precision = Precision.of(precision)
+    rng = np.random.default_rng(0)
+    leaves = stored([leaf((0, 9), (0, 11), rank, rng)], [precision], (4,))
+    weight = hnn.trainable(hnn.HWeight(hm.HMatrix(pack((9, 11), leaves)))).double()
+    factors, x = weight.factors[0], batch(1, 3, 11, dtype=torch.float64)
+    for factor in factors:
+        factor.latent.data += 0.3 * batch(*factor.latent.shape) * factor.columns.by_column(factor.scales.data.abs())
+
+    def codes(latent, scales, columns):
+        return (latent / columns.by_column(scales) + precision.zero).clamp(-0.5, 2**precision.bits - 0.5)
+
+    moved = [
+        (
+            codes(f.latent, f.scales, f.columns).round().clamp(0, 2**precision.bits - 1)
+            - codes(f.latent, f.scales, f.columns)
+        ).detach()
+        for f in factors
+    ]
+
+    def smooth(*parameters):
+        part = x
+        for factor, move, latent, scales in zip(factors, moved, parameters[::2], parameters[1::2], strict=True):
+            values = codes(latent, scales, factor.columns) + move - precision.zero
+            part = part @ (factor.columns.by_column(scales) * values).mT
+        return part
+
+    parameters = [parameter for factor in factors for parameter in (factor.latent, factor.scales)]
+    assert torch.autograd.gradcheck(smooth, parameters)
+    torch.testing.assert_close(weight.multiply(x[0]), smooth(*parameters)[0], rtol=1e-4, atol=1e-4)
+    expected = torch.autograd.grad(smooth(*parameters).pow(3).sum(), parameters)
+    part = x
+    for factor in factors:
+        part = factor.multiply(part)
+    for actual, wanted in zip(torch.autograd.grad(part.pow(3).sum(), parameters), expected, strict=True):
+        torch.testing.assert_close(actual, wanted)
+
+
+def test_gradients_pass_straight_through():
+    """As if latent coefficients were the stored ones: those of a dense layer of torch."""
+    rng = np.random.default_rng(0)
+    H = hm.HMatrix(pack((9, 11), stored([leaf((0, 9), (0, 11), None, rng)], [Precision.INT4], (0,))))
+    layer = hnn.trainable(hnn.HLinear(H))
+    dense = torch.nn.Linear(11, 9, bias=False)
+    dense.weight.data = torch.from_numpy(H.to_dense())
+    x = batch(4, 11)
+    for module in (layer, dense):
+        module(x).pow(3).sum().backward()
+    factor = layer.weight.factors[0][0]
+    torch.testing.assert_close(factor.latent.grad[0], dense.weight.grad, rtol=1e-4, atol=1e-4)
+    # Outside the range of the codes nothing comes through.
+    layer.zero_grad()
+    with torch.no_grad():
+        factor.latent.mul_(3)
+    layer(x).sum().backward()
+    values = (factor.latent / factor.scales).detach()
+    outside = (values < -8.5) | (values > 7.5)
+    assert outside.any()
+    assert (factor.latent.grad[outside] == 0).all()
+    assert (factor.latent.grad[~outside] != 0).all()
+
+
+def test_a_network_learns_what_was_lost():
+    torch.manual_seed(0)
+    dense = torch.nn.Sequential(torch.nn.Linear(n, m), torch.nn.ReLU(), torch.nn.Linear(m, 5))
+    network = copy.deepcopy(dense)
+    for number in (0, 2):
+        weight = dense[number].weight.detach().numpy()
+        network[number] = hnn.HLinear.from_linear(dense[number], hm.quantize(weight, "int2", activations="int8"))
+    x = batch(256, n)
+    target = dense(x).detach()
+    hnn.trainable(network)
+    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
+
+    def loss():
+        return (network(x) - target).square().mean()
+
+    first = loss().item()
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    hnn.freeze(network)
+    assert loss().item() < 0.5 * first
+    assert all(leaf.precision is Precision.INT2 for leaf in network[0].matrix.leaves())
+
+
+def test_shared_weights_stay_shared():
+    first = layer_of(matrix("int8"))
+    network = torch.nn.ModuleList([first, torch.nn.Sequential(hnn.HLinear(first.weight))])
+    assert hnn.trainable(network) is network
+    assert isinstance(first.weight, hnn.TrainableWeight)
+    assert network[1][0].weight is first.weight
+    hnn.freeze(network)
+    assert network[1][0].weight is first.weight
+    assert isinstance(first.weight, hnn.HWeight)
+
+
+def test_a_weight_alone():
+    weight = hnn.HWeight(matrix("int8"))
+    other = hnn.trainable(weight)
+    assert isinstance(other, hnn.TrainableWeight)
+    same_bits(hnn.freeze(other).matrix, weight.matrix)
+    other.factors[0][0].latent.data.zero_()
+    same_bits(weight.matrix, matrix("int8"))
+
+
+def test_nothing_to_do():
+    for function, name in ((hnn.trainable, "HWeight"), (hnn.freeze, "TrainableWeight")):
+        with pytest.raises(ArgumentError, match=f"module: has no {name} in it"):
+            function(torch.nn.Linear(2, 2))
+
+
+def test_errors():
+    layer = layer_of(matrix("int8"))
+    with pytest.raises(NetworkError, match="is on the meta device"):
+        hnn.trainable(copy.deepcopy(layer).to("meta"))
+    hnn.trainable(layer)
+    with pytest.raises(ArgumentError, match=r"^x: has the shape"):
+        layer(batch(2, n + 1))
+    layer.weight.factors[0][0].scales.data.fill_(float("nan"))
+    with pytest.raises(ArgumentError, match="data: have NaN"):
+        hnn.freeze(layer)
+    assert isinstance(layer.weight, hnn.TrainableWeight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_and_autocast(dtype):
+    layer, x = hnn.trainable(layer_of(matrix("int4"))), batch(3, n)
+    expected = layer(x)
+    with torch.autocast("cpu", dtype):
+        torch.testing.assert_close(layer(x), expected)
+    assert torch.equal(layer(x.to(dtype)), layer(x.to(dtype).float()).to(dtype))
+    assert layer.to(dtype)(x.to(dtype)).dtype == dtype
+    layer.float()
+    assert layer(x).dtype == torch.float32
+
+
+def test_state_dict_of_training():
+    layer, other = (hnn.trainable(layer_of(matrix("mixed"))) for _ in range(2))
+    for parameter in layer.parameters():
+        parameter.data.mul_(1.1)
+    other.load_state_dict(layer.state_dict())
+    x = batch(3, n)
+    assert torch.equal(other(x), layer(x))
+    same_bits(other.matrix, layer.matrix)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+def test_compiled():
+    torch._dynamo.reset()
+    layer, x = hnn.trainable(layer_of(matrix("int4", quantized=True))), batch(3, n)
+    torch.testing.assert_close(torch.compile(layer)(x), layer(x))
