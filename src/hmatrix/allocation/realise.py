@@ -85,8 +85,8 @@ def _leaves(form: Form) -> Iterator[tuple[int, Precision]]:
 
 
 def _stored(block: FloatArray, precision: Precision) -> FloatArray:
-    """Return the block as a floating-point precision holds it."""
-    stored: FloatArray = from_words(to_words(block, precision), precision, block.shape[1])
+    """Return a copy of the block as a floating-point precision holds it."""
+    stored: FloatArray = from_words(to_words(block.copy(), precision), precision, block.shape[1])
     return stored
 
 
