@@ -28,6 +28,7 @@ _PROBE_SAMPLES = 32
 
 _NEVER_CALLED = "never called"
 _DOES_NOT_PAY = "as it is"
+_IDLE = "changes nothing"
 
 
 class Compressed(NamedTuple):
@@ -146,10 +147,15 @@ def compress(
             model, [targets[number] for number in used], inputs.probes, forward=forward, seed=seed, progress=progress
         )
     folder = None if cache is None else Path(cache)
+    # Nothing tells what a layer may lose that the output does not depend on.
+    idle = {targets[number].name for number, weight in zip(used, weights, strict=True) if weight == 0}
     parts = [
         _Part(targets[number], Fitter(targets[number], inputs.samples[number], folder), weight)
         for number, weight in zip(used, weights, strict=True)
+        if weight > 0
     ]
+    if not parts:
+        raise NetworkError("network", "its output depends on none of the chosen layers", "choose others")
     allocation = _Allocation(parts, measured=bool(inputs.probes), progress=progress)
     trials: list[Trial] = []
     if budget.max_drop is None or evaluate is None:
@@ -170,6 +176,7 @@ def compress(
         compressed = replaced(model, made)
         changed = _run(compressed, inputs.probes, forward)
     left = [_left(target, _NEVER_CALLED) for target in targets if target.name in inputs.unused]
+    left += [_left(target, _IDLE) for target in targets if target.name in idle]
     layers = [*(_layer(part, result, allocation.measured) for part, result in zip(parts, fitted, strict=True)), *left]
     report = Report(
         tuple(layers),
