@@ -30,7 +30,7 @@ from transformers import AutoModel, AutoTokenizer
 import hmatrix as hm
 import hmatrix.nn as hnn
 
-BATCH = 25
+BATCH = 16
 LENGTHS = (16, 128)
 
 

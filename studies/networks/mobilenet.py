@@ -24,7 +24,7 @@ from hmatrix.study.statistics import paired_interval
 from hmatrix.study.studyfile import read_study
 
 STUDY = Path(__file__).parents[1] / "mobilenetv2-sample.toml"
-BATCH = 25
+BATCH = 16
 
 
 def main() -> None:

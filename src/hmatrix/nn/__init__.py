@@ -3,6 +3,7 @@
 from hmatrix.nn.compression import Compressed, compress
 from hmatrix.nn.conv import HConv2d
 from hmatrix.nn.embedding import HEmbedding
+from hmatrix.nn.files import Header, load, load_matrix, read_header, save
 from hmatrix.nn.linear import HLinear
 from hmatrix.nn.report import LayerReport, Report, Trial
 from hmatrix.nn.targets import LayerSettings, last_linear, matching
@@ -15,6 +16,7 @@ __all__ = [
     "HEmbedding",
     "HLinear",
     "HWeight",
+    "Header",
     "LayerReport",
     "LayerSettings",
     "Report",
@@ -23,6 +25,10 @@ __all__ = [
     "compress",
     "freeze",
     "last_linear",
+    "load",
+    "load_matrix",
     "matching",
+    "read_header",
+    "save",
     "trainable",
 ]

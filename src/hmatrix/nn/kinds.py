@@ -92,7 +92,8 @@ class EmbeddingKind:
 
     def successor(self, module: nn.Embedding, weight: HWeight) -> nn.Module:
         padding = module.padding_idx
-        is_zero = padding is not None and not bool(module.weight[padding].any())
+        weight_is_known = not module.weight.is_meta
+        is_zero = padding is not None and weight_is_known and not bool(module.weight[padding].any())
         return HEmbedding(weight, padding, zero_padding=is_zero)
 
 
@@ -107,3 +108,9 @@ def kind_of(module: nn.Module) -> Kind | None:
 def matrix_of(module: nn.Module) -> Tensor:
     """Return the weight of a layer as a matrix ``(m, n)``, float32 on the CPU."""
     return module.get_parameter("weight").detach().flatten(1).to("cpu", torch.float32)
+
+
+def shape_of(module: nn.Module) -> tuple[int, int]:
+    """Return the shape ``(m, n)`` of the weight of a layer as a matrix."""
+    weight = module.get_parameter("weight")
+    return weight.shape[0], weight[0].numel()

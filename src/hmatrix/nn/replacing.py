@@ -62,15 +62,16 @@ def replacing(model: nn.Module, made: Successors) -> Iterator[None]:
     """
     if model in made:
         raise ArgumentError("inplace", "was asked for, but the network is itself the layer", "leave inplace out")
-    _exchange(model, made)
+    exchange(model, made)
     try:
         yield
     except BaseException:
-        _exchange(model, {successor: module for module, successor in made.items()})
+        exchange(model, {successor: module for module, successor in made.items()})
         raise
 
 
-def _exchange(model: nn.Module, made: Mapping[nn.Module, nn.Module]) -> None:
+def exchange(model: nn.Module, made: Mapping[nn.Module, nn.Module]) -> None:
+    """Put modules in the places of others, all of them, inside of a network."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
             if child is not None and child in made:

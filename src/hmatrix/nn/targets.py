@@ -4,13 +4,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import nn
 
 from hmatrix._validation import FloatArray
 from hmatrix.allocation import Budget
 from hmatrix.assembly import Sides
 from hmatrix.errors import ArgumentError, NetworkError
-from hmatrix.nn.kinds import Kind, kind_of, matrix_of
+from hmatrix.nn.kinds import Kind, kind_of, matrix_of, shape_of
 from hmatrix.precision import Activations
 
 Select = Callable[[str, nn.Module], bool]
@@ -83,8 +83,7 @@ class Target:
     @property
     def shape(self) -> tuple[int, int]:
         """Of the matrix, ``(m, n)``."""
-        weight: Tensor = self.module.weight  # type: ignore[assignment]
-        return weight.shape[0], weight[0].numel()
+        return shape_of(self.module)
 
     @property
     def dense_bytes(self) -> int:
