@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._validation import FloatArray, check_integer, check_matrix
-from hmatrix.allocation.arrangements import Arrangement, of_columns, of_index, of_rows
+from hmatrix.allocation.arrangements import Arrangement, of_index
 from hmatrix.allocation.budget import Budget
 from hmatrix.allocation.candidates import Piece
 from hmatrix.allocation.costs import Bytes, Cost
@@ -18,6 +18,7 @@ from hmatrix.allocation.forms import Floats
 from hmatrix.allocation.layout import Layout
 from hmatrix.allocation.moments import Damping, Moments, moments
 from hmatrix.allocation.realise import realise
+from hmatrix.allocation.screening import Screening
 from hmatrix.allocation.timecost import dense_seconds, time_cost
 from hmatrix.assembly import Sides
 from hmatrix.cluster import Cardinality, Splitter
@@ -104,17 +105,12 @@ class Allocator:
         self._activations = Activations.of(activations)
         n = self._weight.shape[1]
         self._moments = Moments.of_root(None, n) if calibration is None else moments(self._weight, calibration)
-        leaf_size = check_integer("leaf_size", splitter.leaf_size, at_least=1)
-        plain = of_index(leaf_size)
-        self._first = (plain, plain)
-        self._others: tuple[list[Arrangement], list[Arrangement]] = ([], [])
+        self._leaf_size = check_integer("leaf_size", splitter.leaf_size, at_least=1)
+        index = of_index(self._leaf_size)
+        self._first = (index, index)
+        self._is_given = coordinates is not None
         self._layouts: dict[tuple[str, str], Layout] = {}
-        if coordinates is None:
-            self._others = (
-                of_rows(self._weight, self._moments, leaf_size),
-                of_columns(self._weight, self._moments, leaf_size),
-            )
-        else:
+        if coordinates is not None:
             sides = coordinates if isinstance(coordinates, tuple) else (coordinates, coordinates)
             if len(sides) != 2:
                 came = f"has {len(sides)} parts"
@@ -206,18 +202,25 @@ class Allocator:
         return cost, most * dense
 
     def _best(self, cost: Cost, most: float) -> Layout:
-        """Return the layout with the least predicted error: the best order of each side, and both together."""
-        rows, columns = self._first
-        best_rows = min((rows, *self._others[0]), key=lambda side: self._layout(side, columns).bound(cost, most))
-        best_columns = min((columns, *self._others[1]), key=lambda side: self._layout(rows, side).bound(cost, most))
-        layouts = [self._layout(r, c) for r in {rows, best_rows} for c in {columns, best_columns}]
-        return min(layouts, key=lambda layout: layout.bound(cost, most))
+        """Return the layout with the least predicted error."""
+        first = self._layout(*self._first)
+        if self._is_given:
+            return first
+        best = self._layout(*self._screening.best(cost, most))
+        return min((first, best), key=lambda layout: layout.bound(cost, most))
+
+    @cached_property
+    def _screening(self) -> Screening:
+        return Screening(self._weight, self._moments, self._leaf_size, quantized=self._is_quantized)
+
+    @property
+    def _is_quantized(self) -> bool:
+        return self._activations is Activations.INT8
 
     def _layout(self, rows: Arrangement, columns: Arrangement) -> Layout:
         key = (rows.name, columns.name)
         if key not in self._layouts:
-            quantized = self._activations is Activations.INT8
-            self._layouts[key] = Layout(self._weight, self._moments, rows, columns, quantized=quantized)
+            self._layouts[key] = Layout(self._weight, self._moments, rows, columns, quantized=self._is_quantized)
         return self._layouts[key]
 
     def _realised(self, layout: Layout, pieces: list[Piece], start: float) -> Allocation:

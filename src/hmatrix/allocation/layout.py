@@ -55,10 +55,17 @@ class Layout:
         ordered: FloatArray = weight[np.ix_(rows, columns)]
         return ordered, moments if _is_identity(columns) else moments.permuted(columns)
 
-    def bound(self, cost: Cost, most: float) -> float:
-        """Return the least error that a budget can reach here, as predicted."""
-        entries = sum(len(side) for side in self.permutations if not _is_identity(side))
-        return self._pruner(cost).bound(most - cost.of_permutations(entries))
+    def bound(self, cost: Cost, most: float, share: float = 1.0) -> float:
+        """Return the least error that a budget can reach here, as predicted.
+
+        Parameters
+        ----------
+        cost, most
+            The budget of the whole matrix.
+        share
+            How much of the whole this matrix is.
+        """
+        return self._pruner(cost).bound(share * (most - self._reordering(cost)))
 
     def curve(self, cost: Cost) -> tuple[Floats, Floats]:
         """Return the predicted frontier: costs, rising, and errors, falling."""
@@ -120,8 +127,10 @@ class Layout:
     def _cost(self, pieces: list[Piece], cost: Cost) -> float:
         table = leaf_table(pieces)
         schedule = build_schedule(self._shape, table, quantized=self._quantized)
-        entries = sum(len(side) for side in self.permutations if not _is_identity(side))
-        return cost.of_matrix(table, schedule) + cost.of_permutations(entries)
+        return cost.of_matrix(table, schedule) + self._reordering(cost)
+
+    def _reordering(self, cost: Cost) -> float:
+        return cost.of_permutations(sum(len(side) for side in self.permutations if not _is_identity(side)))
 
 
 def _is_identity(permutation: npt.NDArray[np.int32]) -> bool:
