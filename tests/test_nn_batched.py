@@ -12,9 +12,10 @@ from hmatrix.precision import Precision
 torch = pytest.importorskip("torch")
 pytest.importorskip("hmatrix.nn")
 from hmatrix.nn import batched  # noqa: E402
+from hmatrix.nn.coefficients import Columns  # noqa: E402
 from hmatrix.nn.operator import linear, multiply_by_torch  # noqa: E402
 from hmatrix.nn.prepared import PackedTensors  # noqa: E402
-from hmatrix.nn.stacks import Columns, structure_of  # noqa: E402
+from hmatrix.nn.stacks import structure_of  # noqa: E402
 
 MIXED = list(Precision)[1:]
 KINDS = {precision.name.lower(): [precision] for precision in Precision} | {"mixed": MIXED}

@@ -144,14 +144,14 @@ def test_indices_out_of_range(bad):
 
 def test_errors():
     H = matrix("int8")
-    with pytest.raises(ArgumentError, match="indices: have the type torch.float32"):
+    with pytest.raises(ArgumentError, match=r"indices: have the type torch\.float32"):
         hnn.HEmbedding(H)(torch.zeros(3))
     for padding in (m, -m - 1):
         with pytest.raises(ArgumentError, match=f"padding_idx: got {padding}"):
             hnn.HEmbedding(H, padding)
     with pytest.raises(ArgumentError, match=r"matrix: has the shape .*; give \(5, 40\), as the layer has"):
         hnn.HEmbedding.from_embedding(torch.nn.Embedding(5, n), H)
-    with pytest.raises(NetworkError, match="embedding: has max_norm=1.0; choose one without"):
+    with pytest.raises(NetworkError, match=r"embedding: has max_norm=1\.0; choose one without"):
         hnn.HEmbedding.from_embedding(torch.nn.Embedding(m, n, max_norm=1.0), H)
     with pytest.raises(NetworkError, match="embedding: has scale_grad_by_freq"):
         hnn.HEmbedding.from_embedding(torch.nn.Embedding(m, n, scale_grad_by_freq=True), H)

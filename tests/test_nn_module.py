@@ -4,7 +4,6 @@ import copy
 import io
 import multiprocessing
 
-import numpy as np
 import pytest
 from matrices import permutation, random_leaves
 
@@ -76,7 +75,7 @@ def test_memory_that_holds_nothing_yet():
     expected = net(x)
     net.to("meta").to_empty(device="cpu")
     net[0].weight.leaves.fill_(-5)
-    with pytest.raises(ArgumentError, match="data|leaves"):
+    with pytest.raises(ArgumentError, match=r"data|leaves"):
         net(x)
     net.load_state_dict(state)
     assert torch.equal(net(x), expected)

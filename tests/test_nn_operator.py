@@ -57,6 +57,8 @@ def test_torch_checks_the_operator(precision, transposed):
     dtype = torch.float64 if precision == "float64" else torch.float32
     x = batch(3, m if transposed else n).to(dtype).requires_grad_()
     torch.library.opcheck(linear, (x, *PackedTensors.of(H), m, n, transposed))
+    bias = batch(n if transposed else m).to(dtype).requires_grad_()
+    torch.library.opcheck(linear, (x, *PackedTensors.of(H), m, n, transposed, bias))
 
 
 @every_kind
@@ -68,6 +70,10 @@ def test_the_operator_is_the_product(precision, activations, leading):
     y = linear(x, *tensors, m, n)
     assert y.shape == (*leading, m)
     np.testing.assert_array_equal(y.reshape(-1, m), H.apply(x.reshape(-1, n).numpy()))
+    for bias in (batch(m), batch(m).half(), batch(m).double(), batch(2 * m)[::2]):
+        added = linear(x, *tensors, m, n, False, bias)
+        assert torch.equal(added, y + bias)
+        assert added.dtype == torch.promote_types(y.dtype, bias.dtype)
     back = linear(y, *tensors, m, n, True)
     np.testing.assert_array_equal(back.reshape(-1, n), H.T.apply(y.reshape(-1, m).numpy()))
 
@@ -76,9 +82,13 @@ def test_the_operator_is_the_product(precision, activations, leading):
 def test_derivatives_of_any_order(transposed):
     tensors = PackedTensors.of(matrix("float64"))
     x = batch(2, m if transposed else n).double().requires_grad_()
-    product = lambda x: linear(x, *tensors, m, n, transposed)  # noqa: E731
-    assert torch.autograd.gradcheck(product, (x,))
-    assert torch.autograd.gradgradcheck(lambda x: product(x) ** 3, (x,))
+    bias = batch(n if transposed else m).double().requires_grad_()
+
+    def product(x, bias):
+        return linear(x, *tensors, m, n, transposed, bias)
+
+    assert torch.autograd.gradcheck(product, (x, bias))
+    assert torch.autograd.gradgradcheck(lambda x, bias: product(x, bias) ** 3, (x, bias))
 
 
 @every_kind
@@ -137,9 +147,8 @@ def test_mapped():
     x = batch(4, 3, n).double()
     for dim in (0, 1):
         torch.testing.assert_close(torch.func.vmap(layer, in_dims=dim)(x), layer(x.movedim(dim, 0)))
+    words, rest = torch.stack([layer.weight.words] * 4), PackedTensors.of(layer.matrix)[1:]
     with pytest.raises(ArgumentError, match="vmap: goes over the packed matrix"):
-        words = torch.stack([layer.weight.words] * 4)
-        rest = PackedTensors.of(layer.matrix)[1:]
         torch.func.vmap(lambda x, words: linear(x, words, *rest, m, n))(x[:, 0], words)
 
 
@@ -192,6 +201,16 @@ def test_words_changed_in_place_count_at_once(precision):
     else:
         words.zero_()
         assert torch.equal(layer(x), torch.zeros(2, m))
+
+
+def test_what_cannot_be_written_to_is_copied():
+    H, x = matrix(), batch(2, n)
+    H.pack().data.flags.writeable = False
+    layer = HLinear(H)
+    np.testing.assert_array_equal(layer(x), H.apply(x.numpy()))
+    layer.weight.words.zero_()
+    assert torch.equal(layer(x), torch.zeros(2, m))
+    assert H.to_dense().any()
 
 
 def test_words_of_another_storage_are_prepared_anew():

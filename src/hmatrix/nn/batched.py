@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from hmatrix.kernels import LEAST_LARGEST
-from hmatrix.nn.stacks import Coefficients, Columns, Structure
+from hmatrix.nn.coefficients import Coefficients, Columns
+from hmatrix.nn.stacks import Structure
 from hmatrix.precision import Precision
 
 EXACT_COLUMNS = 1024
@@ -107,7 +108,7 @@ def _exact(x: Tensor, integers: Tensor) -> Tensor:
     """Return the sums of products of integers ``(leaves, batch, rows)``, rounded once, to float32."""
     if x.shape[-1] <= EXACT_COLUMNS:
         return x @ integers.mT
-    chunks = zip(x.split(EXACT_COLUMNS, dim=-1), integers.split(EXACT_COLUMNS, dim=-1), strict=True)
+    chunks = zip(torch.split(x, EXACT_COLUMNS, dim=-1), torch.split(integers, EXACT_COLUMNS, dim=-1), strict=True)
     sums = [(chunk @ others.mT).to(torch.int32) for chunk, others in chunks]
     return sum(sums[1:], start=sums[0]).float()
 
@@ -117,7 +118,7 @@ def _taken(source: Tensor, index: Tensor) -> Tensor:
     leaves, columns = index.shape
     if columns == source.shape[1]:
         return source.expand(leaves, *source.shape)
-    return source.index_select(1, index.flatten()).unflatten(1, (leaves, columns)).transpose(0, 1)
+    return torch.unflatten(source.index_select(1, index.flatten()), 1, (leaves, columns)).transpose(0, 1)
 
 
 def _added(y: Tensor, index: Tensor, part: Tensor) -> Tensor:

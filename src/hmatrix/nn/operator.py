@@ -13,28 +13,33 @@ from torch import Tensor
 
 from hmatrix.errors import ArgumentError
 from hmatrix.nn import batched
+from hmatrix.nn.coefficients import Coefficients
 from hmatrix.nn.prepared import Prepared, prepared_of
 from hmatrix.nn.rows import Far, Near, select_rows
-from hmatrix.nn.stacks import Coefficients, Stack, Structure
+from hmatrix.nn.stacks import Stack, Structure
 
 
-def multiply_on_host(prepared: Prepared, x: Tensor, *, transposed: bool = False) -> Tensor:
-    """Return ``x A^T``, or ``x A``, for x ``(..., n)`` on the CPU, in the type of the product."""
-    matrix = prepared.matrix
-    if not transposed and prepared.multiply_at is not None and x.dtype is prepared.dtype:
-        rows = x.contiguous().resolve_neg()
-        y = rows.new_empty((*rows.shape[:-1], matrix.shape[0]))
-        prepared.multiply_at(rows.data_ptr(), y.data_ptr(), y.numel() // matrix.shape[0], 0)
+def multiply_on_host(prepared: Prepared, x: Tensor, bias: Tensor | None, *, transposed: bool = False) -> Tensor:
+    """Return ``x A^T + bias``, or ``x A + bias``, for x ``(..., n)`` on the CPU, in the type of the product."""
+    if not transposed and prepared.multiply_at is not None and x.dtype is prepared.dtype and prepared.adds(bias):
+        if x.is_neg() or not x.is_contiguous():
+            x = x.resolve_neg().contiguous()
+        y = x.new_empty(*x.shape[:-1], prepared.rows)
+        prepared.multiply_at(
+            x.data_ptr(), y.data_ptr(), x.numel() // prepared.columns, 0 if bias is None else bias.data_ptr()
+        )
         return y
     rows = x.detach().reshape(-1, x.shape[-1]).resolve_neg()
+    matrix = prepared.matrix
     product = (matrix.T if transposed else matrix).apply(rows.numpy())
-    return torch.from_numpy(product).reshape(*x.shape[:-1], product.shape[1])
+    y = torch.from_numpy(product).reshape(*x.shape[:-1], product.shape[1])
+    return y if bias is None else y + bias
 
 
 def multiply_by_torch(
     structure: Structure, coefficients: Sequence[Sequence[Coefficients]], x: Tensor, *, transposed: bool = False
 ) -> Tensor:
-    """Return ``x A^T``, or ``x A``, for x ``(..., n)`` on the device of the coefficients, in the type of the product."""
+    """Return ``x A^T``, or ``x A``, for x ``(..., n)`` on the coefficients' device, in the type of the product."""
     flat = x.reshape(-1, x.shape[-1]).to(structure.dtype)
     if transposed:
         products = [[batched.transposed_product_with(factor) for factor in factors] for factors in coefficients]
@@ -50,15 +55,15 @@ def multiply_by_torch(
 
 _SCHEMA = (
     "linear(Tensor x, Tensor words, Tensor leaves, Tensor quantized, Tensor? row_permutation, "
-    "Tensor? column_permutation, int rows, int columns, bool transposed=False) -> Tensor"
+    "Tensor? column_permutation, int rows, int columns, bool transposed=False, Tensor? bias=None) -> Tensor"
 )
 _ROWS_SCHEMA = (
     "rows(Tensor indices, Tensor words, Tensor leaves, Tensor quantized, Tensor? row_permutation, "
     "Tensor? column_permutation, int rows, int columns) -> Tensor"
 )
-_library = torch.library.Library("hmatrix", "DEF")
+_library = torch.library.Library("hmatrix", "DEF")  # type: ignore[no-untyped-call]
 for _schema in (_SCHEMA, _ROWS_SCHEMA):
-    _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
 
 
 def _on_host(
@@ -71,10 +76,11 @@ def _on_host(
     rows: int,
     columns: int,
     transposed: bool = False,
+    bias: Tensor | None = None,
 ) -> Tensor:
     _check(x, rows if transposed else columns)
     prepared = prepared_of(words, leaves, quantized, row_permutation, column_permutation, (rows, columns))
-    return multiply_on_host(prepared, x, transposed=transposed)
+    return multiply_on_host(prepared, x, bias, transposed=transposed)
 
 
 def _elsewhere(
@@ -87,15 +93,17 @@ def _elsewhere(
     rows: int,
     columns: int,
     transposed: bool = False,
+    bias: Tensor | None = None,
 ) -> Tensor:
     _check(x, rows if transposed else columns)
     prepared = prepared_of(words, leaves, quantized, row_permutation, column_permutation, (rows, columns))
     structure = prepared.structure
-    return multiply_by_torch(structure, batched.coefficients_of(structure, words), x, transposed=transposed)
+    y = multiply_by_torch(structure, batched.coefficients_of(structure, words), x, transposed=transposed)
+    return y if bias is None else y + bias
 
 
 def _check(x: Tensor, size: int) -> None:
-    if x.dim() == 0 or x.shape[-1] != size:
+    if x.shape[-1:] != (size,):
         raise ArgumentError("x", f"has the shape {tuple(x.shape)}", f"give (..., {size})")
 
 
@@ -109,9 +117,11 @@ def _shape_alone(
     rows: int,
     columns: int,
     transposed: bool = False,
+    bias: Tensor | None = None,
 ) -> Tensor:
     _check(x, rows if transposed else columns)
-    dtype = torch.float64 if torch.float64 in (x.dtype, words.dtype) else torch.float32
+    types = (x.dtype, words.dtype, None if bias is None else bias.dtype)
+    dtype = torch.float64 if torch.float64 in types else torch.float32
     return x.new_empty((*x.shape[:-1], columns if transposed else rows), dtype=dtype)
 
 
@@ -155,23 +165,29 @@ def _shape_of_rows(
     return indices.new_empty((*indices.shape, columns), dtype=dtype)
 
 
-_library.impl("rows", _rows, "CompositeExplicitAutograd")
+_library.impl("rows", _rows, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 torch.library.register_fake("hmatrix::rows", _shape_of_rows, lib=_library)
-_library.impl("linear", _on_host, "CPU")
-_library.impl("linear", _elsewhere, "CompositeExplicitAutograd")
+_library.impl("linear", _on_host, "CPU")  # type: ignore[no-untyped-call]
+_library.impl("linear", _elsewhere, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 torch.library.register_fake("hmatrix::linear", _shape_alone, lib=_library)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-    x, *tensors, rows, columns, transposed = inputs
+    x, *tensors, rows, columns, transposed, bias = inputs
     ctx.save_for_backward(*tensors)
+    ctx.bias = None if bias is None else (bias.dtype, bias.shape)
     ctx.rest = rows, columns, not transposed
     ctx.dtype = x.dtype
 
 
 def _gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    """The derivative of a product is the transposed product, as often as one likes."""
-    return linear(gradient, *ctx.saved_tensors, *ctx.rest).to(ctx.dtype), *(None,) * 8
+    """Return the derivative of a product: the transposed product, as often as one likes."""
+    of_bias = None
+    if ctx.bias is not None and ctx.needs_input_grad[9]:
+        dtype, shape = ctx.bias
+        of_bias = gradient.reshape(-1, *shape).sum(dim=0).to(dtype)
+    of_x = linear(gradient, *ctx.saved_tensors, *ctx.rest).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+    return of_x, *(None,) * 8, of_bias
 
 
 def _batched(info: Any, in_dims: tuple[Any, ...], x: Tensor, *rest: Any) -> tuple[Tensor, int]:  # noqa: ARG001

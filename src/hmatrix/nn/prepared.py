@@ -18,8 +18,9 @@ from torch.utils.weak import TensorWeakRef
 from hmatrix import _core
 from hmatrix.errors import ArgumentError
 from hmatrix.matrix import HMatrix
+from hmatrix.nn.modes import outside_modes
 from hmatrix.nn.rows import RowTable, row_tables
-from hmatrix.nn.stacks import Structure, outside_modes, structure_of
+from hmatrix.nn.stacks import Structure, structure_of
 from hmatrix.packed import PackedBlocks
 
 
@@ -46,7 +47,7 @@ class PackedTensors(NamedTuple):
 
     @classmethod
     def of(cls, matrix: HMatrix) -> "PackedTensors":
-        """Return tensors that share the coefficients of a matrix; everything else is a copy."""
+        """Return tensors that share the coefficients of a matrix, if they may be written to; all else is a copy."""
         packed = matrix.pack()
         # int32, since not everything in torch knows unsigned words.
         words = packed.data if packed.data.dtype == np.float64 else packed.data.view(np.int32)
@@ -64,9 +65,8 @@ class PackedTensors(NamedTuple):
     def copied(self, device: torch.device) -> "PackedTensors":
         """Return copies on a device."""
         with outside_modes():
-            return PackedTensors(
-                *(None if tensor is None else tensor.detach().to(device, copy=True) for tensor in self)
-            )
+            copies: list[Any] = [None if tensor is None else tensor.detach().to(device, copy=True) for tensor in self]
+        return PackedTensors(*copies)
 
     def matrix(self, shape: tuple[int, int]) -> HMatrix:
         """Return the checked matrix ``(m, n)``; on the CPU it shares the coefficients.
@@ -96,7 +96,7 @@ class Prepared:
     shape
         Of the matrix, ``(m, n)``.
     matrix
-        The matrix, where it is known to be that of the tensors, and to share their coefficients.
+        The matrix, where it is known to be that of the tensors; used if it shares their coefficients.
 
     Raises
     ------
@@ -105,7 +105,8 @@ class Prepared:
     """
 
     def __init__(self, tensors: PackedTensors, shape: tuple[int, int], matrix: HMatrix | None = None) -> None:
-        checked = tensors.matrix(shape) if matrix is None else matrix
+        shared = matrix is not None and tensors.words.data_ptr() == matrix.pack().data.ctypes.data
+        checked = matrix if matrix is not None and shared else tensors.matrix(shape)
         self.shape = self.rows, self.columns = shape
         self.dtype = torch.float64 if checked.dtype == np.float64 else torch.float32
         if tensors.words.device.type == "cpu":
@@ -140,6 +141,16 @@ class Prepared:
             and (row_permutation is None or row_permutation._version == of_rows)
             and column_permutation is known_columns
             and (column_permutation is None or column_permutation._version == of_columns)
+        )
+
+    def adds(self, bias: Tensor | None) -> bool:
+        """Whether a bias, ``(m,)`` where it is one, can be given to the native product by its address."""
+        return bias is None or (
+            bias.dtype is self.dtype
+            and bias.is_cpu
+            and bias.is_contiguous()
+            and bias.numel() == self.rows
+            and not bias.is_neg()
         )
 
     @cached_property

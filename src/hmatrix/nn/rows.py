@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hmatrix.nn.stacks import LeafGroup, Structure, outside_modes
+from hmatrix.nn.modes import outside_modes
+from hmatrix.nn.stacks import LeafGroup, Structure
 
 Near: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """From leaves and rows within them, both ``(count, slots)``, to those rows of D or U, ``(count, slots, columns)``."""

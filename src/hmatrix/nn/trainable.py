@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.matrix import HMatrix
 from hmatrix.nn import batched
+from hmatrix.nn.coefficients import Coefficients, Columns
+from hmatrix.nn.modes import outside_modes
 from hmatrix.nn.prepared import PackedTensors, Prepared, prepared_of
 from hmatrix.nn.rows import Far, Near, select_rows
-from hmatrix.nn.stacks import Coefficients, Columns, outside_modes
 from hmatrix.nn.weight import HWeight
 from hmatrix.precision import Precision
 
@@ -145,7 +146,7 @@ class TrainableWeight(nn.Module):
         if x.shape[-1:] != (n,):
             raise ArgumentError("x", f"has the shape {tuple(x.shape)}", f"give (..., {n})")
         flat = x.reshape(-1, n).to(self.dtype)
-        products = [[factor.multiply for factor in factors] for factors in self.factors]
+        products = [[factor.multiply for factor in factors] for factors in self._factors()]
         # The products are float32, or float64, under autocast, too.
         with torch.autocast(x.device.type, enabled=False):
             y = batched.multiply(self._prepared().structure, products, flat).reshape(*x.shape[:-1], m)
@@ -156,8 +157,8 @@ class TrainableWeight(nn.Module):
     def rows(self, indices: Tensor) -> Tensor:
         """Return rows ``(..., n)`` of A; see `HWeight.rows`."""
         prepared = self._prepared()
-        near: list[Near] = [partial(_row_values, factors[-1]) for factors in self.factors]
-        far: list[Far | None] = [factors[0].values if len(factors) == 2 else None for factors in self.factors]
+        near: list[Near] = [partial(_row_values, factors[-1]) for factors in self._factors()]
+        far: list[Far | None] = [factors[0].values if len(factors) == 2 else None for factors in self._factors()]
         return select_rows(prepared.structure, prepared.row_tables, near, far, indices)
 
     def frozen(self) -> HWeight:
@@ -167,6 +168,10 @@ class TrainableWeight(nn.Module):
     def extra_repr(self) -> str:
         """Describe the weight in the printed network."""
         return f"shape={self.shape}"
+
+    def _factors(self) -> list[list["TrainableFactor"]]:
+        groups = [cast("nn.ModuleList", group) for group in self.factors]
+        return [[cast("TrainableFactor", factor) for factor in group] for group in groups]
 
     def _prepared(self) -> Prepared:
         return prepared_of(*self._tensors(), self.shape)
@@ -179,7 +184,7 @@ class TrainableWeight(nn.Module):
         tensors = self._tensors()
         with outside_modes():
             words = tensors.words.clone()
-        for group, factors in zip(self._prepared().structure.groups, self.factors, strict=True):
+        for group, factors in zip(self._prepared().structure.groups, self._factors(), strict=True):
             for stack, factor in zip(group.factors, factors, strict=True):
                 stack.store(words, factor.coefficients())
         return tensors._replace(words=words)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -13,11 +12,9 @@ from torch.compiler import is_compiling
 from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.lowrank import LowRank
 from hmatrix.matrix import HMatrix
-from hmatrix.nn import batched
-from hmatrix.nn.operator import linear, multiply_by_torch, rows_of
+from hmatrix.nn import standard
+from hmatrix.nn.operator import linear, rows_of
 from hmatrix.nn.prepared import PackedTensors, Prepared, prepared_of, remember
-from hmatrix.nn.rows import Far, Near, select_rows
-from hmatrix.nn.stacks import Coefficients, outside_modes
 from hmatrix.packing import PackedLeaf
 from hmatrix.precision import Precision
 
@@ -133,7 +130,7 @@ class HWeight(nn.Module):
         ):
             return self._multiply_anything(x, bias)
         words, prepared = self._known
-        buffers = self._buffers
+        buffers: dict[str, Any] = self._buffers
         shape = x.shape
         if (
             not shape
@@ -148,25 +145,16 @@ class HWeight(nn.Module):
                 buffers["row_permutation"],
                 buffers["column_permutation"],
             )
+            or not prepared.adds(bias)
         ):
             return self._multiply_anything(x, bias)
-        added = 0
-        if bias is not None:
-            if (
-                bias.dtype is not prepared.dtype
-                or not bias.is_cpu
-                or not bias.is_contiguous()
-                or bias.numel() != prepared.rows
-            ):
-                return self._multiply_anything(x, bias)
-            added = bias.data_ptr()
         if len(shape) == 2:
             batch = shape[0]
             y = x.new_empty(batch, prepared.rows)
         else:
             batch = x.numel() // prepared.columns
             y = x.new_empty(*shape[:-1], prepared.rows)
-        prepared.multiply_at(x.data_ptr(), y.data_ptr(), batch, added)
+        prepared.multiply_at(x.data_ptr(), y.data_ptr(), batch, 0 if bias is None else bias.data_ptr())
         return y
 
     def _multiply_anything(self, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -176,7 +164,8 @@ class HWeight(nn.Module):
             raise ArgumentError("x", came, "give real numbers, preferably in float32")
         floats = x if x.dtype in (torch.float32, torch.float64) else x.float()
         if torch.onnx.is_in_onnx_export():
-            y = self._multiply_by_standard_operators(floats)
+            y = standard.multiply(*self._for_export(), floats)
+            y = y if bias is None else y + bias
         else:
             y = linear(
                 floats,
@@ -187,9 +176,9 @@ class HWeight(nn.Module):
                 self.column_permutation,
                 m,
                 n,
+                False,
+                bias,
             )
-        if bias is not None:
-            y = y + bias
         if x.dtype in (torch.float16, torch.bfloat16):
             return y.to(x.dtype)
         device = x.device.type
@@ -211,28 +200,12 @@ class HWeight(nn.Module):
             If an index is out of range; on devices other than the CPU, torch tells.
         """
         if torch.onnx.is_in_onnx_export():
-            return self._rows_by_standard_operators(indices)
-        return rows_of(indices, *self.tensors, *self.shape)
-
-    def _multiply_by_standard_operators(self, x: Tensor) -> Tensor:
-        """Multiply by what exporters know; the coefficients become constants, as compressed as they are."""
-        words, prepared = self._for_export()
-        structure = prepared.structure
-        with outside_modes():
-            coefficients = batched.coefficients_of(structure, words)
-        return multiply_by_torch(structure, coefficients, x)
-
-    def _rows_by_standard_operators(self, indices: Tensor) -> Tensor:
-        words, prepared = self._for_export()
-        structure = prepared.structure
-        with outside_modes():
-            coefficients, tables = batched.coefficients_of(structure, words), prepared.row_tables
-        near: list[Near] = [partial(_near_rows, factors[-1]) for factors in coefficients]
-        far: list[Far | None] = [factors[0].values if len(factors) == 2 else None for factors in coefficients]
-        return select_rows(structure, tables, near, far, indices)
+            return standard.rows(*self._for_export(), indices)
+        result: Tensor = rows_of(indices, *self.tensors, *self.shape)
+        return result
 
     def _for_export(self) -> tuple[Tensor, Prepared]:
-        """Return the words and what is prepared for them: exporters put tensors without data in the place of buffers."""
+        """Return the words and what is prepared for them: exporters put tensors without data in their place."""
         if self._known is None:
             raise NetworkError("HWeight", "was not prepared before the export", "call the network once, then export it")
         return self._known
@@ -306,7 +279,8 @@ class HWeight(nn.Module):
             missing_keys += [key for key, name in keys.items() if name not in given and self._buffers[name] is not None]
             return
         try:
-            tensors = PackedTensors(*(given.get(name) for name in PackedTensors._fields))
+            parts: list[Any] = [given.get(name) for name in PackedTensors._fields]
+            tensors = PackedTensors(*parts)
             matrix = tensors.matrix(self.shape)
             if not local_metadata.get("assign_to_params_buffers", False):
                 if self.words.is_meta:
@@ -320,7 +294,3 @@ class HWeight(nn.Module):
             return
         rest = {key: value for key, value in state_dict.items() if key not in keys}
         super()._load_from_state_dict(rest, prefix, local_metadata, strict, [], unexpected_keys, error_msgs)
-
-
-def _near_rows(factor: Coefficients, leaf: Tensor, row: Tensor) -> Tensor:
-    return factor.rows(leaf, row).values()
