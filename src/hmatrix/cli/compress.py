@@ -61,7 +61,9 @@ def add(commands: Commands) -> None:
         "--trials", type=positive, default=8, metavar="N", help="most networks that --max-drop may judge (default: 8)"
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="where the report goes, too, as JSON")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="where done layers are kept (default: ~/.cache/hmatrix)")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="where done layers are kept (default: ~/.cache/hmatrix)"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write")
 
 

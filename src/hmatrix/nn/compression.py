@@ -17,8 +17,8 @@ from hmatrix.nn.fitting import Fitted, Fitter
 from hmatrix.nn.progress import shown
 from hmatrix.nn.replacing import Successors, replaced, replacing, successors
 from hmatrix.nn.report import LayerReport, Report, Trial, described
-from hmatrix.nn.running import Forward, run_batch
-from hmatrix.nn.sensitivity import change, outputs, sensitivities
+from hmatrix.nn.running import Forward, outputs, run_batch
+from hmatrix.nn.sensitivity import change, sensitivities
 from hmatrix.nn.sharing import Curve, share
 from hmatrix.nn.targets import LayerSettings, Override, Select, Target, everything, find_targets
 from hmatrix.precision import Activations

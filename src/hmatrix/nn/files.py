@@ -196,7 +196,7 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         if isinstance(successor, HEmbedding):
             successor.zero_padding = layer.zero_padding
         made[module] = successor
-    root = made[model] if model in made else model
+    root = made.get(model, model)
     exchange(model, made)
     state = {**tensors, **{name: tensors[owner] for name, owner in header.shared.items()}}
     try:
@@ -273,7 +273,9 @@ def load_matrix(path: str | os.PathLike[str], layer: str) -> HMatrix:
     prefix = f"{entry.weight}.weight." if entry.weight else "weight."
     with safe_open(path, framework="pt") as file:
         names = {name for name in PackedTensors._fields if prefix + name in file.keys()}  # noqa: SIM118
-        tensors = [file.get_tensor(prefix + name) if name in names else None for name in PackedTensors._fields]
+        tensors: list[Any] = [
+            file.get_tensor(prefix + name) if name in names else None for name in PackedTensors._fields
+        ]
     try:
         return PackedTensors(*tensors).matrix(entry.shape)
     except (ArgumentError, AttributeError) as error:

@@ -29,7 +29,7 @@ def run_batch(model: nn.Module, batch: Any) -> Any:
 
 
 def first_tensor(output: Any) -> Tensor:
-    """Return a network's output: the first tensor of a tuple or of a mapping, float32 on the CPU.
+    """Return a network's output: the first tensor of a tuple or of a mapping.
 
     Raises
     ------
@@ -43,7 +43,13 @@ def first_tensor(output: Any) -> Tensor:
             came = f"its output is a {type(output).__name__}"
             raise NetworkError("network", came, "give `forward`, a function (model, batch) that returns a tensor")
         output = output[0]
-    return output.detach().to("cpu", torch.float32)
+    return output
+
+
+def outputs(model: nn.Module, batches: list[Any], forward: Forward) -> list[Tensor]:
+    """Return the network's outputs for some batches, float32 on the CPU."""
+    with evaluating(model):
+        return [first_tensor(forward(model, batch)).to("cpu", torch.float32) for batch in batches]
 
 
 @contextmanager

@@ -64,16 +64,21 @@ def share(curves: Sequence[Curve], budget: float) -> list[int]:
         for number, (sizes, errors) in enumerate(hulls)
         for i in range(len(sizes) - 1)
     ]
+    reached = [0] * len(hulls)
     # Of one curve the segments come in their order, since it is convex.
     for _, number, i in sorted(segments, key=lambda segment: (-segment[0], segment[1], segment[2])):
         sizes, _ = hulls[number]
-        if shares[number] < sizes[i]:
-            continue
         length = float(sizes[i + 1] - sizes[i])
-        whole_only = i + 2 == len(sizes)
-        taken = length if length <= left else 0.0 if whole_only else left
-        shares[number] += taken
-        left -= taken
+        if reached[number] < i:
+            continue
+        if length <= left:
+            shares[number] = float(sizes[i + 1])
+            reached[number] = i + 1
+            left -= length
+        elif i + 2 < len(sizes):
+            # Between the last H-matrix and the layer as it is there is nothing.
+            shares[number] += left
+            left = 0.0
     return [int(size) for size in shares]
 
 

@@ -5,8 +5,11 @@ import io
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import scipy.linalg
 from matplotlib.figure import Figure
 
+from hmatrix._validation import FloatArray
 from hmatrix.errors import ArgumentError, OutputError
 from hmatrix.lowrank import LowRank
 from hmatrix.matrix import HMatrix
@@ -25,7 +28,13 @@ def structure_of(matrix: HMatrix, title: str) -> Figure:
     """Return a figure of the blocks of a matrix."""
     leaves = list(matrix.leaves())
     blocks = [
-        (leaf.rows.start, leaf.rows.stop, leaf.columns.start, leaf.columns.stop, DENSE if leaf.rank is None else leaf.rank)
+        (
+            leaf.rows.start,
+            leaf.rows.stop,
+            leaf.columns.start,
+            leaf.columns.stop,
+            DENSE if leaf.rank is None else leaf.rank,
+        )
         for leaf in leaves
     ]
     storage = matrix.storage()
@@ -80,7 +89,8 @@ def show(matrix: HMatrix, title: str, path: Path) -> list[Path]:
 def _page(matrix: HMatrix, title: str) -> str:
     figures = "\n".join(_svg(figure) for figure in (structure_of(matrix, title), spectra_of(matrix, title)))
     rows = "\n".join(
-        f"<tr><td>{leaf.rows.start} to {leaf.rows.stop - 1}</td><td>{leaf.columns.start} to {leaf.columns.stop - 1}</td>"
+        f"<tr><td>{leaf.rows.start} to {leaf.rows.stop - 1}</td>"
+        f"<td>{leaf.columns.start} to {leaf.columns.stop - 1}</td>"
         f"<td>{'dense' if leaf.rank is None else leaf.rank}</td><td>{leaf.precision.name.lower()}</td></tr>"
         for leaf in matrix.leaves()
     )
@@ -118,13 +128,15 @@ def _write_text(text: str, path: Path) -> None:
         raise OutputError(f"page {path}", f"cannot be written ({error.strerror})", mend) from error
 
 
-def _singular_values(block: object) -> np.ndarray:
+def _singular_values(block: FloatArray | LowRank) -> npt.NDArray[np.float64]:
     if isinstance(block, LowRank):
         # Those of U V^T are those of the product of the triangles.
-        triangles = [np.linalg.qr(factor.astype(np.float64), mode="r") for factor in (block.U, block.V)]
-        return np.linalg.svd(triangles[0] @ triangles[1].T, compute_uv=False)
-    return np.linalg.svd(np.asarray(block, np.float64), compute_uv=False)
+        left, right = (scipy.linalg.qr(factor.astype(np.float64), mode="r")[0] for factor in (block.U, block.V))
+        block = left @ right.T
+    values: npt.NDArray[np.float64] = scipy.linalg.svdvals(block.astype(np.float64))
+    return values
 
 
 def _size(part: slice) -> int:
-    return part.stop - part.start
+    size: int = part.stop - part.start
+    return size

@@ -72,5 +72,7 @@ def original_of(
     original = None
     if weights is not None or name == DIGITS:
         options = architecture["options"]
-        original = load_network(Network(name, weights=weights, options=options, preprocessing=override_of(architecture)))
+        original = load_network(
+            Network(name, weights=weights, options=options, preprocessing=override_of(architecture))
+        )
     return judge_of(network, study.data), None if original is None else original.module

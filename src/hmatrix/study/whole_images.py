@@ -60,7 +60,7 @@ def override_of(architecture: Mapping[str, Any]) -> PreprocessingOverride:
     given = architecture["preprocessing"]
     if given is None:
         return PreprocessingOverride()
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     return PreprocessingOverride(**values | {"interpolation": Interpolation(values["interpolation"])})
 
 
@@ -89,7 +89,9 @@ def _halves(network: ImageNetwork, data: Data) -> tuple[_Batches, Judge]:
         return _Batches(trained, tuple(range(len(labels)))), _judge(images, rows)
     even, odd = (rows[images.labels % 2 == parity] for parity in (0, 1))
     if not len(even) or not len(odd):
-        came = "has images of odd-numbered classes only" if not len(even) else "has images of even-numbered classes only"
+        came = (
+            "has images of odd-numbered classes only" if not len(even) else "has images of even-numbered classes only"
+        )
         raise DataError(f"data {images.name}", came, "add others: the former judge, the latter calibrate")
     return _Batches(images, tuple(even.tolist())), _judge(images, odd)
 
@@ -100,7 +102,7 @@ def _judge(images: LabelledImages, rows: Any) -> Judge:
     def scores(model: nn.Module) -> Scores:
         with torch.inference_mode():
             predicted = np.concatenate([model(batch).argmax(dim=1).numpy() for batch in batches])
-        return 100.0 * (predicted == labels)
+        return 100.0 * np.equal(predicted, labels).astype(np.float64)
 
     return Judge(f"top-1 on {len(labels)} images", scores)
 
