@@ -129,11 +129,12 @@ def _write_text(text: str, path: Path) -> None:
 
 
 def _singular_values(block: FloatArray | LowRank) -> npt.NDArray[np.float64]:
-    if isinstance(block, LowRank):
-        # Those of U V^T are those of the product of the triangles.
-        left, right = (scipy.linalg.qr(factor.astype(np.float64), mode="r")[0] for factor in (block.U, block.V))
-        block = left @ right.T
-    values: npt.NDArray[np.float64] = scipy.linalg.svdvals(block.astype(np.float64))
+    if not isinstance(block, LowRank):
+        dense: npt.NDArray[np.float64] = scipy.linalg.svdvals(block.astype(np.float64))
+        return dense
+    # Those of U V^T are those of the product of the triangles.
+    left, right = (scipy.linalg.qr(factor.astype(np.float64), mode="r")[0] for factor in (block.U, block.V))
+    values: npt.NDArray[np.float64] = scipy.linalg.svdvals(left @ right.T)
     return values
 
 
