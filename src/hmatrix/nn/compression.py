@@ -227,13 +227,27 @@ class _Allocation:
         """Return the H-matrix of each layer; ``None`` for one that stays as it is."""
         found: dict[int, Fitted | None] = {}
         for part in self.parts:
-            own = part.target.settings.budget or (budget if budget.time is not None else None)
-            if own is not None:
-                found[id(part)] = part.fitter.fit(own)
+            if part.target.settings.budget is not None:
+                found[id(part)] = part.fitter.fit(part.target.settings.budget)
+        if budget.time is not None and self._sharing:
+            found |= self._timed(budget)
         if budget.time is None and self._sharing:
             total = budget.bytes if budget.bytes is not None else (budget.storage or 0) * self.dense_bytes
             found |= self._shared(total)
         return [found[id(part)] for part in self.parts]
+
+    def _timed(self, budget: Budget) -> dict[int, Fitted | None]:
+        """Give each layer the same fraction of its time; small ones, for which it is impossible, stay as they are."""
+        found: dict[int, Fitted | None] = {}
+        for part in shown(self._sharing, "layers", enabled=self._progress):
+            try:
+                found[id(part)] = part.fitter.fit(budget)
+            except ArgumentError as error:
+                found[id(part)] = None
+                impossible = error
+        if not any(found.values()):
+            raise impossible
+        return found
 
     def _shared(self, total: float) -> dict[int, Fitted | None]:
         curves = {id(part): curve for part, curve in zip(self._sharing, self._all_curves(), strict=True)}
