@@ -16,11 +16,14 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The other libraries get an environment of their own.
+# The other libraries get an environment of their own. The tables of docs/performance.md go to build/bench/*.md.
 bench:
 	$(PYTHON) -m venv build/bench
 	build/bench/bin/pip install -q '.[study,bench]'
-	build/bench/bin/hmatrix bench
+	for options in "1000x1280 --instructions" "1000x1280 --cold" "1000x1280 --threads 2" "1000x1280 --batch 8" \
+		"1000x1280 --batch 64" "1000x1280 --batch 256" "4096x4096" "4096x4096 --threads 2"; do \
+		build/bench/bin/hmatrix bench $$options > "build/bench/$$options.md" || exit 1; \
+		cat "build/bench/$$options.md"; done
 
 # AddressSanitizer and UndefinedBehaviorSanitizer over the tests of what the kernel is given.
 sanitize:
@@ -28,7 +31,7 @@ sanitize:
 	$(SANITIZE)/bin/pip install -q pytest hypothesis . -C cmake.define.HMATRIX_SANITIZE=ON -C build-dir=$(SANITIZE)/cmake
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(SANITIZE)/bin/python -m pytest -q tests/test_kernels.py tests/test_plan.py tests/test_threads.py tests/test_packed.py tests/test_schedule.py tests/test_io.py
+	$(SANITIZE)/bin/python -m pytest -q tests/test_fuzz.py tests/test_kernels.py tests/test_plan.py tests/test_threads.py tests/test_packed.py tests/test_schedule.py tests/test_io.py
 
 .venv/installed: pyproject.toml CMakeLists.txt $(wildcard cpp/*.?pp)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

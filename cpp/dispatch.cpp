@@ -4,6 +4,12 @@
 
 namespace hmatrix {
 
+#if defined(__x86_64__)
+const bool prefetch_pays = (__builtin_cpu_init(), __builtin_cpu_is("intel"));
+#else
+const bool prefetch_pays = true;
+#endif
+
 std::vector<const InstructionSet*> available() {
     std::vector<const InstructionSet*> sets;
     for (const InstructionSet* set : {

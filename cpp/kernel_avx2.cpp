@@ -4,6 +4,8 @@
 
 #include "kernels.hpp"
 #include "panel_kernels.hpp"
+#include "progressive_kernels.hpp"
+#include "transposed_kernels.hpp"
 #include "vector_kernels.hpp"
 
 namespace hmatrix {
@@ -44,6 +46,9 @@ struct Float {
         __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
         s = _mm_max_ps(s, _mm_movehl_ps(s, s));
         return _mm_cvtss_f32(_mm_max_ss(s, _mm_shuffle_ps(s, s, 1)));
+    }
+    static unsigned at_least(reg a, reg b) {
+        return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)));
     }
     static void store(float* p, reg a) { _mm256_storeu_ps(p, a); }
     static void store_part(float* p, reg a, part_type m) { _mm256_maskstore_ps(p, m, a); }
@@ -128,6 +133,7 @@ const InstructionSet avx2 = {"avx2",
                              {forward<Float>, transposed<Float>},
                              {forward<Double>, transposed<Double>},
                              quantize<Float>,
-                             read<Float>};
+                             read<Float>,
+                             refine_head<Float>};
 
 }  // namespace hmatrix

@@ -3,6 +3,8 @@
 
 #include "kernels.hpp"
 #include "panel_kernels.hpp"
+#include "progressive_kernels.hpp"
+#include "transposed_kernels.hpp"
 #include "vector_kernels.hpp"
 
 namespace hmatrix {
@@ -29,6 +31,8 @@ struct Float {
     static reg max(reg a, reg b) { return _mm512_max_ps(a, b); }
     static float sum(reg a) { return _mm512_reduce_add_ps(a); }
     static float largest(reg a) { return _mm512_reduce_max_ps(a); }
+    // Which entries of a are at least those of b, a bit for each; none where either is NaN.
+    static unsigned at_least(reg a, reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
     static void store(float* p, reg a) { _mm512_storeu_ps(p, a); }
     static void store_part(float* p, reg a, part_type m) { _mm512_mask_storeu_ps(p, m, a); }
 
@@ -55,10 +59,14 @@ struct Float {
             return _mm512_castsi512_ps(K == 0 ? _mm512_slli_epi32(w, 16)
                                               : _mm512_and_si512(w, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
         } else {
-            constexpr int bits = 32 / columns_per_word(P);
-            const ireg code = _mm512_and_si512(_mm512_srli_epi32(w, 8 * (K % 4) + bits * (K / 4)),
-                                               _mm512_set1_epi32((1 << bits) - 1));
-            return _mm512_sub_ps(_mm512_cvtepi32_ps(code), _mm512_set1_ps(0.5f * twice_zero(P)));
+            // The bits of a code, put at the end of those of 2^22, are the float 2^22 + code.
+            constexpr int bits = 32 / columns_per_word(P), shift = 8 * (K % 4) + bits * (K / 4) - 1;
+            constexpr float base = 4194304.0f;
+            const ireg moved = shift < 0 ? _mm512_slli_epi32(w, 1) : _mm512_srli_epi32(w, std::max(shift, 0));
+            constexpr int and_or = 0xea;
+            const ireg code = _mm512_ternarylogic_epi32(moved, _mm512_set1_epi32(((1 << bits) - 1) << 1),
+                                                        _mm512_castps_si512(_mm512_set1_ps(base)), and_or);
+            return _mm512_sub_ps(_mm512_castsi512_ps(code), _mm512_set1_ps(base + 0.5f * twice_zero(P)));
         }
     }
     template <Precision P, int K>
@@ -101,6 +109,7 @@ const InstructionSet avx512 = {"avx512",
                                {forward<Float>, transposed<Float>},
                                {forward<Double>, transposed<Double>},
                                quantize<Float>,
-                               read<Float>};
+                               read<Float>,
+                               refine_head<Float>};
 
 }  // namespace hmatrix

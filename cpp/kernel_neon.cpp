@@ -6,6 +6,8 @@
 
 #include "kernels.hpp"
 #include "panel_kernels.hpp"
+#include "progressive_kernels.hpp"
+#include "transposed_kernels.hpp"
 #include "vector_kernels.hpp"
 
 namespace hmatrix {
@@ -36,6 +38,10 @@ struct Float {
     static reg max(reg a, reg b) { return vmaxq_f32(a, b); }
     static float sum(reg a) { return vaddvq_f32(a); }
     static float largest(reg a) { return vmaxvq_f32(a); }
+    static unsigned at_least(reg a, reg b) {
+        const std::uint32_t bits[4] = {1, 2, 4, 8};
+        return vaddvq_u32(vandq_u32(vcgeq_f32(a, b), vld1q_u32(bits)));
+    }
     static void store(float* p, reg a) { vst1q_f32(p, a); }
     static void store_part(float* p, reg a, int n) {
         float r[4];
@@ -137,6 +143,7 @@ const InstructionSet neon = {"neon",
                              {forward<Float>, transposed<Float>},
                              {forward<Double>, transposed<Double>},
                              quantize<Float>,
-                             read<Float>};
+                             read<Float>,
+                             refine_head<Float>};
 
 }  // namespace hmatrix

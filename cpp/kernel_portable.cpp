@@ -1,6 +1,9 @@
 // Standard C++ only, in loops over a few entries that any compiler can vectorise.
+#define UNROLL
 #include "kernels.hpp"
 #include "panel_kernels.hpp"
+#include "progressive_kernels.hpp"
+#include "transposed_kernels.hpp"
 #include "vector_kernels.hpp"
 
 namespace hmatrix {
@@ -58,6 +61,11 @@ struct Portable {
         return s;
     }
     static T largest(const reg& a) { return *std::max_element(a.v, a.v + width); }
+    static unsigned at_least(const reg& a, const reg& b) {
+        unsigned mask = 0;
+        for (int i = 0; i < width; ++i) mask |= static_cast<unsigned>(a.v[i] >= b.v[i]) << i;
+        return mask;
+    }
     static void store(T* p, const reg& a) { store_part(p, a, width); }
     static void store_part(T* p, const reg& a, int n) { std::copy(a.v, a.v + n, p); }
 
@@ -136,6 +144,7 @@ const InstructionSet portable = {"portable",
                                  {forward<Portable<float>>, transposed<Portable<float>>},
                                  {forward<Portable<double>>, transposed<Portable<double>>},
                                  quantize<Portable<float>>,
-                                 read<Portable<float>>};
+                                 read<Portable<float>>,
+                                 refine_head<Portable<float>>};
 
 }  // namespace hmatrix

@@ -15,7 +15,10 @@ namespace {
 constexpr std::ptrdiff_t most_batch = 128;
 
 // Words times rows of the batch below which a further thread costs more than it saves.
-constexpr std::int64_t work_per_thread = 1 << 19;
+constexpr std::int64_t work_per_thread = 1 << 18;
+
+// Pieces that a stage is cut into for each thread.
+constexpr int tasks_per_thread = 4;
 
 constexpr std::size_t alignment = 64;
 
@@ -108,7 +111,8 @@ void Plan<T>::run_stage(const Stage& stage, const Source<const T>& source, const
     const std::int64_t end = &stage == &packed_.far ? packed_.near.panels.front().offset : packed_.size;
     const std::int64_t paying = (end - stage.panels.front().offset) * batch / work_per_thread;
     const auto most = std::min<std::int64_t>(get_num_threads(), static_cast<std::int64_t>(stage.panels.size()));
-    const int parts = static_cast<int>(std::max<std::int64_t>(1, std::min(paying, most)));
+    const int threads = static_cast<int>(std::max<std::int64_t>(1, std::min(paying, most)));
+    const int parts = threads == 1 ? 1 : std::min(tasks_per_thread * threads, most_tasks);
     const auto part = [&](int k) {
         const std::size_t last = part_begin(stage, end, k + 1, parts);
         for (std::size_t i = part_begin(stage, end, k, parts); i < last; ++i) {
@@ -120,7 +124,7 @@ void Plan<T>::run_stage(const Stage& stage, const Source<const T>& source, const
     if (parts == 1)
         part(0);
     else
-        run_tasks(parts, part);
+        run_tasks(parts, threads, part);
 }
 
 template <class T>

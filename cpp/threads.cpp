@@ -1,8 +1,10 @@
 #include "threads.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -27,63 +29,103 @@ long process_id() {
 void pause() {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
 #endif
 }
 
-// Waits for `ready`: at first busily, since the next product often follows at once, then asleep.
+// Waits for `ready` busily, since the next product often follows at once; returns whether it came.
 template <class Ready>
-void spin(Ready&& ready, int rounds = 2000) {
-    for (int i = 0; i < rounds && !ready(); ++i) pause();
+bool spin(Ready&& ready) {
+    for (int i = 0; i < 2000; ++i) {
+        if (ready()) return true;
+        pause();
+    }
+    return ready();
 }
 
+// Tasks that several threads take from. Each thread begins at a place of its own, so that it meets the same data
+// in every product, and goes on with what the others have not taken: a thread that sleeps, or that the system has
+// put off, holds nobody up.
 class Pool {
 public:
     // Returns false, having done nothing, when another call is under way.
-    bool run(int tasks, const std::function<void(int)>& task) {
+    bool run(int tasks, int threads, const std::function<void(int)>& task) {
         const std::unique_lock<std::mutex> alone(caller_, std::try_to_lock);
         if (!alone.owns_lock()) return false;
-        while (static_cast<int>(workers_.size()) < tasks - 1) {
-            const int number = static_cast<int>(workers_.size()) + 1;
-            workers_.emplace_back([this, number, seen = generation_.load()] { work(number, seen); });
+        const Call call{number_ + 2, &task, tasks, threads};
+        ++number_;  // odd: nobody reads what follows
+        task_ = call.task;
+        tasks_ = call.tasks;
+        threads_ = call.threads;
+        finished_ = 0;
+        ++number_;
+        while (static_cast<int>(workers_.size()) < threads - 1)
+            workers_.emplace_back([this, place = static_cast<int>(workers_.size()) + 1] { work(place); });
+        if (asleep_ > 0) notify(wake_);
+        take(call, 0);
+        const auto ended = [&] { return finished_ == tasks; };
+        if (!spin(ended)) {
+            std::unique_lock<std::mutex> lock(mutex_);
+            done_.wait(lock, ended);
         }
-        {
-            const std::lock_guard<std::mutex> lock(mutex_);
-            task_ = &task;
-            tasks_ = tasks;
-            pending_ = static_cast<int>(workers_.size());
-            ++generation_;
-        }
-        wake_.notify_all();
-        task(0);
-        spin([this] { return pending_ == 0; });
-        std::unique_lock<std::mutex> lock(mutex_);
-        done_.wait(lock, [this] { return pending_ == 0; });
         return true;
     }
 
 private:
-    void work(int number, unsigned long seen) {
+    struct Call {
+        unsigned long number;
+        const std::function<void(int)>* task;
+        int tasks, threads;
+    };
+
+    void work(int place) {
+        unsigned long seen = 0;
         for (;;) {
-            spin([&] { return generation_ != seen; });
-            std::unique_lock<std::mutex> lock(mutex_);
-            wake_.wait(lock, [&] { return generation_ != seen; });
-            seen = generation_;
-            const auto* task = task_;
-            const int tasks = tasks_;
-            lock.unlock();
-            if (number < tasks) (*task)(number);
-            lock.lock();
-            if (--pending_ == 0) done_.notify_all();
+            const auto called = [&] { return number_ != seen && number_ % 2 == 0; };
+            if (!spin(called)) {
+                std::unique_lock<std::mutex> lock(mutex_);
+                ++asleep_;
+                wake_.wait(lock, called);
+                --asleep_;
+            }
+            const Call call{number_, task_, tasks_, threads_};
+            if (call.number % 2 == 1 || call.number != number_) continue;
+            seen = call.number;
+            if (place < call.threads) take(call, place);
         }
+    }
+
+    // Does what no other thread has taken. Of a call that has ended nothing is left to take.
+    void take(const Call& call, int place) {
+        const int first = static_cast<int>(std::int64_t{call.tasks} * place / call.threads);
+        for (int k = 0; k < call.tasks; ++k) {
+            const int i = (first + k) % call.tasks;
+            std::atomic<unsigned long>& taken = taken_[static_cast<std::size_t>(i)];
+            unsigned long by = taken;
+            if (by >= call.number || !taken.compare_exchange_strong(by, call.number)) continue;
+            (*call.task)(i);
+            if (++finished_ == call.tasks && place > 0) notify(done_);
+        }
+    }
+
+    // Who waits has looked, or has yet to look, at what was changed before.
+    void notify(std::condition_variable& condition) {
+        { const std::lock_guard<std::mutex> lock(mutex_); }
+        condition.notify_all();
     }
 
     std::mutex caller_, mutex_;
     std::condition_variable wake_, done_;
     std::vector<std::thread> workers_;
-    const std::function<void(int)>* task_ = nullptr;
-    int tasks_ = 0;
-    std::atomic<int> pending_{0};
-    std::atomic<unsigned long> generation_{0};
+    // The call under way, or the last one; its number is odd while it is being written.
+    std::atomic<unsigned long> number_{0};
+    std::atomic<const std::function<void(int)>*> task_{nullptr};
+    std::atomic<int> tasks_{0}, threads_{0};
+    // The last call that took each task, and how many tasks have ended.
+    std::array<std::atomic<unsigned long>, most_tasks> taken_{};
+    std::atomic<int> finished_{0};
+    std::atomic<int> asleep_{0};
 };
 
 // The threads of a forked process are gone with the parent's: it gets a pool of its own, and the
@@ -109,8 +151,8 @@ int get_num_threads() { return most_threads; }
 
 void set_num_threads(int threads) { most_threads = threads; }
 
-void run_tasks(int tasks, const std::function<void(int)>& task) {
-    if (tasks > 1 && pool().run(tasks, task)) return;
+void run_tasks(int tasks, int threads, const std::function<void(int)>& task) {
+    if (threads > 1 && pool().run(tasks, threads, task)) return;
     for (int i = 0; i < tasks; ++i) task(i);
 }
 

@@ -8,8 +8,10 @@ namespace hmatrix {
 int get_num_threads();
 void set_num_threads(int threads);
 
-// Calls task(0) to task(tasks - 1), each once, and returns when all have ended; task(0) runs on the
-// calling thread. Where the threads are busy with another call, all run on the calling thread.
-void run_tasks(int tasks, const std::function<void(int)>& task);
+constexpr int most_tasks = 256;
+
+// Calls task(0) to task(tasks - 1), each once, and returns when all have ended; at most `threads` threads take
+// part, the calling one among them. Where they are busy with another call, all run on the calling thread.
+void run_tasks(int tasks, int threads, const std::function<void(int)>& task);
 
 }  // namespace hmatrix

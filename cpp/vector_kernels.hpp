@@ -1,28 +1,33 @@
-// What is done with one vector: quantising it, and reading it. Over the vector type V of panel_kernels.hpp.
+// What is done with one vector: quantising it, and reading it. Over the vector type V of columns.hpp.
 #pragma once
 
 #include <cstring>
 #include <limits>
 
-#include "panel_kernels.hpp"
+#include "columns.hpp"
 
 namespace hmatrix {
 namespace {
 
-template <class V>
-std::uint32_t read(const std::uint32_t* words, std::size_t count) {
+template <class V, bool ahead>
+std::uint32_t read_words(const std::uint32_t* words, std::size_t count) {
     constexpr std::size_t sums = 8, step = sums * V::width;
     typename V::ireg total[sums];
     for (auto& sum : total) sum = V::zero_words();
     std::size_t i = 0;
     for (; i + step <= count; i += step) {
-        prefetch<step * sizeof(std::uint32_t)>(words + i);
+        if constexpr (ahead) prefetch<step * sizeof(std::uint32_t)>(words + i);
         for (std::size_t k = 0; k < sums; ++k) total[k] = V::add_words(total[k], V::load_words(words + i + k * V::width));
     }
     for (std::size_t k = 1; k < sums; ++k) total[0] = V::add_words(total[0], total[k]);
     std::uint32_t sum = static_cast<std::uint32_t>(V::sum_words(total[0]));
     for (; i < count; ++i) sum += words[i];
     return sum;
+}
+
+template <class V>
+std::uint32_t read(const std::uint32_t* words, std::size_t count) {
+    return prefetch_pays ? read_words<V, true>(words, count) : read_words<V, false>(words, count);
 }
 
 // Below this the largest magnitude counts as zero: 127 over it would not be finite.

@@ -30,6 +30,7 @@ def program(tmp_path_factory) -> Path:
         "tests/run_case.cpp",
         "checks.cpp",
         "plan.cpp",
+        "progressive.cpp",
         "threads.cpp",
         "dispatch.cpp",
         "kernel_portable.cpp",

@@ -5,7 +5,8 @@ import hmatrix as hm
 from hmatrix.cli import main
 from hmatrix.kernels import read_words
 from hmatrix.study import peers
-from hmatrix.study.bench import PUBLISHED, bench, blas_by_factor, forms, to_markdown
+from hmatrix.study.bench import INT8, PUBLISHED, bench, blas_by_factor, forms, to_markdown
+from hmatrix.study.instructions import SUPPORTED
 
 
 def test_all_words_are_read():
@@ -27,6 +28,16 @@ def test_every_product_has_a_line(batch):
         assert by_name[name].nbytes == matrix.storage().total
         assert (by_name[name].stream_fraction is None) == (batch > 1)
     assert to_markdown(lines).count("\n") == len(lines) + 1
+
+
+@pytest.mark.skipif(not SUPPORTED, reason="needs Linux on x86-64")
+def test_instructions_and_cold_caches():
+    weight = np.random.default_rng(0).standard_normal((30, 40)).astype(np.float32)
+    matrices = {INT8: forms(weight)[INT8]}
+    lines, _ = bench(weight, matrices, batch=1, thread_count=1, products=1, cold=True, instructions=True)
+    assert all(line.instructions > 0 for line in lines)
+    assert all(line.time.products == 1 for line in lines)
+    assert "| instructions |" in to_markdown(lines)
 
 
 def test_one_blas_call_a_factor_is_the_same_product():

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import hmatrix as hm
-from hmatrix import io
+from hmatrix import files
 from hmatrix.errors import FormatError, OutputError
 from hmatrix.packing import PackedLeaf, pack
 
@@ -98,8 +98,8 @@ def write_a_part(_, path, **__):
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda patch: patch.setattr(io, "save_file", refuse),
-        lambda patch: patch.setattr(io, "save_file", write_a_part),
+        lambda patch: patch.setattr(files, "save_file", refuse),
+        lambda patch: patch.setattr(files, "save_file", write_a_part),
         lambda patch: patch.setattr("pathlib.Path.replace", refuse),
     ],
 )

@@ -16,7 +16,7 @@ def pair(*, bias=True, precision="float64", **settings):
     """A convolution of torch's, and the same as an H-matrix with several leaves."""
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(4, 6, bias=bias, dtype=torch.float64, **settings)
-    weight = conv.weight.detach().flatten(1).numpy()
+    weight = hnn.HConv2d.matrix_of(conv).numpy()
     H = hm.build(weight, splitter=hm.Cardinality(leaf_size=3), truncation=hm.Truncation(rtol=1e-14))
     return conv, hnn.HConv2d.from_conv(conv, H.astype(precision))
 

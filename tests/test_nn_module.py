@@ -3,6 +3,10 @@
 import copy
 import io
 import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from matrices import permutation, random_leaves
@@ -167,6 +171,26 @@ def test_a_bias_that_was_changed(change):
         else:
             with pytest.raises(RuntimeError, match="must match the size"):
                 layer(x)
+
+
+KERNEL = """
+import torch
+import hmatrix as hm
+from hmatrix.nn import HLinear
+from test_nn_module import batch, m, matrix, n
+layer, x = HLinear(matrix("int8", "int8"), torch.ones(m)), batch(2, n)
+assert hm.backend().name == "numpy"
+with torch.inference_mode():
+    print((layer(x) - layer.matrix.apply(x.numpy()) - 1).abs().max().item())
+"""
+
+
+def test_the_kernel_of_the_environment_runs():
+    """The reference takes arrays, not addresses."""
+    environment = {**os.environ, "HMATRIX_KERNEL": "numpy", "PYTHONPATH": str(Path(__file__).parent)}
+    ended = subprocess.run([sys.executable, "-c", KERNEL], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert float(ended.stdout) < 1e-5
 
 
 # Copies, workers, files.

@@ -319,3 +319,15 @@ def test_any_codes_are_finite(precision):
     data[first.offset + first.height : first.end] = 0xFFFFFFFF
     changed = PackedBlocks(**parts(precision, data=data))
     assert all(np.isfinite(values).all() for _, values in changed.decoded(first))
+
+
+def test_data_begin_on_a_cache_line():
+    arguments = parts()
+    memory = np.empty(arguments["data"].size + 8)
+    for place in range(8):
+        data = memory[place : place + arguments["data"].size]
+        data[:] = arguments["data"]
+        packed = PackedBlocks(**arguments | {"data": data})
+        assert packed.data.ctypes.data % 64 == 0
+        assert (packed.data is data) == (data.ctypes.data % 64 == 0)
+        np.testing.assert_array_equal(packed.data, data)

@@ -5,6 +5,7 @@ from threadpoolctl import threadpool_info
 
 import hmatrix as hm
 from hmatrix.errors import ArgumentError
+from hmatrix.study import timing
 from hmatrix.study.environment import environment
 from hmatrix.study.timing import alternate, dense_products, threads, time_products
 
@@ -35,6 +36,13 @@ def test_the_faster_one_is_known():
     fast, slow = alternate({"fast": lambda: x[:1000].sum(), "slow": lambda: x.sum()})
     assert fast.median < slow.median
     assert fast.rounds == slow.rounds >= 15
+
+
+def test_other_data_are_read_before_each_cold_call(monkeypatch):
+    calls = []
+    monkeypatch.setattr(timing, "read_words", lambda words: calls.append(words.nbytes))
+    alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, cold=True)
+    assert calls == [timing.COLD_BYTES, "a", timing.COLD_BYTES, "b", timing.COLD_BYTES, "b", timing.COLD_BYTES, "a"]
 
 
 def test_products_must_be_positive():

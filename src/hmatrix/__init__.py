@@ -14,6 +14,7 @@ from hmatrix.admissibility import Everywhere, Strong, StrongMin, Weak
 from hmatrix.allocation import Allocation, Allocator, Budget, allocate
 from hmatrix.assembly import build, global_svd, partition, quantize
 from hmatrix.blocktree import BlockCluster, BlockClusterTree, build_block_tree
+from hmatrix.calibration import Cost
 from hmatrix.cluster import (
     Automatic,
     Cardinality,
@@ -34,7 +35,9 @@ from hmatrix.kernels import Backend, backend, set_num_threads
 from hmatrix.lowrank import LowRank, Truncation, recompress
 from hmatrix.matrix import HMatrix, Leaf, Storage, TransposedHMatrix
 from hmatrix.metrics import Norm, norm, relative_error
+from hmatrix.operating import FixedRows, Margin, Rigorous
 from hmatrix.precision import Activations, Precision
+from hmatrix.progressive import ProgressiveHead, progressive
 
 __version__ = "0.1.0"
 
@@ -51,8 +54,10 @@ __all__ = [
     "Cardinality",
     "Cluster",
     "ClusterTree",
+    "Cost",
     "Entries",
     "Everywhere",
+    "FixedRows",
     "FullACA",
     "Geometric",
     "HMatrix",
@@ -60,13 +65,16 @@ __all__ = [
     "Index",
     "Leaf",
     "LowRank",
+    "Margin",
     "Norm",
     "PartialACA",
     "PivotedQR",
     "Points",
     "Precision",
     "PrincipalDirection",
+    "ProgressiveHead",
     "RandomizedSVD",
+    "Rigorous",
     "ScaledIndex",
     "Storage",
     "Strong",
@@ -86,6 +94,7 @@ __all__ = [
     "load",
     "norm",
     "partition",
+    "progressive",
     "quantize",
     "recompress",
     "relative_error",

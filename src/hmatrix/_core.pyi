@@ -27,6 +27,27 @@ class PlanFloat32:
 
 class PlanFloat64(PlanFloat32): ...
 
+class ProgressiveHead:
+    def __init__(
+        self,
+        instruction_set: str,
+        sizes: list[int],
+        bound: list[float],
+        basis: npt.NDArray[np.uint32],
+        factor: npt.NDArray[np.uint32],
+        fine: npt.NDArray[np.uint32],
+        floats: list[npt.NDArray[np.float32]],
+    ) -> None: ...
+    def multiply(self, x: _Floats, y: _Floats) -> None: ...
+    def multiply_batch(self, x: _Floats, y: _Floats) -> None: ...
+    def largest(
+        self,
+        x: _Floats,
+        values: _Floats,
+        indices: npt.NDArray[np.int64],
+        counts: npt.NDArray[np.int64] | None,
+    ) -> None: ...
+
 def instruction_sets() -> list[str]: ...
 def read(instruction_set: str, words: npt.NDArray[np.uint32]) -> int: ...
 def get_num_threads() -> int: ...

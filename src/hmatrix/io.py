@@ -3,18 +3,11 @@
 Nothing in a file is executed, and all of it is checked before a kernel sees it.
 """
 
-import json
 import os
-import secrets
-from contextlib import suppress
 from pathlib import Path
-from stat import S_IMODE
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
-
-from hmatrix.errors import ArgumentError, FormatError, OutputError
+from hmatrix.errors import ArgumentError, FormatError
+from hmatrix.files import read_arrays, write_arrays
 from hmatrix.matrix import HMatrix
 from hmatrix.packed import PackedBlocks
 
@@ -31,29 +24,10 @@ def save(matrix: HMatrix, path: str | os.PathLike[str]) -> None:
     OutputError
         If the file cannot be written.
     """
-    path = Path(path)
     packed = matrix.pack()
     arrays = {"leaves": packed.leaves, "data": packed.data}
     arrays |= {name: array for name in _OPTIONAL if (array := getattr(packed, name)) is not None}
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    header = json.dumps({"version": VERSION, "shape": packed.shape, "quantized": packed.quantized})
-    if not path.name:
-        raise OutputError(f"file {path}", "cannot be written (it has no name)", "name a file")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        # safetensors writes files that nobody else may read; a new file has the mode that the user wants.
-        temporary.touch(exist_ok=False)
-        mode = S_IMODE(temporary.stat().st_mode)
-        save_file(arrays, temporary, metadata={KEY: header})
-        temporary.chmod(mode)
-        temporary.replace(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise OutputError(
-            f"file {path}", f"cannot be written ({error})", "name a place that you may write to"
-        ) from error
-    finally:
-        with suppress(OSError, ValueError):
-            temporary.unlink(missing_ok=True)
+    write_arrays(arrays, Path(path), KEY, {"version": VERSION, "shape": packed.shape, "quantized": packed.quantized})
 
 
 def is_matrix(path: str | os.PathLike[str]) -> bool:
@@ -85,22 +59,7 @@ def load(path: str | os.PathLike[str]) -> HMatrix:
     """
     path = Path(path)
     subject = f"file {path}"
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
-        # The last two come of types that NumPy does not have.
-        raise FormatError(subject, f"cannot be read ({error})", "give a whole file written by hmatrix.save") from error
-    try:
-        header = json.loads(metadata[KEY])
-        version = header["version"]
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise FormatError(subject, "has no header of an H-matrix", "give a file written by hmatrix.save") from error
-    if version != VERSION or type(version) is not int:
-        raise FormatError(
-            subject, f"has version {version!r}", f"this release reads version {VERSION}: install a newer one"
-        )
+    arrays, header = read_arrays(path, KEY, VERSION, "an H-matrix", "hmatrix.save")
     try:
         (m, n), quantized = header["shape"], header["quantized"]
     except (KeyError, ValueError, TypeError) as error:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hmatrix._memory import aligned
 from hmatrix._validation import FloatArray, IndexArray, check_shape
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
@@ -36,7 +37,7 @@ class PackedBlocks:
         it, and may overlap.
     data
         The panels of the schedule, one after the other, as words: float64, or uint32 for all other
-        precisions.
+        precisions. They are copied unless they begin on a cache line.
     quantized
         Whether the product quantises activations to int8 where they meet integer codes.
     row_permutation, column_permutation
@@ -78,6 +79,7 @@ class PackedBlocks:
         ):
             if permutation is not None:
                 _check_permutation(name, permutation, size)
+        object.__setattr__(self, "data", aligned(self.data))
 
     @cached_property
     def schedule(self) -> Schedule:

@@ -153,15 +153,15 @@ class Allocator:
     def _within(self, budget: Budget) -> Allocation:
         start = time.perf_counter()
         cost, most = self._cost(budget)
-        layout = self._best(cost, most)
-        allocation = self._realised(layout, layout.pieces(cost, most), start)
-        # A prediction may err: where a single leaf was predicted to do better than what came out, it is tried.
-        whole = self._layout(*self._first).whole(cost, most)
-        if whole is not None and self._relative(whole.error) < allocation.measured_error:
-            alone = self._realised(self._layout(*self._first), [whole], start)
-            if alone.measured_error < allocation.measured_error:
-                return alone
-        return allocation
+        first = self._layout(*self._first)
+        tried = [(layout, layout.pieces(cost, most)) for layout in self._promising(cost, most)]
+        allocations = [self._realised(*choice, start) for choice in tried]
+        # Predictions may err: where a single leaf was predicted to do better than what came out, it is tried.
+        whole = first.whole(cost, most)
+        least = min(allocation.measured_error for allocation in allocations)
+        if whole is not None and self._relative(whole.error) < least:
+            allocations.append(self._realised(first, [whole], start))
+        return min(allocations, key=lambda allocation: allocation.measured_error)
 
     def frontier(self, budgets: Sequence[Budget]) -> list[Allocation]:
         """Return the best H-matrix for each of several budgets."""
@@ -201,13 +201,13 @@ class Allocator:
             raise ArgumentError("budget", came, mend)
         return cost, most * dense
 
-    def _best(self, cost: Cost, most: float) -> Layout:
-        """Return the layout with the least predicted error."""
+    def _promising(self, cost: Cost, most: float) -> list[Layout]:
+        """Return the layout of the index or of given coordinates, and that with the least predicted error."""
         first = self._layout(*self._first)
         if self._is_given:
-            return first
+            return [first]
         best = self._layout(*self._screening.best(cost, most))
-        return min((first, best), key=lambda layout: layout.bound(cost, most))
+        return [first, best] if best.bound(cost, most) < first.bound(cost, most) else [first]
 
     @cached_property
     def _screening(self) -> Screening:

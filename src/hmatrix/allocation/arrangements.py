@@ -78,4 +78,6 @@ def _by_directions(vectors: FloatArray, leaf_size: int) -> list[Arrangement]:
 
 def _coordinates(vectors: FloatArray) -> Points:
     """Return the coordinates of vectors ``(size, d)`` along their principal directions."""
-    return Points(RandomizedSVD()(vectors, Truncation(max_rank=_DIRECTIONS)).U)
+    coordinates = RandomizedSVD()(vectors, Truncation(max_rank=_DIRECTIONS)).U
+    # Vectors that are all zero lie in one place.
+    return Points(coordinates if coordinates.size else np.zeros((len(vectors), 1)))

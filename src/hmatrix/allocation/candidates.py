@@ -117,7 +117,7 @@ class Candidates:
             block, own = weight[:, cluster.slice], weights[cluster.slice]
             for f, form in enumerate(DENSE_FORMS):
                 if isinstance(form.dense, Depth):
-                    errors[:, c, f] = best_scales(block, form.dense, own)[1]
+                    errors[:, c, f] = best_scales(block, form.dense, own, every=2)[1]
                 elif form.dense is None:
                     strip = block if moments.root is None else block @ moments.root[cluster.slice, cluster.slice]
                     errors[:, c, f] = np.square(strip).sum(axis=1)

@@ -145,7 +145,7 @@ def moments(weight: FloatArray, calibration: npt.ArrayLike) -> Moments:
     if not variances.any() or damping == Damping():
         return Moments(None, mean, Damping())
     deviations = np.sqrt(variances)
-    Z /= np.where(deviations > 0, deviations, 1) * np.float32(np.sqrt(len(X)))
+    Z = _unit_columns(Z)
     covariance = (1 - damping.correlations) * (Z.T @ Z)
     covariance += damping.correlations * damping.weight * (directions.T @ directions)
     covariance[np.diag_indices(n)] = 1.0
@@ -233,7 +233,8 @@ def _likelihoods(X: FloatArray, target: _Target, mean_share: float) -> npt.NDArr
         variances = _variances(kept - centre, mean_share)
         if not (variances > 0).all():
             return np.full(len(_SAMPLE_SHARES), -np.inf)
-        train, test = (target.whiten((part - centre) / np.sqrt(variances)) for part in (kept, X[fold]))
+        train = target.whiten(_unit_columns(kept - centre) * np.float32(np.sqrt(len(kept))))
+        test = target.whiten((X[fold] - centre) / np.sqrt(variances))
         log_determinant = float(np.log(variances).sum(dtype=np.float64)) + target.log_determinant
         total += _log_likelihoods(train, test) - 0.5 * len(fold) * log_determinant
     return total

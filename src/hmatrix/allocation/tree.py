@@ -62,7 +62,8 @@ class Pruner:
         steps = -np.diff(self._dual) / -np.diff(self.prices)
         costs = np.maximum.accumulate(steps)
         errors = np.array([self.bound(float(cost)) for cost in costs])
-        keep = np.append(True, np.diff(costs) > 0)
+        # Steps that are rounding errors are none.
+        keep = np.append(True, np.diff(costs) > 1e-9 * costs[1:])
         return costs[keep], errors[keep]
 
     @cached_property

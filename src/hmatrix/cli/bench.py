@@ -33,6 +33,8 @@ def add(commands: Commands) -> None:
     bench.add_argument("--batch", type=positive, default=1, metavar="N", help="vectors of a call (default: 1)")
     bench.add_argument("--threads", type=positive, default=1, metavar="N", help="threads of each product (default: 1)")
     bench.add_argument("--products", type=positive, metavar="N", help="calls of each (default: until it is stable)")
+    bench.add_argument("--cold", action="store_true", help="let all data come from memory in each call")
+    bench.add_argument("--instructions", action="store_true", help="count the instructions of a call, too (Linux)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -50,10 +52,17 @@ def run(options: argparse.Namespace) -> int:
         saved = hmatrix.load(options.matrix)
         weight, matrices = saved.to_dense().astype(np.float32), {f"hmatrix {Path(options.matrix).name}": saved}
     lines, missing = bench(
-        weight, matrices, batch=options.batch, thread_count=options.threads, products=options.products
+        weight,
+        matrices,
+        batch=options.batch,
+        thread_count=options.threads,
+        products=options.products,
+        cold=options.cold,
+        instructions=options.instructions,
     )
     found = environment(options.threads)
     print(f"{weight.shape[0]} x {weight.shape[1]}, batch {options.batch}, {options.threads} thread(s), ", end="")
+    print("cold caches, " * options.cold, end="")
     print(f"kernel {found['kernel']}, {found['cpu']}, {', '.join(found['blas'])}\n")
     print(to_markdown(lines))
     if missing:

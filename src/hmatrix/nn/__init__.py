@@ -5,6 +5,7 @@ from hmatrix.nn.conv import HConv2d
 from hmatrix.nn.embedding import HEmbedding
 from hmatrix.nn.files import Header, load, load_matrix, read_header, save
 from hmatrix.nn.linear import HLinear
+from hmatrix.nn.progressive import ProgressiveLinear
 from hmatrix.nn.report import LayerReport, Report, Trial
 from hmatrix.nn.targets import LayerSettings, last_linear, matching
 from hmatrix.nn.trainable import TrainableWeight, freeze, trainable
@@ -19,6 +20,7 @@ __all__ = [
     "Header",
     "LayerReport",
     "LayerSettings",
+    "ProgressiveLinear",
     "Report",
     "TrainableWeight",
     "Trial",

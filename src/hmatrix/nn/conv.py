@@ -13,20 +13,20 @@ from hmatrix.nn.weight import HWeight
 
 
 class HConv2d(nn.Module):
-    """`torch.nn.Conv2d` without groups, its weight an H-matrix ``(out, in * kernel height * kernel width)``.
+    """`torch.nn.Conv2d` without groups, its weight an H-matrix ``(out, kernel height * kernel width * in)``.
 
-    The columns of the matrix are in the order of ``conv.weight.flatten(1)``. Each position of the output is
-    one vector of a batch: a convolution of 1 x 1 multiplies the channels of the input as they lie in memory
-    where it is in channels-last format, and copies it once otherwise; all others gather the input of each
-    position, once. The output is in the format of the input; ``network.to(memory_format=torch.channels_last)``
-    and an input in that format save the copies.
+    `matrix_of` gives the weight of a convolution in that order: channels together, so that they are gathered
+    together. Each position of the output is one vector of a batch: a convolution of 1 x 1 multiplies the
+    channels of the input as they lie in memory where it is in channels-last format, and copies it once
+    otherwise; all others gather the input of each position. The output is in the format of the input;
+    ``network.to(memory_format=torch.channels_last)`` and an input in that format save copies.
 
     Parameters
     ----------
     conv
         The convolution whose place is taken; its weight is not used.
     weight
-        ``(out, in * kernel height * kernel width)``: an H-matrix, or the weight of another layer, which is
+        ``(out, kernel height * kernel width * in)``: an H-matrix, or the weight of another layer, which is
         then shared with it.
 
     Raises
@@ -59,9 +59,14 @@ class HConv2d(nn.Module):
         """Make a layer that takes the place of `conv`: its weight replaced by `matrix`, its bias kept."""
         return cls(conv, matrix).train(conv.training)
 
+    @staticmethod
+    def matrix_of(conv: nn.Conv2d) -> Tensor:
+        """Return the weight of a convolution as the matrix that is approximated; a copy, without gradient."""
+        return conv.weight.detach().permute(0, 2, 3, 1).flatten(1)
+
     @property
     def matrix(self) -> HMatrix:
-        """The weight ``(out, in * kernel height * kernel width)``."""
+        """The weight ``(out, kernel height * kernel width * in)``."""
         return self.weight.matrix
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,7 +99,7 @@ class HConv2d(nn.Module):
         )
 
     def _positions(self, images: Tensor) -> Tensor:
-        """Return the input of each position, ``(batch, height, width, in * kernel height * kernel width)``."""
+        """Return the input of each position, ``(batch, height, width, kernel height * kernel width * in)``."""
         (rows, columns), (down, right), (step_down, step_right) = self.kernel_size, self.stride, self.dilation
         if (rows, columns) == (1, 1):
             return images[:, :, ::down, ::right].permute(0, 2, 3, 1).contiguous()
@@ -102,8 +107,14 @@ class HConv2d(nn.Module):
         if images.shape[2] < reach_down or images.shape[3] < reach_right:
             came = f"has {images.shape[2]} x {images.shape[3]} pixels with its padding"
             raise ArgumentError("x", came, f"give {reach_down} x {reach_right} at least")
-        windows = images.unfold(2, reach_down, down).unfold(3, reach_right, right)[..., ::step_down, ::step_right]
-        return windows.permute(0, 2, 3, 1, 4, 5).flatten(3)
+        end_down, end_right = images.shape[2] - reach_down + 1, images.shape[3] - reach_right + 1
+        last = images.permute(0, 2, 3, 1).contiguous()
+        pieces = [
+            last[:, top : top + end_down : down, left : left + end_right : right]
+            for top in range(0, reach_down, step_down)
+            for left in range(0, reach_right, step_right)
+        ]
+        return torch.cat(pieces, dim=3)
 
 
 def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:

@@ -51,13 +51,14 @@ class PackedTensors(NamedTuple):
         packed = matrix.pack()
         # int32, since not everything in torch knows unsigned words.
         words = packed.data if packed.data.dtype == np.float64 else packed.data.view(np.int32)
+        # Nothing here asks for the default device.
         with outside_modes():
             return cls(
                 torch.from_numpy(words if words.flags.writeable else words.copy()),
-                torch.tensor(packed.leaves),
-                torch.tensor(packed.quantized),
+                torch.from_numpy(packed.leaves.copy()),
+                torch.from_numpy(np.array(packed.quantized)),
                 *(
-                    None if permutation is None else torch.tensor(permutation)
+                    None if permutation is None else torch.from_numpy(permutation.copy())
                     for permutation in (packed.row_permutation, packed.column_permutation)
                 ),
             )

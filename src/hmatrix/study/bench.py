@@ -6,15 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from hmatrix._memory import aligned
 from hmatrix._validation import FloatArray
 from hmatrix.assembly import build, quantize
 from hmatrix.kernels import read_words
 from hmatrix.lowrank import LowRank, Truncation
 from hmatrix.matrix import HMatrix
 from hmatrix.nn import HLinear
+from hmatrix.study.instructions import count_instructions
 from hmatrix.study.peers import peers
 from hmatrix.study.records import TimeEvidence
-from hmatrix.study.timing import aligned, alternate, dense_products, product_with, threads
+from hmatrix.study.timing import alternate, dense_products, product_with, threads
 
 RANK = 30
 """Of the published structure that is timed when no saved matrix is given."""
@@ -40,6 +42,8 @@ class Line:
     stream_fraction
         Time in which one thread of this machine reads as many bytes, and does nothing else, as a fraction of the
         median; for one vector and one thread only.
+    instructions
+        That one call takes on the calling thread; ``None`` where they were not counted.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Line:
     dense_fraction: float
     nbytes: int | None
     stream_fraction: float | None
+    instructions: int | None = None
 
 
 def forms(weight: FloatArray) -> dict[str, HMatrix]:
@@ -65,7 +70,14 @@ def forms(weight: FloatArray) -> dict[str, HMatrix]:
 
 
 def bench(
-    weight: FloatArray, matrices: Mapping[str, HMatrix], *, batch: int, thread_count: int, products: int | None
+    weight: FloatArray,
+    matrices: Mapping[str, HMatrix],
+    *,
+    batch: int,
+    thread_count: int,
+    products: int | None,
+    cold: bool = False,
+    instructions: bool = False,
 ) -> tuple[list[Line], list[str]]:
     """Time everything in one alternating run.
 
@@ -81,6 +93,10 @@ def bench(
         Threads of every product.
     products
         Calls of each; ``None`` is as many as stable medians need.
+    cold
+        Whether all data come from memory in each call, and not from the caches.
+    instructions
+        Whether to count the instructions of one call of each product, too.
 
     Returns
     -------
@@ -106,7 +122,9 @@ def bench(
         others, missing = peers(weight, X, thread_count)
         reads = {size: _read(size) for size in set(sizes.values())}
         streams = {f"read {size}": read for size, read in reads.items()}
-        times = {time.contender: time for time in alternate({**contenders, **others, **streams}, products)}
+        times = {time.contender: time for time in alternate({**contenders, **others, **streams}, products, cold=cold)}
+        calls = {**contenders, **others} if instructions else {}
+        counts = {name: count_instructions(call) for name, call in calls.items()}
     fastest = min(times[f"{name}, float32"].median for name in dense)
     lines = []
     for name in (*contenders, *others):
@@ -114,7 +132,7 @@ def bench(
         fraction = (
             None if size is None or batch > 1 or thread_count > 1 else times[f"read {size}"].median / times[name].median
         )
-        lines.append(Line(name, times[name], times[name].median / fastest, size, fraction))
+        lines.append(Line(name, times[name], times[name].median / fastest, size, fraction, counts.get(name)))
     return lines, missing
 
 
@@ -136,10 +154,10 @@ def blas_by_factor(matrix: HMatrix, X: FloatArray) -> Callable[[], object]:
 
 def to_markdown(lines: list[Line]) -> str:
     """Return the lines as a table."""
-    rows = [
-        "| product | median µs | quartiles µs | of fastest dense | MB | GB/s | of streaming speed |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    counted = any(line.instructions is not None for line in lines)
+    titles = ["product", "median µs", "quartiles µs", "of fastest dense", "MB", "GB/s", "of streaming speed"]
+    titles += ["instructions"] * counted
+    rows = [f"| {' | '.join(titles)} |", "| --- |" + " ---: |" * (len(titles) - 1)]
     for line in lines:
         time = line.time
         size = (
@@ -148,6 +166,7 @@ def to_markdown(lines: list[Line]) -> str:
         stream = "" if line.stream_fraction is None else f"{line.stream_fraction:.0%}"
         spread = f"{time.lower * 1e6:.1f} to {time.upper * 1e6:.1f}"
         cells = [line.name, f"{time.median * 1e6:.1f}", spread, f"{line.dense_fraction:.1%}", *size, stream]
+        cells += [f"{line.instructions:,}" if line.instructions is not None else ""] * counted
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 

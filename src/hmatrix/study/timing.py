@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from hmatrix._memory import aligned
 from hmatrix._validation import FloatArray, check_integer
 from hmatrix.assembly import quantize
-from hmatrix.kernels import backend, set_num_threads
+from hmatrix.kernels import backend, read_words, set_num_threads
 from hmatrix.matrix import HMatrix
 from hmatrix.study.records import HMATRIX, TimeEvidence
 
@@ -19,6 +20,9 @@ ROUND_SECONDS = 4e-3
 
 FEWEST_ROUNDS = 15
 LONGEST_SECONDS = 2.0
+COLD_BYTES = 1 << 27
+"""Read before each call whose data shall come from memory: more than the caches hold."""
+
 STABLE = 0.01
 """A median is stable when its 95 % interval is narrower than this fraction of it, to either side."""
 
@@ -68,15 +72,6 @@ def product_with(matrix: HMatrix, x: FloatArray) -> Callable[[], object]:
     return (lambda: matrix @ x) if x.ndim == 1 else (lambda: matrix.apply(x))
 
 
-def aligned(array: FloatArray) -> FloatArray:
-    """Return a copy that begins on a cache line, so that no run is luckier with its memory than another."""
-    buffer = np.empty(array.nbytes + 64, np.uint8)
-    start = -buffer.ctypes.data % 64
-    copy = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
 def time_products(matrix: HMatrix | None, weight: FloatArray, products: int | None) -> tuple[TimeEvidence, ...]:
     """Time the product of an H-matrix and the dense ones in alternation.
 
@@ -96,7 +91,9 @@ def time_products(matrix: HMatrix | None, weight: FloatArray, products: int | No
     return alternate(contenders, products)
 
 
-def alternate(contenders: Mapping[str, Callable[[], object]], products: int | None = None) -> tuple[TimeEvidence, ...]:
+def alternate(
+    contenders: Mapping[str, Callable[[], object]], products: int | None = None, *, cold: bool = False
+) -> tuple[TimeEvidence, ...]:
     """Time the contenders in alternating rounds, in an order that turns from round to round.
 
     Parameters
@@ -105,8 +102,11 @@ def alternate(contenders: Mapping[str, Callable[[], object]], products: int | No
         What to call, by name.
     products
         Calls of each; ``None`` goes on until the medians are stable, for two seconds at most.
+    cold
+        Whether other data are read before each call, so that its own come from memory.
     """
-    inner = max(1, int(ROUND_SECONDS / max(_seconds(call, 3) for call in contenders.values())))
+    flush = _flush() if cold else None
+    inner = 1 if cold else max(1, int(ROUND_SECONDS / max(_seconds(call, 3) for call in contenders.values())))
     rounds = None
     if products is not None:
         check_integer("products", products, at_least=1)
@@ -121,18 +121,32 @@ def alternate(contenders: Mapping[str, Callable[[], object]], products: int | No
         count = inner if products is None else min(inner, products - done * inner)
         turn = done % len(names)
         for name in names[turn:] + names[:turn]:
-            means[name].append(_seconds(contenders[name], count))
+            means[name].append(_seconds(contenders[name], count, flush))
         done += 1
     return tuple(_evidence(name, values, products or inner * done) for name, values in means.items())
 
 
-def _seconds(call: Callable[[], object], count: int) -> float:
-    """Return the mean seconds of `count` calls, after one that is not counted."""
-    call()
-    start = time.perf_counter()
-    for _ in range(count):
+def _seconds(call: Callable[[], object], count: int, flush: Callable[[], object] | None = None) -> float:
+    """Return the mean seconds of `count` calls: after one that is not counted, or each after `flush`."""
+    if flush is None:
         call()
-    return (time.perf_counter() - start) / count
+        start = time.perf_counter()
+        for _ in range(count):
+            call()
+        return (time.perf_counter() - start) / count
+    seconds = 0.0
+    for _ in range(count):
+        flush()
+        start = time.perf_counter()
+        call()
+        seconds += time.perf_counter() - start
+    return seconds / count
+
+
+def _flush() -> Callable[[], object]:
+    """Return what fills the caches with data that nobody else needs."""
+    words = np.ones(COLD_BYTES // 4, np.uint32)
+    return lambda: read_words(words)
 
 
 def _stable(means: Mapping[str, list[float]], elapsed: float) -> bool:

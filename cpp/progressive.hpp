@@ -1,0 +1,74 @@
+// A progressive head as the kernels see it: a coarse product gives every output roughly, and only the rows that
+// can still be among the largest are multiplied exactly. src/hmatrix/head.py says what its arrays are, and
+// src/hmatrix/progressive_reference.py is the same in NumPy.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "packed.hpp"
+
+namespace hmatrix {
+
+// Rows of the coarse factors are stored in strips of so many, one word of four columns after the other.
+constexpr std::int32_t strip_height = 16;
+// Columns of the fine rows are stored in blocks of so many: words of 16 lanes, whose parts are 16 columns apart.
+constexpr std::int32_t block_columns = 64;
+
+// Sums of products of codes stay within 32 bits, even twice.
+constexpr std::int32_t max_head_columns = 1 << 15;
+
+constexpr std::int32_t padded_to(std::int32_t size, std::int32_t unit) { return (size + unit - 1) / unit * unit; }
+
+// How far a row's coarse output may be from its fine one: scale * |x outside| * remainder + noise * reach, where
+// noise = quantised * step of x + relative * |x| + inner * step of t; and what the refined outputs may be off.
+struct Bound {
+    float scale, quantised, relative, inner, rounding, offset;
+};
+
+struct Head {
+    std::int32_t rows, columns, rank;
+    std::int32_t top, most;  // outputs that are to be the fine ones, and the most rows that are refined
+    Precision fine;
+    Bound bound;
+    const std::uint32_t* basis;  // of V^T, strips of words
+    const float* basis_scales;   // these and the next have an entry for each row, filled up to whole strips
+    const float* basis_weights;  // the squared norm of the part of x in the subspace is at least sum(weights * t^2)
+    const float* zeros;
+    const std::uint32_t* factor;  // of U
+    const float* factor_scales;
+    const float* bias;  // -inf behind the last row
+    const float* remainder;
+    const float* reach;
+    const std::uint32_t* fine_words;  // row by row
+    const float* fine_scales;         // one for each row
+
+    std::int64_t fine_row_words() const { return padded_to(columns, block_columns) / columns_per_word(fine); }
+};
+
+// What a product with a head needs besides. Each thread has one, which grows.
+struct Workspace {
+    void fit(const Head& head);
+
+    std::vector<std::int8_t> codes;        // of x
+    std::vector<float> x;                  // filled up with zeros to whole blocks
+    std::vector<float> t;                  // V^T x
+    std::vector<std::int8_t> inner_codes;  // of t
+    std::vector<float> coarse, upper;      // outputs, and what they may be at most
+    std::vector<std::int32_t> chosen;      // rows that are refined, in the order in which they are
+    std::vector<float> refined;            // their outputs
+};
+
+// Fills the workspace: coarse, chosen and refined, at least `top` rows. Returns how many rows are refined; where x
+// is not finite none is, and all of coarse is NaN.
+using Refine = std::int32_t (*)(const Head& head, const float* x, std::int32_t top, Workspace& work);
+
+// y[b] = all outputs of x[b]: refined ones, and coarse ones that are less than the largest refined one.
+void head_outputs(Refine refine, const Head& head, const float* x, float* y, std::ptrdiff_t batch);
+
+// The `top` largest refined outputs of x[b] and their rows, the largest first, of equal ones the first row first.
+// Where x is not finite these are NaN, and the first rows. Counts, if any, get the number of refined rows.
+void head_largest(Refine refine, const Head& head, const float* x, std::int32_t top, float* values,
+                  std::int64_t* indices, std::int64_t* counts, std::ptrdiff_t batch);
+
+}  // namespace hmatrix

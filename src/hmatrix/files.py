@@ -1,0 +1,86 @@
+"""Arrays in safetensors files, all of them or nothing, with a header that has a version.
+
+Nothing in a file is executed; what its arrays mean is for others to check.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from stat import S_IMODE
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from hmatrix.errors import FormatError, OutputError
+
+
+def write_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path, key: str, header: Mapping[str, object]) -> None:
+    """Write arrays and a header.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    if not path.name:
+        raise OutputError(f"file {path}", "cannot be written (it has no name)", "name a file")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    try:
+        # safetensors writes files that nobody else may read; a new file has the mode that the user wants.
+        temporary.touch(exist_ok=False)
+        mode = S_IMODE(temporary.stat().st_mode)
+        save_file(contiguous, temporary, metadata={key: json.dumps(header)})
+        temporary.chmod(mode)
+        temporary.replace(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise OutputError(
+            f"file {path}", f"cannot be written ({error})", "name a place that you may write to"
+        ) from error
+    finally:
+        with suppress(OSError, ValueError):
+            temporary.unlink(missing_ok=True)
+
+
+def read_arrays(
+    path: Path, key: str, version: int, kind: str, writer: str
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """Read arrays and their header.
+
+    Parameters
+    ----------
+    path
+        The file.
+    key, version
+        Of the header.
+    kind, writer
+        What the header is of, and what writes such a file: for messages.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing, truncated, or of another kind or version.
+    """
+    subject, mend = f"file {path}", f"give a file written by {writer}"
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
+        # The last two come of types that NumPy does not have.
+        raise FormatError(subject, f"cannot be read ({error})", f"give a whole file written by {writer}") from error
+    try:
+        header = json.loads(metadata[key])
+        found = header["version"]
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise FormatError(subject, f"has no header of {kind}", mend) from error
+    if found != version or type(found) is not int:
+        raise FormatError(
+            subject, f"has version {found!r}", f"this release reads version {version}: install a newer one"
+        )
+    return arrays, header

@@ -1,0 +1,235 @@
+"""Progressive heads: the dense layer's largest outputs for a fraction of its time.
+
+A coarse product, of low rank and in int8, gives every output roughly; only the rows that can still be among the
+largest are multiplied exactly. The idea is that of SVD-softmax [1]_, with a number of rows that follows from each
+input and a bound that is calibrated, or rigorous.
+
+References
+----------
+.. [1] K. Shim, M. Lee, I. Choi, Y. Boo, W. Sung, "SVD-Softmax: Fast Softmax Approximation on Large Vocabulary Neural
+   Networks", NeurIPS 2017.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from hmatrix._validation import FloatArray, as_floating, check_integer, check_matrix, check_number
+from hmatrix.calibration import Cost
+from hmatrix.errors import ArgumentError, FormatError
+from hmatrix.files import read_arrays, write_arrays
+from hmatrix.head import FINE, MAX_COLUMNS, PackedHead
+from hmatrix.head_kernels import Indices, prepare_head
+from hmatrix.matrix import Storage
+from hmatrix.operating import RANKS, Margin, Rule, choose
+from hmatrix.precision import Precision
+from hmatrix.products import apply
+
+KEY = "hmatrix_progressive"
+VERSION = 1
+
+
+class ProgressiveHead:
+    """A layer ``x A^T + b`` of which only the largest outputs are computed exactly.
+
+    Parameters
+    ----------
+    packed
+        Its arrays.
+
+    Notes
+    -----
+    Of equal outputs the first row is the larger one. An input with NaN or infinity in it makes all outputs NaN, and
+    the largest are then the first rows. A head of one class refines it always; equal rows are all within each
+    other's margin, and are refined up to the head's number of rows, the first ones first.
+    """
+
+    def __init__(self, packed: PackedHead) -> None:
+        self._packed = packed
+        self._product = prepare_head(packed)
+        self.shape = packed.shape
+        """Rows and columns of the weight."""
+
+    def __call__(self, x: npt.ArrayLike) -> FloatArray:
+        """Return all outputs ``(m,)`` of x ``(n,)``, or ``(batch, m)`` of ``(batch, n)``; float32.
+
+        Refined rows have their fine outputs, all others their coarse ones, or the next number below the largest
+        refined one where that is less: the largest output is always a refined one.
+
+        Raises
+        ------
+        ArgumentError
+            If x has another shape or is not of real numbers.
+        """
+        return apply(x, _FLOAT32, self.shape, self._product.multiply, self._product.multiply_batch)
+
+    def topk(self, x: npt.ArrayLike, k: int = 1) -> tuple[FloatArray, Indices]:
+        """Return the k largest fine outputs of x ``(n,)`` or ``(batch, n)``, the largest first.
+
+        At least k rows are refined, whatever the rule says.
+
+        Returns
+        -------
+        values
+            float32 ``(k,)`` or ``(batch, k)``.
+        indices
+            int64, the rows.
+
+        Raises
+        ------
+        ArgumentError
+            If x has another shape or is not of real numbers, or k is not between 1 and the number of rows.
+        """
+        values, indices, _ = self._largest(x, k, counted=False)
+        return (values, indices) if np.ndim(x) == 2 else (values[0], indices[0])
+
+    def refined(self, x: npt.ArrayLike, k: int = 1) -> Indices:
+        """Return how many rows are refined for the k largest outputs: ``()`` or ``(batch,)``.
+
+        Raises
+        ------
+        ArgumentError
+            As `topk` does.
+        """
+        counts = self._largest(x, k, counted=True)[2]
+        assert counts is not None
+        return counts if np.ndim(x) == 2 else counts[0]
+
+    def storage(self) -> Storage:
+        """Return the bytes of its parts: fine rows (near field), coarse factors (far field), and all else."""
+        packed = self._packed
+        fine = packed.fine.nbytes + packed.fine_scales.nbytes
+        coarse = sum(a.nbytes for a in (packed.basis, packed.basis_scales, packed.factor, packed.factor_scales))
+        total = sum(array.nbytes for array in packed.arrays().values())
+        return Storage(fine, coarse, total - fine - coarse, 4 * self.shape[0] * self.shape[1])
+
+    @property
+    def rank(self) -> int:
+        """Rank of the coarse part."""
+        return int(self._packed.sizes[2])
+
+    @property
+    def most(self) -> int:
+        """Most rows that are refined, where no more outputs are asked for."""
+        return int(self._packed.sizes[4])
+
+    @property
+    def precision(self) -> Precision:
+        """Precision of the fine rows."""
+        return self._packed.precision
+
+    def pack(self) -> PackedHead:
+        """Return its arrays."""
+        return self._packed
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the head to a safetensors file, all of it or nothing.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written.
+        """
+        write_arrays(self._packed.arrays(), Path(path), KEY, {"version": VERSION})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a head that `save` wrote.
+
+        Raises
+        ------
+        FormatError
+            If the file is missing, truncated, of another kind or version, or its arrays do not fit together.
+        """
+        path = Path(path)
+        arrays, _ = read_arrays(path, KEY, VERSION, "a progressive head", "ProgressiveHead.save")
+        try:
+            return cls(PackedHead(**arrays))
+        except (ArgumentError, TypeError) as error:
+            raise FormatError(f"file {path}", str(error), "the file is damaged: write it again") from error
+
+    def _largest(self, x: npt.ArrayLike, k: int, *, counted: bool) -> tuple[FloatArray, Indices, Indices | None]:
+        m, n = self.shape
+        if check_integer("k", k, at_least=1) > m:
+            raise ArgumentError("k", f"is {k}", f"give at most the number of rows, {m}")
+        x = np.asarray(x)
+        if x.ndim not in (1, 2) or x.shape[-1] != n:
+            raise ArgumentError("x", f"has the shape {x.shape}", f"give ({n},) or (batch, {n})")
+        rows = x[None] if x.ndim == 1 else x
+        if rows.dtype != np.float32 or not rows.flags.c_contiguous:
+            rows = np.ascontiguousarray(as_floating("x", rows), np.float32)
+        values, indices = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
+        counts = np.empty(len(rows), np.int64) if counted else None
+        self._product.largest(rows, values, indices, counts)
+        return values, indices, counts
+
+
+_FLOAT32 = np.dtype(np.float32)
+
+
+def progressive(
+    weight: npt.ArrayLike,
+    bias: npt.ArrayLike | None = None,
+    *,
+    calibration: npt.ArrayLike | None = None,
+    agreement: float = 0.999,
+    top: int = 1,
+    rule: Rule = Margin(),
+    ranks: Sequence[int] | None = None,
+    precisions: Sequence[Precision | str] = FINE,
+    cost: Cost = Cost(),
+) -> ProgressiveHead:
+    """Make a progressive head of a dense layer, choosing its operating point for the least time.
+
+    Parameters
+    ----------
+    weight
+        A ``(m, n)``.
+    bias
+        b ``(m,)``, or ``None``.
+    calibration
+        Inputs of the layer ``(samples, n)``, like those that it will get. The rarer a disagreement is to be, the
+        more of them it takes: to know one in a thousand, a thousand.
+    agreement
+        In which part of the samples the head's `top` largest outputs are to be the dense layer's.
+    top
+        Outputs that are to be the dense layer's; at most m count.
+    rule
+        Which rows are refined: `Margin`, `FixedRows` or `Rigorous`.
+    ranks
+        Of the coarse part, to choose from; ``None`` is a list from 0 to 512.
+    precisions
+        Of the fine rows, to choose from: float32, bfloat16, int8.
+    cost
+        What a product costs.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument cannot be used, or no choice reaches the agreement.
+    """
+    matrix = np.ascontiguousarray(check_matrix("weight", weight), np.float32)
+    m, n = matrix.shape
+    if n > MAX_COLUMNS:
+        raise ArgumentError("weight", f"has {n} columns", f"give at most {MAX_COLUMNS}")
+    vector = np.zeros((m, 1), np.float32) if bias is None else np.reshape(np.asarray(bias), (-1, 1))
+    vector = check_matrix("bias", vector).astype(np.float32).ravel()
+    if vector.shape != (m,):
+        raise ArgumentError("bias", f"has {len(vector)} entries", f"give {m}")
+    inputs = None if calibration is None else np.ascontiguousarray(check_matrix("calibration", calibration), np.float32)
+    if inputs is not None and inputs.shape[1] != n:
+        raise ArgumentError("calibration", f"has the shape {inputs.shape}", f"give (samples, {n})")
+    if not 0 < check_number("agreement", agreement, above=0.0) < 1:
+        raise ArgumentError("agreement", f"is {agreement}", "give a number between 0 and 1; for certainty, Rigorous()")
+    top = min(check_integer("top", top, at_least=1), m)
+    asked = RANKS if ranks is None else ranks
+    allowed = sorted({min(check_integer("ranks", rank, at_least=0), m, n) for rank in asked})
+    fine = tuple(Precision.of(precision) for precision in precisions)
+    if not allowed or not fine or not set(fine) <= set(FINE):
+        came = f"are {ranks} and {precisions}"
+        raise ArgumentError("ranks, precisions", came, "give ranks, and float32, bfloat16 or int8")
+    return ProgressiveHead(choose(matrix, vector, inputs, agreement, top, rule, allowed, fine, cost))

@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+from matrices import random_matrix
+from scipy.stats import multivariate_normal
+
+from hmatrix.allocation import moments as module
+from hmatrix.allocation.moments import Damping, Moments, moments, upper_root
+from hmatrix.errors import ArgumentError
+
+
+def correlated(samples, n, seed=0, rank=4):
+    """Samples that vary mostly along few directions, about a mean."""
+    rng = np.random.default_rng(seed)
+    return 2 * rng.standard_normal((samples, rank)) @ random_matrix(rank, n, seed=9) + rng.standard_normal((samples, n))
+
+
+WEIGHT = random_matrix(30, 40, np.float32)
+
+
+def expected(X, damping, weight=WEIGHT):
+    """The covariance of the module's docstring, written out in float64."""
+    S = np.cov(X.T, bias=True)
+    variances = (1 - damping.variances) * np.diag(S) + damping.variances * np.diag(S).mean()
+    units = weight.astype(float) / np.linalg.norm(weight.astype(float), axis=0)
+    target = (1 - damping.weight) * np.eye(len(S)) + damping.weight * units.T @ units
+    R = (1 - damping.correlations) * np.corrcoef(X.T) + damping.correlations * target
+    return R * np.sqrt(np.outer(variances, variances))
+
+
+def test_the_covariance_is_what_the_damping_says():
+    X = correlated(60, 40)
+    found = moments(WEIGHT, X)
+    assert found.damping.correlations < 1
+    wanted = expected(X, found.damping)
+    np.testing.assert_allclose(found.covariance, wanted, atol=1e-5 * np.abs(wanted).max())
+    np.testing.assert_allclose(found.mean, X.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.variances, np.diag(found.covariance), rtol=1e-5)
+
+
+def test_the_root_is_upper_triangular():
+    found = moments(WEIGHT, correlated(60, 40))
+    assert not np.tril(found.root, -1).any()
+    assert (np.diag(found.root) > 0).all()
+    np.testing.assert_allclose(found.root @ found.root.T, found.covariance, rtol=1e-6)
+
+
+def test_innovations_are_what_later_columns_do_not_tell():
+    found = moments(WEIGHT, correlated(60, 40))
+    C = found.covariance.astype(float)
+    for j in (0, 17, 39):
+        later = slice(j + 1, None)
+        told = C[j, later] @ np.linalg.solve(C[later, later], C[later, j]) if j < 39 else 0
+        assert found.innovations[j] == pytest.approx(C[j, j] - told, rel=1e-2)
+
+
+def test_permuted():
+    found = moments(WEIGHT, correlated(60, 40))
+    order = np.random.default_rng(3).permutation(40)
+    other = found.permuted(order)
+    np.testing.assert_allclose(other.covariance, found.covariance[np.ix_(order, order)], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(other.mean, found.mean[order])
+    part = found.permuted(order[:7])
+    np.testing.assert_allclose(part.covariance, found.covariance[np.ix_(order[:7], order[:7])], rtol=1e-4, atol=1e-5)
+    assert Moments.of_root(None, 40).permuted(order).root is None
+
+
+def test_the_error_that_matters():
+    found = moments(WEIGHT, correlated(60, 40))
+    E = random_matrix(300, 40, np.float32, seed=5)
+    C = found.covariance.astype(float)
+    assert found.error(E) == pytest.approx(np.trace(E @ C @ E.T), rel=1e-4)
+    assert Moments.of_root(None, 40).error(E) == pytest.approx(np.square(E, dtype=float).sum(), rel=1e-6)
+
+
+def test_a_singular_covariance_has_a_root():
+    factor = random_matrix(3, 20, np.float32)
+    root = upper_root(np.vstack([factor, np.zeros((17, 20), np.float32)]))
+    np.testing.assert_allclose(root @ root.T, factor.T @ factor, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+def test_too_few_to_validate_are_unweighted(samples):
+    X = correlated(samples, 40)
+    found = moments(WEIGHT, X)
+    assert found.damping == Damping(1.0, 0.0, 1.0)
+    assert found.root is None
+    np.testing.assert_allclose(found.mean, X.mean(axis=0), rtol=1e-5, atol=1e-6)
+
+
+def test_independent_inputs_are_damped_all_the_way():
+    rng = np.random.default_rng(0)
+    found = moments(rng.standard_normal((30, 40)), rng.standard_normal((30, 40)))
+    assert found.damping.correlations >= 0.9
+    assert found.damping.weight == 0
+
+
+def test_the_weight_helps_where_inputs_lie_along_its_rows():
+    rng = np.random.default_rng(1)
+    weight = rng.standard_normal((200, 6)) @ rng.standard_normal((6, 40))
+    X = rng.standard_normal((24, 200)) @ weight / 10 + 0.5 * rng.standard_normal((24, 40))
+    assert moments(weight, X).damping.weight > 0
+
+
+def test_constant_inputs_and_columns_that_never_vary():
+    assert moments(WEIGHT, np.ones((10, 40))).root is None
+    X = correlated(60, 40)
+    X[:, 5] = 3.0
+    found = moments(WEIGHT, X)
+    assert found.damping.variances > 0
+    assert np.isfinite(found.root).all()
+    zero = WEIGHT.copy()
+    zero[:, 7] = 0
+    assert np.isfinite(moments(zero, X).root).all()
+
+
+@pytest.mark.parametrize("samples", [25, 90])
+def test_log_likelihoods(samples):
+    train, test = correlated(samples, 40, seed=1), correlated(7, 40, seed=2)
+    found = module._log_likelihoods(train.astype(np.float32), test.astype(np.float32))
+    constant = -0.5 * 7 * 40 * np.log(2 * np.pi)
+    for share, value in zip(module._SAMPLE_SHARES, found, strict=True):
+        C = (1 - share) * train.T @ train / samples + share * np.eye(40)
+        assert value + constant == pytest.approx(multivariate_normal(cov=C).logpdf(test).sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.ones((5, 39)), r"calibration: has the shape \(5, 39\); give \(samples, 40\)"),
+        (np.ones(40), "calibration: has 1 dimensions"),
+        (np.ones((1, 40)), "calibration: has 1 sample; give at least 2"),
+        (np.full((5, 40), np.nan), "calibration: has 200 entries that are NaN"),
+        (np.full((5, 40), "a"), "calibration"),
+    ],
+)
+def test_unusable_calibration_data(X, message):
+    with pytest.raises(ArgumentError, match=message):
+        moments(WEIGHT, X)
+
+
+def test_nothing_is_changed():
+    X, weight = correlated(20, 40).astype(np.float32), WEIGHT.copy()
+    before = X.copy()
+    moments(weight, X)
+    np.testing.assert_array_equal(X, before)
+    np.testing.assert_array_equal(weight, WEIGHT)

@@ -1,0 +1,317 @@
+import numpy as np
+import pytest
+from multiplying import KERNELS, every_kernel
+
+import hmatrix as hm
+from hmatrix.calibration import conservative_quantile
+from hmatrix.head_kernels import REFERENCE, ReferenceHead, native_head
+from hmatrix.progressive import ProgressiveHead
+
+
+def layer(m=200, n=90, samples=400, rank=12, noise=0.05, seed=0):
+    """A weight, a bias, and inputs in two halves; the weight is of low rank but for noise."""
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((m, rank)) @ rng.standard_normal((rank, n)) + noise * rng.standard_normal((m, n))
+    X = rng.standard_normal((samples, n)).astype(np.float32)
+    return weight.astype(np.float32), rng.standard_normal(m).astype(np.float32), X[::2], X[1::2].copy()
+
+
+def product(head, kernel):
+    packed = head.pack()
+    return ReferenceHead(packed) if kernel == REFERENCE else native_head(packed, kernel)
+
+
+def largest(head, kernel, x, k):
+    values, indices = np.full((len(x), k), np.nan, np.float32), np.full((len(x), k), -1, np.int64)
+    counts = np.full(len(x), -1, np.int64)
+    product(head, kernel).largest(x, values, indices, counts)
+    return values, indices, counts
+
+
+def outputs(head, kernel, x):
+    y = np.empty((len(x), head.shape[0]), np.float32)
+    product(head, kernel).multiply_batch(x, y)
+    return y
+
+
+RULES = [hm.Margin(), hm.FixedRows(20), hm.Rigorous()]
+
+
+@every_kernel
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("shape", [(200, 90), (33, 128), (7, 5)], ids=str)
+def test_kernels_agree_with_the_reference(kernel, rule, precision, shape):
+    weight, bias, X, held_out = layer(*shape, rank=5)
+    head = hm.progressive(
+        weight, bias, calibration=X, agreement=0.9, rule=rule, ranks=[8], precisions=[precision, "float32"]
+    )
+    size = 1e-5 * np.linalg.norm(weight, axis=1).max() * np.linalg.norm(held_out, axis=1).max()
+    for k in (1, 3):
+        values, indices, counts = largest(head, kernel, held_out, k)
+        expected = largest(head, REFERENCE, held_out, k)
+        np.testing.assert_array_equal(counts, expected[2])
+        np.testing.assert_array_equal(indices, expected[1])
+        assert np.abs(values - expected[0]).max() <= size
+    assert np.abs(outputs(head, kernel, held_out) - outputs(head, REFERENCE, held_out)).max() <= size
+
+
+@every_kernel
+def test_refined_outputs_are_those_of_the_layer(kernel):
+    weight, bias, X, held_out = layer()
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.95, precisions=["float32"])
+    dense = held_out.astype(float) @ weight.T.astype(float) + bias
+    values, indices, _ = largest(head, kernel, held_out, 2)
+    np.testing.assert_allclose(values, np.take_along_axis(dense, indices, axis=1), atol=1e-3)
+    y = outputs(head, kernel, held_out)
+    np.testing.assert_array_equal(y.argmax(axis=1), largest(head, kernel, held_out, 1)[1][:, 0])
+
+
+@pytest.mark.parametrize("agreement", [0.8, 0.95, 0.99])
+def test_agreement_on_held_out_inputs(agreement):
+    weight, bias, X, held_out = layer(noise=0.5, samples=4000)
+    head = hm.progressive(weight, bias, calibration=X, agreement=agreement)
+    agreed = np.mean(head.topk(held_out)[1][:, 0] == (held_out @ weight.T + bias).argmax(axis=1))
+    # Three standard deviations of a proportion of 2,000, and of the calibrated quantile of as many.
+    assert agreed >= agreement - 3 * np.sqrt(2 * agreement * (1 - agreement) / 2000)
+
+
+@pytest.mark.parametrize("top", [3, 200])
+def test_agreement_of_more_outputs(top):
+    weight, bias, X, held_out = layer(noise=0.3, samples=2000)
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.95, top=top)
+    indices = np.sort(head.topk(held_out, top)[1], axis=1)
+    dense = np.sort(np.argsort(-(held_out @ weight.T + bias), axis=1)[:, :top], axis=1)
+    assert (indices == dense).all(axis=1).mean() >= 0.92
+
+
+@every_kernel
+@pytest.mark.parametrize("rank", [0, 4, 40, 90])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_the_rigorous_largest_are_those_of_the_fine_rows(kernel, rank, precision):
+    weight, bias, _, X = layer(noise=0.5)
+    head = hm.progressive(weight, bias, rule=hm.Rigorous(), ranks=[rank], precisions=[precision])
+    fine = head.pack().rows_of(np.arange(200)).astype(float)
+    # Adversarial inputs: rows of the remainder, and differences of rows, which nearly tie two outputs.
+    V = np.linalg.svd(weight)[2][:rank]
+    remainder = weight - weight @ V.T @ V
+    differences = weight[:50] - weight[50:100]
+    bad = np.concatenate([X, 10 * remainder, differences, 1e-20 * X, 1e10 * X, np.sign(X)]).astype(np.float32)
+    for k in (1, 5):
+        dense = np.sort(bad.astype(float) @ fine.T + bias, axis=1)[:, : -k - 1 : -1]
+        values = largest(head, kernel, bad, k)[0]
+        size = 1e-5 * (np.linalg.norm(fine, axis=1).max() * np.linalg.norm(bad.astype(float), axis=1)[:, None] + 4)
+        assert (np.abs(values - dense) <= size).all()
+
+
+def test_the_rigorous_bound_holds():
+    weight, bias, _, X = layer(noise=0.5)
+    for rank in (0, 4, 40, 90):
+        head = hm.progressive(weight, bias, rule=hm.Rigorous(), ranks=[rank], precisions=["bfloat16"])
+        fine = X.astype(float) @ head.pack().rows_of(np.arange(200)).astype(float).T + bias
+        coarse, upper, _ = ReferenceHead(head.pack()).coarse(X)
+        assert (fine <= upper).all()
+        assert (fine >= coarse - (upper - coarse)).all()
+        assert (upper - coarse).max() < 3 * np.linalg.norm(weight, axis=1).max() * np.linalg.norm(X, axis=1).max()
+
+
+def test_the_rigorous_rule_refines_fewer_rows_where_the_rank_allows():
+    weight, bias, X, held_out = layer(m=2000, noise=0.001)
+    head = hm.progressive(weight, bias, calibration=X, rule=hm.Rigorous())
+    assert head.refined(held_out).mean() < 300
+
+
+@every_kernel
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_inputs_that_are_not_finite(kernel, value):
+    weight, bias, X, held_out = layer()
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9)
+    x = held_out[:3].copy()
+    x[1, 89] = value
+    y = outputs(head, kernel, x)
+    np.testing.assert_array_equal(np.isnan(y), [[False] * 200, [True] * 200, [False] * 200])
+    values, indices, counts = largest(head, kernel, x, 3)
+    assert np.isnan(values[1]).all()
+    assert indices[1].tolist() == [0, 1, 2]
+    assert counts[1] == 0 < min(counts[[0, 2]])
+
+
+@every_kernel
+def test_equal_rows(kernel):
+    weight = np.tile(np.random.default_rng(0).standard_normal(40), (50, 1))
+    X = np.random.default_rng(1).standard_normal((60, 40)).astype(np.float32)
+    for rule in (hm.Margin(), hm.FixedRows(4), hm.Rigorous()):
+        head = hm.progressive(weight, calibration=X, agreement=0.9, rule=rule)
+        assert largest(head, kernel, X, 3)[1].tolist() == [[0, 1, 2]] * 60
+
+
+@every_kernel
+def test_a_matrix_of_zeros(kernel):
+    X = np.ones((5, 40), np.float32)
+    head = hm.progressive(np.zeros((30, 40)), np.arange(30.0), calibration=X, agreement=0.9)
+    values, indices, _ = largest(head, kernel, X, 2)
+    assert (values.tolist(), indices.tolist()) == ([[29, 28]] * 5, [[29, 28]] * 5)
+
+
+@every_kernel
+def test_one_class_and_batches_of_none(kernel):
+    X = np.random.default_rng(0).standard_normal((9, 12)).astype(np.float32)
+    weight = np.ones((1, 12))
+    head = hm.progressive(weight, [2.0], calibration=X)
+    values, indices, _ = largest(head, kernel, X, 1)
+    np.testing.assert_allclose(values[:, 0], X.sum(axis=1) + 2, rtol=0.02, atol=0.02)
+    assert not indices.any()
+    assert outputs(head, kernel, X[:0]).shape == (0, 1)
+    assert largest(head, kernel, X[:0], 1)[0].shape == (0, 1)
+
+
+@every_kernel
+def test_more_outputs_than_the_rule_refines(kernel):
+    weight, bias, X, held_out = layer()
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.5, precisions=["float32"])
+    values, indices, counts = largest(head, kernel, held_out, 200)
+    assert (counts == 200).all()
+    dense = held_out @ weight.T + bias
+    np.testing.assert_array_equal(np.sort(indices, axis=1), np.tile(np.arange(200), (len(held_out), 1)))
+    np.testing.assert_allclose(values, -np.sort(-dense, axis=1), atol=1e-3)
+
+
+def test_threads_change_no_bit():
+    weight, bias, X, held_out = layer(m=2000, samples=600)
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9, ranks=[48])
+    before = hm.backend().threads
+    try:
+        hm.set_num_threads(1)
+        alone = head(held_out)
+        hm.set_num_threads(3)
+        np.testing.assert_array_equal(head(held_out), alone)
+    finally:
+        hm.set_num_threads(before)
+    np.testing.assert_array_equal(head(held_out[5]), alone[5])
+    assert head(held_out[5]).shape == (2000,)
+    assert [a.shape for a in head.topk(held_out[5], 4)] == [(4,), (4,)]
+
+
+def test_storage_counts_all_bytes():
+    weight, bias, X, _ = layer()
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9)
+    assert head.storage().total == sum(array.nbytes for array in head.pack().arrays().values())
+
+
+def test_saved_and_loaded(tmp_path):
+    weight, bias, X, held_out = layer()
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9)
+    head.save(tmp_path / "head.safetensors")
+    loaded = ProgressiveHead.load(tmp_path / "head.safetensors")
+    np.testing.assert_array_equal(loaded(held_out), head(held_out))
+    assert (loaded.rank, loaded.most, loaded.precision) == (head.rank, head.most, head.precision)
+    with pytest.raises(hm.HMatrixError, match="has no header of an H-matrix"):
+        hm.load(tmp_path / "head.safetensors")
+    with pytest.raises(hm.HMatrixError, match="cannot be read"):
+        ProgressiveHead.load(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("sizes", lambda a: a * 2, "bias|basis|sizes"),
+        ("sizes", lambda a: a[:5], "six numbers"),
+        ("sizes", lambda a: a * [1, 1, 1, 0, 1, 1], "1 <= top"),
+        ("sizes", lambda a: a * [1, 1, 1, 1, 1, 0], "precision"),
+        ("limits", lambda a: -a - 1, "at least 0"),
+        ("bias", lambda a: a * np.float32(np.nan), "NaN"),
+        ("bias", lambda a: np.nan_to_num(a), "-inf"),
+        ("reach", lambda a: -a - 1, "negative"),
+        ("fine", lambda a: a[:-1], "entries"),
+        ("fine", lambda a: a.astype(np.int64), "type"),
+    ],
+)
+def test_damaged_arrays(tmp_path, name, change, message):
+    from hmatrix.files import write_arrays
+    from hmatrix.progressive import KEY
+
+    weight, bias, X, _ = layer()
+    arrays = hm.progressive(weight, bias, calibration=X, agreement=0.9).pack().arrays()
+    kept = arrays[name].dtype if change(arrays[name]).dtype != np.int64 or name == "sizes" else np.int64
+    arrays[name] = change(arrays[name]).astype(kept)
+    write_arrays(arrays, tmp_path / "head", KEY, {"version": 1})
+    with pytest.raises(hm.HMatrixError, match=message):
+        ProgressiveHead.load(tmp_path / "head")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"bias": np.ones(3)}, "bias: has 3 entries"),
+        ({"calibration": np.ones((4, 3))}, "calibration: has the shape"),
+        ({"calibration": None}, "calibration: is missing"),
+        ({"agreement": 1.0}, "agreement: is 1.0"),
+        ({"agreement": 0}, "agreement: got 0"),
+        ({"ranks": []}, "ranks, precisions"),
+        ({"ranks": [-1]}, "ranks: got -1"),
+        ({"precisions": ["int4"]}, "ranks, precisions"),
+        ({"top": 0}, "top: got 0"),
+        ({"rule": hm.FixedRows(1), "ranks": [0], "agreement": 0.99}, "do not agree"),
+        ({"weight": np.ones((1, 40000))}, "has 40000 columns"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    weight, bias, X, _ = layer()
+    given = {"weight": weight, "bias": bias, "calibration": X} | arguments
+    with pytest.raises(hm.HMatrixError, match=message):
+        hm.progressive(given.pop("weight"), given.pop("bias"), **given)
+
+
+def test_wrong_inputs():
+    weight, bias, X, _ = layer()
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9)
+    for call in (
+        lambda: head(X[:, 1:]),
+        lambda: head.topk(X[:, 1:]),
+        lambda: head.topk(X, 0),
+        lambda: head.topk(X, 201),
+    ):
+        with pytest.raises(hm.HMatrixError):
+            call()
+    with pytest.raises(hm.HMatrixError, match="count: got 0"):
+        hm.FixedRows(0)
+
+
+def test_conservative_quantiles():
+    values = np.arange(1.0, 101.0)
+    assert conservative_quantile(values, 0.9) == 91
+    assert conservative_quantile(values, 0.9999) > 100
+    assert conservative_quantile(np.zeros(10), 0.9999) == 0
+    assert KERNELS[-1] == REFERENCE
+
+
+def test_module(tmp_path):
+    torch = pytest.importorskip("torch")
+    from hmatrix.nn import ProgressiveLinear
+
+    weight, bias, X, held_out = layer()
+    heads = [hm.progressive(weight, bias, calibration=X, agreement=a, ranks=[r]) for a, r in ((0.9, 16), (0.8, 32))]
+    module, other = (ProgressiveLinear(head) for head in heads)
+    x = torch.from_numpy(held_out)
+    np.testing.assert_array_equal(module(x).numpy(), heads[0](held_out))
+    assert module(x.reshape(2, 100, 90)).shape == (2, 100, 200)
+    assert [t.shape for t in module.topk(x.reshape(2, 100, 90), 3)] == [(2, 100, 3)] * 2
+    assert module(x[0]).shape == (200,)
+    torch.save(module.state_dict(), tmp_path / "state")
+    other.load_state_dict(torch.load(tmp_path / "state"))
+    np.testing.assert_array_equal(other(x).numpy(), module(x).numpy())
+    assert other.head.rank == 16
+    assert "rank=16" in repr(module)
+    with pytest.raises(RuntimeError, match="Missing"):
+        other.load_state_dict({})
+    broken = dict(module.state_dict(), bias=torch.zeros(3))
+    with pytest.raises(RuntimeError, match="bias"):
+        other.load_state_dict(broken)
+    small = ProgressiveLinear(hm.progressive(weight[:100], bias[:100], calibration=X, agreement=0.8))
+    with pytest.raises(RuntimeError, match="shape"):
+        small.load_state_dict(module.state_dict())
+    with pytest.raises(hm.HMatrixError, match="cannot be moved"):
+        module.double()
+    assert module.float() is module
+    with pytest.raises(hm.HMatrixError, match="has the shape"):
+        module(x[:, 1:])

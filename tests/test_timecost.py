@@ -1,0 +1,98 @@
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from matrices import random_leaves, random_matrix
+
+import hmatrix as hm
+from hmatrix.allocation import timecost
+from hmatrix.allocation.depths import Depth
+from hmatrix.allocation.forms import Form
+from hmatrix.allocation.timecost import TimeCost, dense_seconds, time_cost
+from hmatrix.precision import Activations, Precision
+
+COST = TimeCost(1e-6, 2e-8, 3e-9, (1e-10, 2e-10, 3e-10, 4e-10, 5e-10, 6e-10))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "hmatrix"
+
+
+def test_seconds_of_a_matrix():
+    H = hm.quantize(random_matrix(100, 64, np.float32), "int8")
+    # Two panels of one run each; 16 words and one scale a row.
+    packed = H.pack()
+    expected = 1e-6 + 2 * 2e-8 + 2 * 3e-9 + 100 * 17 * 3e-10
+    assert COST.of_matrix(packed.leaves, packed.schedule) == pytest.approx(expected)
+    assert COST.of_permutations(50) == pytest.approx(50e-10)
+
+
+def test_forms_cost_what_a_matrix_of_them_costs():
+    A = random_matrix(100, 64, np.float32)
+    for matrix, form in (
+        (hm.quantize(A, "int4"), Form(Depth.FOUR)),
+        (hm.quantize(A, "bfloat16"), Form(Precision.BFLOAT16)),
+        (hm.global_svd(A, hm.Truncation(max_rank=7)).astype("int8"), Form(None, 7, Precision.INT8)),
+    ):
+        packed = matrix.pack()
+        found = float(COST.of_form(form, np.array(100), np.array(64)))
+        # The panels of the rows, and the call, are those of the whole matrix.
+        assert found + 1e-6 + 2 * 2e-8 == pytest.approx(COST.of_matrix(packed.leaves, packed.schedule))
+    assert COST.of_form(Form(), np.array(100), np.array(64)) == 0
+
+
+def test_coefficients_are_fitted(monkeypatch):
+    def measured(calls):
+        matrices = [call.args[0] for call in calls]
+        return [COST.of_matrix(matrix.pack().leaves, matrix.pack().schedule) for matrix in matrices]
+
+    monkeypatch.setattr(timecost, "_measured", measured)
+    found = timecost._fitted(Activations.EXACT)
+    assert found.word == pytest.approx(COST.word, rel=1e-4)
+    for rank in (1, 5):
+        packed = hm.HMatrix.from_leaves((90, 90), random_leaves((90, 90), ranks=(None, rank), dtype=np.float32)).pack()
+        wanted = COST.of_matrix(packed.leaves, packed.schedule)
+        assert found.of_matrix(packed.leaves, packed.schedule) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_the_model_is_fitted_once_and_kept(cache, monkeypatch):
+    fits = []
+    monkeypatch.setattr(timecost, "_fitted", lambda activations: fits.append(activations) or COST)
+    assert time_cost(Activations.INT8) == COST
+    assert time_cost(Activations.INT8) == COST
+    assert fits == [Activations.INT8]
+    assert time_cost(Activations.EXACT) == COST
+    assert len(fits) == 2
+    assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"machine": 3}', json.dumps({"machine": None, "call": 1})])
+def test_what_is_damaged_or_of_another_machine_is_fitted_again(cache, monkeypatch, content):
+    monkeypatch.setattr(timecost, "_fitted", lambda activations: COST)  # noqa: ARG005
+    time_cost(Activations.INT8)
+    (path,) = cache.iterdir()
+    path.write_text(content, encoding="utf-8")
+    assert time_cost(Activations.INT8) == COST
+    assert json.loads(path.read_text(encoding="utf-8"))["call"] == COST.call
+
+
+def test_no_place_to_keep_it(cache, monkeypatch):
+    cache.parent.mkdir(exist_ok=True)
+    cache.write_text("a file, where a folder should be", encoding="utf-8")
+    monkeypatch.setattr(timecost, "_fitted", lambda activations: COST)  # noqa: ARG005
+    assert time_cost(Activations.INT8) == COST
+
+
+def test_real_times(monkeypatch):
+    monkeypatch.setattr(timecost, "_ROUNDS", 2)
+    monkeypatch.setattr(timecost, "_ROUND_SECONDS", 1e-4)
+    before = hm.backend().threads
+    found = time_cost(Activations.INT8)
+    assert hm.backend().threads == before
+    assert all(np.isfinite(found.word))
+    assert found.call >= 0
+    sizes = [dense_seconds((50, n)) for n in (10, 20000)]
+    assert all(a < b for a, b in pairwise(sizes))
