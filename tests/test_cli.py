@@ -7,7 +7,8 @@ import pytest
 from safetensors.numpy import save_file
 
 import hmatrix
-from hmatrix.cli import EXAMPLES, main
+from hmatrix.cli import main
+from hmatrix.cli.study import EXAMPLES
 
 
 def test_version(capsys):

@@ -23,7 +23,7 @@ PREPROCESSING = Preprocessing(12, 8, Interpolation.BILINEAR, (0.5, 0.5, 0.5), (0
 
 def network(classes=1000, preprocessing=PREPROCESSING):
     module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8 if preprocessing else 64, classes))
-    return LoadedNetwork("small", module, "1", module[1], preprocessing, "digest")
+    return LoadedNetwork("small", module, preprocessing, "1", module[1], "digest")
 
 
 def write_image(path, seed=0, **options):
@@ -142,7 +142,7 @@ def test_too_many_outputs(folder):
 def test_no_classifier(folder):
     module = nn.Linear(8, 8)
     with pytest.raises(NetworkError, match="not one row of class scores"):
-        open_data(FolderData(folder), LoadedNetwork("odd", module, "", module, PREPROCESSING, "digest"))
+        open_data(FolderData(folder), LoadedNetwork("odd", module, PREPROCESSING, "", module, "digest"))
 
 
 def test_digits():

@@ -47,7 +47,7 @@ def mobilenet(tmp_path_factory):
 
 def by_hand(module, layer, digest="network"):
     name = next(name for name, candidate in module.named_modules() if candidate is layer)
-    return LoadedNetwork("small", module.eval().requires_grad_(False), name, layer, None, digest)
+    return LoadedNetwork("small", module.eval().requires_grad_(False), None, name, layer, digest)
 
 
 class Counted:

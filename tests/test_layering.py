@@ -83,7 +83,7 @@ def imports(source, module, is_package=False):
 def trespasses(module, imported):
     """What a module imports although it may not."""
     own = entry_of(module)
-    inside = own if own in ("hmatrix.allocation", "hmatrix.nn", "hmatrix.study") else None
+    inside = own if own in ("hmatrix.allocation", "hmatrix.nn", "hmatrix.study", "hmatrix.cli") else None
     return {name for name in imported if entry_of(name) != inside and ROOMS[entry_of(name)] >= ROOMS[own]}
 
 

@@ -278,7 +278,7 @@ def test_no_dense_layer(tmp_path):
 
 def loaded_by_hand(module):
     preprocessing = Preprocessing(8, 8, Interpolation.BILINEAR, (0.5,) * 3, (0.5,) * 3)
-    return LoadedNetwork("odd", module, "0", nn.Linear(1, 1), preprocessing, "digest")
+    return LoadedNetwork("odd", module, preprocessing, "0", nn.Linear(1, 1), "digest")
 
 
 def test_input_that_the_network_cannot_process():

@@ -30,6 +30,25 @@ def save(matrix: HMatrix, path: str | os.PathLike[str]) -> None:
     write_arrays(arrays, Path(path), KEY, {"version": VERSION, "shape": packed.shape, "quantized": packed.quantized})
 
 
+def is_matrix(path: str | os.PathLike[str]) -> bool:
+    """Return whether a safetensors file has the header of a single H-matrix.
+
+    Raises
+    ------
+    FormatError
+        If it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {})[KEY])
+    except (OSError, SafetensorError) as error:
+        came = f"cannot be read ({error})"
+        raise FormatError(f"file {path}", came, "give a whole file written by hmatrix") from error
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return False
+    return isinstance(header, dict) and header.get("kind", "matrix") == "matrix"
+
+
 def load(path: str | os.PathLike[str]) -> HMatrix:
     """Read an H-matrix that `save` wrote.
 

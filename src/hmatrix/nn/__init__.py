@@ -1,10 +1,36 @@
 """H-matrices in PyTorch networks (needs the extra ``torch``)."""
 
+from hmatrix.nn.compression import Compressed, compress
 from hmatrix.nn.conv import HConv2d
 from hmatrix.nn.embedding import HEmbedding
+from hmatrix.nn.files import Header, load, load_matrix, read_header, save
 from hmatrix.nn.linear import HLinear
 from hmatrix.nn.progressive import ProgressiveLinear
+from hmatrix.nn.report import LayerReport, Report, Trial
+from hmatrix.nn.targets import LayerSettings, last_linear, matching
 from hmatrix.nn.trainable import TrainableWeight, freeze, trainable
 from hmatrix.nn.weight import HWeight
 
-__all__ = ["HConv2d", "HEmbedding", "HLinear", "HWeight", "ProgressiveLinear", "TrainableWeight", "freeze", "trainable"]
+__all__ = [
+    "Compressed",
+    "HConv2d",
+    "HEmbedding",
+    "HLinear",
+    "HWeight",
+    "Header",
+    "LayerReport",
+    "LayerSettings",
+    "ProgressiveLinear",
+    "Report",
+    "TrainableWeight",
+    "Trial",
+    "compress",
+    "freeze",
+    "last_linear",
+    "load",
+    "load_matrix",
+    "matching",
+    "read_header",
+    "save",
+    "trainable",
+]

@@ -20,7 +20,7 @@ _AUXILIARY = ("aux1", "aux2", "AuxLogits")
 _DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
-def build(model: str, network: Network) -> tuple[str, nn.Module, Preprocessing]:
+def build(model: str, network: Network, *, bare: bool = False) -> tuple[str, nn.Module, Preprocessing]:
     """Build a network and give it its weights.
 
     Parameters
@@ -29,6 +29,8 @@ def build(model: str, network: Network) -> tuple[str, nn.Module, Preprocessing]:
         A torchvision or timm name; ``torchvision:`` or ``timm:`` in front settles which.
     network
         Weights, options and preprocessing.
+    bare
+        Whether to leave the weights as the constructor makes them.
 
     Returns
     -------
@@ -47,9 +49,9 @@ def build(model: str, network: Network) -> tuple[str, nn.Module, Preprocessing]:
     library, _, name = model.rpartition(":")
     classifiers = torchvision.models.list_models(module=torchvision.models)
     if library in ("", "torchvision") and name in classifiers:
-        return f"torchvision:{name}", *_build_torchvision(name, network)
+        return f"torchvision:{name}", *_build_torchvision(name, network, bare)
     if library in ("", "timm") and timm.is_model(name):
-        return f"timm:{name}", *_build_timm(name, network)
+        return f"timm:{name}", *_build_timm(name, network, bare)
     libraries = {"torchvision": classifiers, "timm": timm.list_models()}
     names = libraries.get(library) or [name for names in libraries.values() for name in names]
     close = difflib.get_close_matches(name, sorted(set(names)))
@@ -60,7 +62,7 @@ def build(model: str, network: Network) -> tuple[str, nn.Module, Preprocessing]:
     )
 
 
-def _build_torchvision(name: str, network: Network) -> tuple[nn.Module, Preprocessing]:
+def _build_torchvision(name: str, network: Network, bare: bool) -> tuple[nn.Module, Preprocessing]:
     published = torchvision.models.get_model_weights(name).DEFAULT
     state = None if network.weights is None else read_state_dict(network.weights)
     auxiliary = name in ("googlenet", "inception_v3")
@@ -81,8 +83,9 @@ def _build_torchvision(name: str, network: Network) -> tuple[nn.Module, Preproce
         return module
 
     # Constructed bare in either case, so that refused options are not taken for a failed download.
-    bare = _construct(network, lambda: construct(None))
-    module = _download(network, lambda: construct(published)) if state is None else _fill(bare, state, network)
+    module = _construct(network, lambda: construct(None))
+    if not bare:
+        module = _download(network, lambda: construct(published)) if state is None else _fill(module, state, network)
     if auxiliary:
         # They serve training only, and a file may leave them out.
         for part in _AUXILIARY:
@@ -91,21 +94,22 @@ def _build_torchvision(name: str, network: Network) -> tuple[nn.Module, Preproce
     return module, from_torchvision(published.transforms(), network.preprocessing)
 
 
-def _build_timm(name: str, network: Network) -> tuple[nn.Module, Preprocessing]:
+def _build_timm(name: str, network: Network, bare: bool) -> tuple[nn.Module, Preprocessing]:
     options = network.options
     state = None if network.weights is None else read_state_dict(network.weights)
 
     def construct(pretrained: bool) -> nn.Module:
         return timm.create_model(name, pretrained=pretrained, **options)
 
-    bare: Any = _construct(network, lambda: construct(False))
-    if state is None:
-        published = bare.pretrained_cfg["num_classes"]
+    module: Any = _construct(network, lambda: construct(False))
+    if state is None and not bare:
+        published = module.pretrained_cfg["num_classes"]
         if "num_classes" in options and options["num_classes"] != published:
             # timm would leave the head at random.
             came = f"the published weights have {published} classes, not {options['num_classes']}"
             raise NetworkError(f"network {network.model}", came, "leave num_classes out, or give --weights FILE")
-    module = _download(network, lambda: construct(True)) if state is None else _fill(bare, state, network)
+    if not bare:
+        module = _download(network, lambda: construct(True)) if state is None else _fill(module, state, network)
     config = resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
     return module, from_timm(config, network.preprocessing)
 

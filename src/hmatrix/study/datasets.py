@@ -20,7 +20,7 @@ from torchvision.datasets import Imagenette
 
 from hmatrix.errors import DataError
 from hmatrix.study import digits
-from hmatrix.study.models import LoadedNetwork, Preprocessing
+from hmatrix.study.models import ImageNetwork, Preprocessing
 from hmatrix.study.settings import Data, DigitsData, FolderData, ImagenetteData
 from hmatrix.study.weights import digest_tensors, shortened
 
@@ -67,7 +67,7 @@ class LabelledImages:
         return self.read(index), int(self.labels[index])
 
 
-def open_data(data: Data, network: LoadedNetwork) -> LabelledImages:
+def open_data(data: Data, network: ImageNetwork) -> LabelledImages:
     """Open a data set, prepared as `network` wants it.
 
     Only names and sizes are looked at; the images are read one by one, when they are asked for.
@@ -124,7 +124,7 @@ def read_ahead(images: LabelledImages, rows: Sequence[int], workers: int) -> Ite
             pool.shutdown(cancel_futures=True)
 
 
-def _open_digits(network: LoadedNetwork) -> LabelledImages:
+def _open_digits(network: ImageNetwork) -> LabelledImages:
     if network.preprocessing is not None:
         raise DataError("data digits", f"network {network.name} reads images, not digits", "name a folder of images")
     inputs, labels = digits.held_out()

@@ -80,8 +80,9 @@ def train() -> nn.Sequential:
         torch.set_num_threads(threads)
 
 
-def _fit(images: torch.Tensor, labels: npt.NDArray[np.int64]) -> nn.Sequential:
-    network = nn.Sequential(
+def untrained() -> nn.Sequential:
+    """Return the network as it is before it is trained."""
+    return nn.Sequential(
         OrderedDict(
             fc1=nn.Linear(PIXELS, _HIDDEN),
             relu1=nn.ReLU(),
@@ -90,6 +91,10 @@ def _fit(images: torch.Tensor, labels: npt.NDArray[np.int64]) -> nn.Sequential:
             fc3=nn.Linear(_HIDDEN, _CLASSES),
         )
     )
+
+
+def _fit(images: torch.Tensor, labels: npt.NDArray[np.int64]) -> nn.Sequential:
+    network = untrained()
     with torch.no_grad():
         network.get_submodule(LAYER).get_parameter("weight").mul_(_HIDDEN_GAIN)
     targets = torch.from_numpy(labels)

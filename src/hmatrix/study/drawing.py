@@ -211,21 +211,32 @@ def save(figure: Figure, stem: Path, dots_per_inch: int = DOTS_PER_INCH) -> list
     OutputError
         If one of them cannot be written.
     """
-    paths = []
-    # A date, or the version that wrote it, would make equal figures unequal.
-    for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-        path = stem.with_name(f"{stem.name}.{ending}")
-        part = path.with_name(f"{path.name}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with style():
-                figure.savefig(part, format=ending, dpi=dots_per_inch, metadata=metadata)
-            part.replace(path)
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink()
-            raise OutputError(
-                f"figure {path}", f"cannot be written ({error.strerror})", "name a folder that you may write to"
-            ) from error
-        paths.append(path)
+    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg")]
+    for path in paths:
+        write(figure, path, dots_per_inch)
     return paths
+
+
+def write(figure: Figure, path: Path, dots_per_inch: int = DOTS_PER_INCH) -> None:
+    """Write a figure as PNG or SVG, by the ending of `path`, complete or not at all.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    ending = path.suffix.removeprefix(".")
+    # A date, or the version that wrote it, would make equal figures unequal.
+    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[ending]
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with style():
+            figure.savefig(part, format=ending, dpi=dots_per_inch, metadata=metadata)
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise OutputError(
+            f"figure {path}", f"cannot be written ({error.strerror})", "name a folder that you may write to"
+        ) from error

@@ -17,30 +17,22 @@ DIGITS = "digits"
 
 
 @dataclass(frozen=True)
-class LoadedNetwork:
-    """A network whose layer is studied.
+class ImageNetwork:
+    """A classifier, ready to run.
 
     Parameters
     ----------
     name
         As in the settings.
     module
-        The network, float32, in evaluation mode, without gradients.
-    layer_name, layer
-        The layer that is studied.
+        The network, in evaluation mode.
     preprocessing
         From an image to the network's input; ``None`` for the digits.
-    digest
-        sha256 of all that settles the network's outputs: architecture, constructor's options, and the
-        state dict's names, dtypes, shapes and bytes.
     """
 
     name: str
     module: nn.Module
-    layer_name: str
-    layer: nn.Linear
     preprocessing: Preprocessing | None
-    digest: str
 
     def count_classes(self) -> int:
         """Return the number of the network's outputs, found by running it once.
@@ -62,6 +54,24 @@ class LoadedNetwork:
         if not isinstance(output, torch.Tensor) or output.ndim != 2:
             raise NetworkError(subject, "its output is not one row of class scores", "name a classifier of images")
         return output.shape[1]
+
+
+@dataclass(frozen=True)
+class LoadedNetwork(ImageNetwork):
+    """A network whose layer is studied, float32, without gradients.
+
+    Parameters
+    ----------
+    layer_name, layer
+        The layer that is studied.
+    digest
+        sha256 of all that settles the network's outputs: architecture, constructor's options, and the
+        state dict's names, dtypes, shapes and bytes.
+    """
+
+    layer_name: str
+    layer: nn.Linear
+    digest: str
 
 
 def load_network(network: Network) -> LoadedNetwork:
@@ -92,7 +102,7 @@ def load_network(network: Network) -> LoadedNetwork:
     for parameter in layer.parameters():
         check_finite(parameter, f"network {network.model}, layer {layer_name}")
     digest = digest_tensors(module.state_dict(), architecture, repr(sorted(network.options.items())))
-    return LoadedNetwork(network.model, module, layer_name, layer, preprocessing, digest)
+    return LoadedNetwork(network.model, module, preprocessing, layer_name, layer, digest)
 
 
 def _train_digits(network: Network) -> nn.Module:

@@ -37,29 +37,44 @@ def structure_figure(record: Record) -> Figure:
     record
         Any method; the uncompressed layer is one dense block.
     """
+    storage = record.storage
+    subtitle = (
+        f"{record.rows} × {record.columns}, {_count(len(record.leaves))}, "
+        f"{megabytes(storage.total)} ({100 * storage.ratio:.1f} % of {megabytes(storage.uncompressed)}), "
+        f"relative error {record.relative_error:.3f}"
+    )
+    return blocks_figure((record.rows, record.columns), record.leaves, _title(record), subtitle)
+
+
+def blocks_figure(shape: tuple[int, int], blocks: Sequence[Leaf], title: str, subtitle: str) -> Figure:
+    """Return a figure of the blocks of a matrix, rows and columns in tree order.
+
+    Parameters
+    ----------
+    shape
+        Of the matrix.
+    blocks
+        Of each leaf the first and the last row and column, the latter excluded, and its rank, or `DENSE`.
+    title, subtitle
+        Above it.
+    """
+    rows, columns = shape
     # A strip is drawn wider than it is, or its blocks would vanish.
-    aspect = min(max(record.columns / record.rows, 1 / 3), 3.0)
+    aspect = min(max(columns / rows, 1 / 3), 3.0)
     width, height = (SIDE, SIDE / aspect) if aspect >= 1 else (SIDE * aspect, SIDE)
     left, right, top, bottom = 0.75, 0.35, 0.95, 0.6
     total = max(left + width + right, 6.4), top + height + bottom
-    low_rank = [leaf for leaf in record.leaves if leaf[4] != DENSE]
-    dense = [leaf for leaf in record.leaves if leaf[4] == DENSE]
-    storage = record.storage
+    low_rank = [leaf for leaf in blocks if leaf[4] != DENSE]
+    dense = [leaf for leaf in blocks if leaf[4] == DENSE]
     with style():
-        figure = new_figure(
-            *total,
-            _title(record),
-            f"{record.rows} × {record.columns}, {_count(len(record.leaves))}, "
-            f"{megabytes(storage.total)} ({100 * storage.ratio:.1f} % of {megabytes(storage.uncompressed)}), "
-            f"relative error {record.relative_error:.3f}",
-        )
+        figure = new_figure(*total, title, subtitle)
         axes = figure.add_axes((left / total[0], bottom / total[1], width / total[0], height / total[1]))
-        axes.set(xlim=(0, record.columns), ylim=(record.rows, 0), aspect="auto")
+        axes.set(xlim=(0, columns), ylim=(rows, 0), aspect="auto")
         axes.set(xlabel="column (tree order)", ylabel="row (tree order)")
         axes.grid(visible=False)
         for spine in axes.spines.values():
             spine.set(visible=True, color=INK)
-        points = width * INCH / record.columns, height * INCH / record.rows
+        points = width * INCH / columns, height * INCH / rows
         for leaves, colour in ((low_rank, LOW_RANK_COLOUR), (dense, DENSE_COLOUR)):
             axes.add_collection(_rectangles(leaves, colour, points), autolim=False)
         _write_ranks(axes, low_rank, points)

@@ -1,0 +1,64 @@
+"""Arguments that several commands share."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hmatrix.errors import OutputError
+
+Commands = Any
+"""What argparse returns for subcommands."""
+
+
+def add_command(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], *, short: str, long: str, examples: str
+) -> argparse.ArgumentParser:
+    """Add a command that `run` runs, and return its parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=short, description=long, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def default_cache() -> Path:
+    """Return the folder of what can be computed again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmatrix"
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text, all of it or nothing.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        mend = "name a place that you may write to"
+        raise OutputError(f"file {path}", f"cannot be written ({error.strerror})", mend) from error
+
+
+def positive(text: str) -> int:
+    """Convert to an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {text}; give an integer of at least 1")
+    return value
+
+
+def list_of(convert: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """Convert what commas separate."""
+
+    def convert_all(text: str) -> tuple[Any, ...]:
+        return tuple(convert(part.strip()) for part in text.split(","))
+
+    # argparse names the type of a value that it cannot convert after the function.
+    convert_all.__name__ = f"list of {convert.__name__}"
+    return convert_all

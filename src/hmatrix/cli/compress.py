@@ -1,0 +1,136 @@
+"""``hmatrix compress``: a network, or a matrix, in the best H-matrices for a budget."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hmatrix
+from hmatrix._validation import FloatArray
+from hmatrix.cli.arguments import Commands, add_command, default_cache, positive, write_text
+from hmatrix.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from hmatrix.nn.targets import Select
+    from hmatrix.study.whole import Whole
+
+EXAMPLES = """\
+examples:
+  hmatrix compress digits --storage 0.1 -o small.safetensors
+      the embedded network, its layers in a tenth of their storage
+  hmatrix compress mobilenetv2_100 --weights mine.safetensors --data imagenet/val --storage 0.25 -o small.safetensors
+      a torchvision or timm network; images of even-numbered classes calibrate, those of odd-numbered ones judge
+  hmatrix compress resnet50 --data imagenet/val --max-drop 0.2 --layers last -o small.safetensors
+      the least storage that loses 0.2 points of top-1, of the last linear layer alone
+  hmatrix compress encoder/ --data sentences.txt --storage 0.25 --layers 're:encoder.*' -o small.safetensors
+      a Hugging Face folder (needs transformers); a text with a sentence a line
+  hmatrix compress head.safetensors --storage 0.125 -o small.safetensors
+      a lone matrix, for hmatrix.load
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "compress",
+        run,
+        short="make a network smaller for a budget that you state",
+        long="Replace layers of a network by hierarchical matrices that keep a budget, and write the network to a "
+        "file. Ranks, precisions and the share of each layer are chosen for the least error. Interrupted, the same "
+        "command goes on where it stopped.",
+        examples=EXAMPLES,
+    )
+    parser.add_argument(
+        "model", help="digits, a torchvision or timm name, a study file (.toml), a Hugging Face folder, or a matrix"
+    )
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--storage", type=float, metavar="X", help="bytes of the layers, as a fraction of float32")
+    budget.add_argument("--time", type=float, metavar="X", help="time of each layer, as a fraction of the dense one's")
+    budget.add_argument(
+        "--max-drop", type=float, metavar="P", help="points of the score that may be lost (needs data); see --trials"
+    )
+    parser.add_argument(
+        "--layers",
+        default="all",
+        metavar="WHICH",
+        help="all, last (the last nn.Linear), a name, or re: and a regular expression for names (default: all)",
+    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="safetensors file or torch state dict")
+    parser.add_argument("--data", metavar="DATA", help="an ImageNet validation folder, imagenette, digits, or a text")
+    parser.add_argument(
+        "--trials", type=positive, default=8, metavar="N", help="most networks that --max-drop may judge (default: 8)"
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="where the report goes, too, as JSON")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="where done layers are kept (default: ~/.cache/hmatrix)"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    import hmatrix.nn as hnn
+    from hmatrix.study.choices import Choices, choose
+    from hmatrix.study.weights import load_matrix
+    from hmatrix.study.whole_images import open_classifier
+    from hmatrix.study.whole_text import is_encoder, open_encoder
+
+    budget = hmatrix.Budget(storage=options.storage, time=options.time, max_drop=options.max_drop)
+    cache = options.cache or default_cache()
+    print(f"kernel {hmatrix.backend().name}")
+    if is_encoder(options.model):
+        whole = open_encoder(Path(options.model), None if options.data is None else Path(options.data))
+    else:
+        study = choose(Choices(options.model, options.weights, options.data), cache)
+        if len(study.networks) != 1:
+            raise ArgumentError("model", f"{options.model} has {len(study.networks)} networks", "name one")
+        if study.networks[0].model is None:
+            if options.max_drop is not None:
+                raise ArgumentError("--max-drop", "was given with a lone matrix", "give --storage or --time")
+            return _compress_matrix(load_matrix(study.networks[0])[0], budget, options.output)
+        whole = open_classifier(study.networks[0], study.data)
+    if whole.judge is None:
+        if options.max_drop is not None:
+            raise ArgumentError("--max-drop", "was given without data", "name some with --data")
+        print("no data: all columns of a weight and all layers count the same (name some with --data)")
+    model, report = hnn.compress(
+        whole.module,
+        budget,
+        select=_selection(options.layers, whole),
+        calibration=whole.calibration,
+        evaluate=whole.judge.scores if whole.judge is not None and options.max_drop is not None else None,
+        forward=whole.forward,
+        evaluations=options.trials,
+        cache=cache / "layers",
+    )
+    print(report)
+    if whole.judge is not None:
+        before, after = whole.judge.scores(whole.module), whole.judge.scores(model)
+        print(f"score    {before.mean():.2f} -> {after.mean():.2f}: {whole.judge.name}")
+    hnn.save(model, options.output, whole.architecture)
+    if options.report is not None:
+        write_text(report.to_json(), options.report)
+    print(f"written  {options.output} ({options.output.stat().st_size / 1e6:.2f} MB)")
+    return 0
+
+
+def _selection(layers: str, whole: "Whole") -> "Select":
+    from hmatrix.nn.targets import everything, last_linear, matching
+
+    match layers:
+        case "all":
+            return everything
+        case "last":
+            return last_linear(whole.module)
+        case _:
+            return matching(layers)
+
+
+def _compress_matrix(weight: FloatArray, budget: hmatrix.Budget, output: Path) -> int:
+    allocation = hmatrix.allocate(weight, budget, activations="int8")
+    hmatrix.save(allocation.matrix, output)
+    storage = allocation.matrix.storage()
+    print(f"{weight.shape[0]} x {weight.shape[1]}: {storage.total} bytes, {storage.ratio:.1%} of float32")
+    print(f"relative error {allocation.measured_error:.4f} (Frobenius)")
+    print(f"written  {output}")
+    return 0

@@ -1,0 +1,163 @@
+"""The inputs that the layers of a network get for calibration data: a bounded sample of them, drawn at random."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hmatrix._validation import FloatArray
+from hmatrix.errors import DataError, NetworkError
+from hmatrix.nn.progress import shown
+from hmatrix.nn.running import Forward, evaluating, first_tensor
+from hmatrix.nn.targets import Target
+
+
+@dataclass
+class Inputs:
+    """What layers were given.
+
+    Parameters
+    ----------
+    samples
+        For each target a sample of its inputs, ``(rows, n)``; ``None`` for one that only selects rows of its weight.
+    unused
+        Names of targets that were never called.
+    probes
+        The first batches, kept to measure the network on.
+    """
+
+    samples: list[FloatArray | None]
+    unused: set[str]
+    probes: list[Any]
+
+
+def collect_inputs(
+    model: nn.Module,
+    targets: list[Target],
+    calibration: Iterable[Any],
+    *,
+    forward: Forward,
+    rows: int,
+    probe_samples: int,
+    seed: int,
+    progress: bool,
+) -> Inputs:
+    """Run a network on calibration data, and sample the inputs of its layers.
+
+    Parameters
+    ----------
+    model, targets
+        The network and its layers.
+    calibration
+        Batches.
+    forward
+        Runs the network on a batch.
+    rows
+        Most input vectors that are kept for a layer: positions of images, or tokens.
+    probe_samples
+        As many of the first samples are kept as probes, in whole batches.
+    seed
+        Of the choice.
+    progress
+        Whether to show it.
+
+    Raises
+    ------
+    DataError
+        If there are no batches, or inputs hold NaN or infinity.
+    """
+    reservoirs = [_Reservoir(rows, seed + number) for number in range(len(targets))]
+    called: set[str] = set()
+    hooks = []
+    probes: list[Any] = []
+    probed = 0
+    for target, reservoir in zip(targets, reservoirs, strict=True):
+        for name, module in _distinct(target).items():
+            hook = _hook(target, name, reservoir, called)
+            hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+    try:
+        with evaluating(model):
+            for batch in shown(calibration, "calibration", enabled=progress):
+                output = first_tensor(forward(model, batch))
+                if probed < probe_samples:
+                    probes.append(batch)
+                    probed += len(output) if output.dim() else 1
+    finally:
+        for hook_handle in hooks:
+            hook_handle.remove()
+    if not probes:
+        raise DataError("calibration", "has no batches", "give an iterable of inputs that is not used up")
+    samples = []
+    for target, reservoir in zip(targets, reservoirs, strict=True):
+        sample = reservoir.sample()
+        if sample is not None and not np.isfinite(sample).all():
+            raise DataError(
+                f"calibration, layer {target.name}", "its inputs hold NaN or infinity", "use intact weights and inputs"
+            )
+        samples.append(sample)
+    unused = {target.name for target in targets if not called & target.layers.keys()}
+    return Inputs(samples, unused, probes)
+
+
+def _distinct(target: Target) -> dict[str, nn.Module]:
+    """Return each module once, under its first name."""
+    modules: dict[int, tuple[str, nn.Module]] = {}
+    for name, module in target.layers.items():
+        modules.setdefault(id(module), (name, module))
+    return dict(modules.values())
+
+
+def _hook(target: Target, name: str, reservoir: "_Reservoir", called: set[str]) -> Any:
+    kind = target.kinds[name]
+
+    def record(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        called.add(name)
+        x = arguments[0] if arguments else next(iter(keywords.values()), None)
+        if not isinstance(x, Tensor):
+            raise NetworkError(f"layer {name}", "is called without a tensor", "leave it out by `overrides`")
+        vectors = kind.vectors(module, x.detach(), reservoir.choose)
+        if vectors is not None:
+            reservoir.add(vectors.to("cpu", torch.float32))
+
+    return record
+
+
+@dataclass
+class _Reservoir:
+    """A uniform sample of all vectors that come by: those with the smallest of random keys."""
+
+    size: int
+    seed: int
+    _keys: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
+    _rows: Tensor | None = None
+    _new: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
+
+    def __post_init__(self) -> None:
+        self._generator = torch.Generator().manual_seed(self.seed)
+
+    def choose(self, count: int) -> Tensor:
+        """Return which of the next `count` vectors may belong to the sample."""
+        keys = torch.rand(count, dtype=torch.float64, generator=self._generator)
+        bound = self._keys.max() if len(self._keys) >= self.size else torch.tensor(1.0)
+        chosen = torch.nonzero(keys <= bound)[:, 0]
+        if len(chosen) > self.size:
+            chosen = chosen[torch.topk(keys[chosen], self.size, largest=False).indices]
+        self._new = keys[chosen]
+        return chosen
+
+    def add(self, vectors: Tensor) -> None:
+        """Add the vectors that were chosen."""
+        keys = torch.cat([self._keys, self._new])
+        rows = vectors if self._rows is None else torch.cat([self._rows, vectors])
+        kept = torch.topk(keys, min(self.size, len(keys)), largest=False).indices
+        self._keys, self._rows = keys[kept], rows[kept]
+
+    def sample(self) -> FloatArray | None:
+        """Return the sample ``(rows, n)``; ``None`` if nothing came by."""
+        if self._rows is None:
+            return None
+        array: FloatArray = self._rows.numpy()
+        return array

@@ -1,0 +1,366 @@
+"""A whole network compressed by one call."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from hmatrix._validation import check_integer
+from hmatrix.allocation import Budget
+from hmatrix.errors import ArgumentError, NetworkError
+from hmatrix.nn.accuracy import Search, judge, scores_of
+from hmatrix.nn.calibration import Inputs, collect_inputs
+from hmatrix.nn.fitting import Fitted, Fitter
+from hmatrix.nn.progress import shown
+from hmatrix.nn.replacing import Successors, replaced, replacing, successors
+from hmatrix.nn.report import LayerReport, Report, Trial, described
+from hmatrix.nn.running import Forward, outputs, run_batch
+from hmatrix.nn.sensitivity import change, sensitivities
+from hmatrix.nn.sharing import Curve, share
+from hmatrix.nn.targets import LayerSettings, Override, Select, Target, everything, find_targets
+from hmatrix.precision import Activations
+
+_PROBE_SAMPLES = 32
+"""Samples on which sensitivities are measured."""
+
+_NEVER_CALLED = "never called"
+_DOES_NOT_PAY = "as it is"
+_IDLE = "changes nothing"
+
+
+class Compressed(NamedTuple):
+    """A compressed network, and what became of its layers."""
+
+    model: nn.Module
+    report: Report
+
+
+def compress(
+    model: nn.Module,
+    budget: Budget,
+    *,
+    select: Select = everything,
+    overrides: Mapping[str, Override] | None = None,
+    calibration: Iterable[Any] | None = None,
+    evaluate: Callable[[nn.Module], Any] | None = None,
+    forward: Forward = run_batch,
+    inplace: bool = False,
+    activations: Activations | str = Activations.INT8,
+    rows: int = 2048,
+    evaluations: int = 8,
+    seed: int = 0,
+    cache: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Compressed:
+    """Replace layers of a network by H-matrices that together keep a budget.
+
+    The budget is shared between the layers so that the error of the network's output is least: by the predicted
+    error of each layer for so many bytes, and by how much an error of its output changes that of the network, which
+    is measured on the first calibration data. A layer for which nothing pays stays as it is, and its bytes count.
+    Layers that share a weight still do so afterwards. Of a layer without a bias the mean of what is lost
+    becomes its bias, whose bytes count.
+
+    Parameters
+    ----------
+    model
+        The network, or a single layer.
+    budget
+        For the weights of all chosen layers together: ``storage`` as a fraction of their float32 bytes, ``bytes``,
+        ``max_drop`` (needs `evaluate`), or ``time``, which each layer gets for itself.
+    select
+        From a layer's name and the layer to whether it is compressed; all `torch.nn.Linear`, `torch.nn.Conv2d`
+        without groups and `torch.nn.Embedding` by default.
+    overrides
+        By exact name, or by a regular expression after ``re:`` that the whole name matches; the first that
+        fits counts. A budget of the layer's own (which the others do not share), `LayerSettings`, or ``None`` to
+        leave it as it is.
+    calibration
+        Batches of inputs: tensors, pairs of inputs and labels (of which the inputs are used), or mappings of keyword
+        arguments. Without it all columns of a weight and all layers count the same.
+    evaluate
+        From a network to its score, or to one score a sample, for which the interval of the drop is told:
+        for ``max_drop``, on data that are no calibration data.
+    forward
+        From the network and a batch to the output that matters, where it is not the (first) tensor that
+        ``model(batch)`` returns.
+    inplace
+        Whether to change the network itself; otherwise a copy is returned.
+    activations
+        How products treat their input where it meets integer codes; int8 for speed.
+    rows
+        Most inputs of each layer that are kept: tokens, or positions of images, drawn at random.
+    evaluations
+        Most networks that ``max_drop`` may try.
+    seed
+        Of all that is drawn at random.
+    cache
+        A folder for the layers that are done, so that the same call goes on where it was interrupted.
+    progress
+        Whether to show progress bars (if tqdm is installed).
+
+    Returns
+    -------
+    model : nn.Module
+    report : Report
+
+    Raises
+    ------
+    ArgumentError
+        If an argument cannot be used, or the budget is impossible: the message names what is possible.
+    NetworkError
+        If no layer can be compressed, or the compressed network does not run on the calibration data.
+    DataError
+        If calibration data cannot be used.
+
+    Notes
+    -----
+    When an error is raised, the network is as it was.
+    """
+    start = time.perf_counter()
+    check_integer("rows", rows, at_least=2)
+    check_integer("evaluations", evaluations, at_least=1)
+    if (budget.max_drop is not None) != (evaluate is not None):
+        came = "has max_drop without evaluate" if evaluate is None else "has no max_drop, but evaluate is given"
+        raise ArgumentError("budget", came, "give both, or neither")
+    targets = find_targets(model, select, overrides or {}, LayerSettings(activations=Activations.of(activations)))
+    inputs = Inputs([None] * len(targets), set(), [])
+    if calibration is not None:
+        inputs = collect_inputs(
+            model,
+            targets,
+            calibration,
+            forward=forward,
+            rows=rows,
+            probe_samples=_PROBE_SAMPLES,
+            seed=seed,
+            progress=progress,
+        )
+    used = [number for number, target in enumerate(targets) if target.name not in inputs.unused]
+    if not used:
+        raise NetworkError("network", "calls none of the chosen layers", "choose layers that it calls as modules")
+    weights = [1.0] * len(used)
+    if inputs.probes:
+        weights = sensitivities(
+            model, [targets[number] for number in used], inputs.probes, forward=forward, seed=seed, progress=progress
+        )
+    folder = None if cache is None else Path(cache)
+    # Nothing tells what a layer may lose that the output does not depend on.
+    idle = {targets[number].name for number, weight in zip(used, weights, strict=True) if weight == 0}
+    parts = [
+        _Part(targets[number], Fitter(targets[number], inputs.samples[number], folder), weight)
+        for number, weight in zip(used, weights, strict=True)
+        if weight > 0
+    ]
+    if not parts:
+        raise NetworkError("network", "its output depends on none of the chosen layers", "choose others")
+    allocation = _Allocation(parts, measured=bool(inputs.probes), progress=progress)
+    trials: list[Trial] = []
+    if budget.max_drop is None or evaluate is None:
+        fitted = allocation.fit(budget)
+    else:
+        fitted, trials = _search(model, allocation, evaluate, budget.max_drop, evaluations)
+    made: Successors = {}
+    for part, result in zip(parts, fitted, strict=True):
+        if result is not None:
+            made |= successors(part.target, result)
+    reference = outputs(model, inputs.probes, forward)
+    network_before = _bytes_of(model)
+    if inplace:
+        with replacing(model, made):
+            changed = _run(model, inputs.probes, forward)
+        compressed = model
+    else:
+        compressed = replaced(model, made)
+        changed = _run(compressed, inputs.probes, forward)
+    left = [_left(target, _NEVER_CALLED) for target in targets if target.name in inputs.unused]
+    left += [_left(target, _IDLE) for target in targets if target.name in idle]
+    layers = [*(_layer(part, result, allocation.measured) for part, result in zip(parts, fitted, strict=True)), *left]
+    report = Report(
+        tuple(layers),
+        network_before,
+        _bytes_of(compressed),
+        change(reference, changed) if inputs.probes else None,
+        tuple(trials),
+        time.perf_counter() - start,
+    )
+    return Compressed(compressed, report)
+
+
+class _Part(NamedTuple):
+    """A weight, what fits H-matrices to it, and how much its errors count."""
+
+    target: Target
+    fitter: Fitter
+    sensitivity: float
+
+    @property
+    def new_bias(self) -> int:
+        """Bytes of the biases that a correction adds."""
+        modules = set(self.target.layers.values())
+        return 4 * self.target.shape[0] * sum(getattr(module, "bias", 0) is None for module in modules)
+
+
+class _Allocation:
+    """The H-matrices of all layers for one budget after another."""
+
+    def __init__(self, parts: list[_Part], *, measured: bool, progress: bool) -> None:
+        self.parts = parts
+        self.measured = measured
+        self._progress = progress
+        self._sharing = [part for part in parts if part.target.settings.budget is None]
+        self._curves: dict[int, Curve] = {}
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes of the layers that share the budget, as they are."""
+        return sum(part.target.dense_bytes for part in self._sharing)
+
+    @property
+    def least(self) -> float:
+        """The least storage that a budget can ask for, as a fraction."""
+        return sum(float(curve.hull()[0][0]) for curve in self._all_curves()) / self.dense_bytes
+
+    def fit(self, budget: Budget) -> list[Fitted | None]:
+        """Return the H-matrix of each layer; ``None`` for one that stays as it is."""
+        found: dict[int, Fitted | None] = {}
+        for part in self.parts:
+            if part.target.settings.budget is not None:
+                found[id(part)] = part.fitter.fit(part.target.settings.budget)
+        if budget.time is not None and self._sharing:
+            found |= self._timed(budget)
+        if budget.time is None and self._sharing:
+            total = budget.bytes if budget.bytes is not None else (budget.storage or 0) * self.dense_bytes
+            found |= self._shared(total)
+        return [found[id(part)] for part in self.parts]
+
+    def _timed(self, budget: Budget) -> dict[int, Fitted | None]:
+        """Give each layer the same fraction of its time; small ones, for which it is impossible, stay as they are."""
+        found: dict[int, Fitted | None] = {}
+        for part in shown(self._sharing, "layers", enabled=self._progress):
+            try:
+                found[id(part)] = part.fitter.fit(budget)
+            except ArgumentError as error:
+                found[id(part)] = None
+                impossible = error
+        if not any(found.values()):
+            raise impossible
+        return found
+
+    def _shared(self, total: float) -> dict[int, Fitted | None]:
+        curves = {id(part): curve for part, curve in zip(self._sharing, self._all_curves(), strict=True)}
+        share(list(curves.values()), total)  # raises before anything is fitted
+        # What one layer does not use the others share again; the largest, which leaves most, comes first.
+        waiting = sorted(self._sharing, key=lambda part: -part.target.dense_bytes)
+        found: dict[int, Fitted | None] = {}
+        for number, part in enumerate(shown(list(waiting), "layers", enabled=self._progress)):
+            size = share([curves[id(other)] for other in waiting[number:]], total)[0]
+            result = None
+            if size < part.target.dense_bytes:
+                extra = part.new_bias if self.measured else 0
+                result = part.fitter.fit(Budget(bytes=size - extra))
+                total -= _bytes_after(part, result)
+            else:
+                total -= part.target.dense_bytes
+            found[id(part)] = result
+        return found
+
+    def _all_curves(self) -> list[Curve]:
+        for part in shown(self._sharing, "curves", enabled=self._progress and not self._curves):
+            if id(part) not in self._curves:
+                sizes, errors = part.fitter.curve()
+                extra = part.new_bias if self.measured else 0
+                self._curves[id(part)] = Curve(sizes + extra, part.sensitivity * errors, part.target.dense_bytes)
+        return [self._curves[id(part)] for part in self._sharing]
+
+
+def _search(
+    model: nn.Module,
+    allocation: _Allocation,
+    evaluate: Callable[[nn.Module], Any],
+    max_drop: float,
+    evaluations: int,
+) -> tuple[list[Fitted | None], list[Trial]]:
+    """Return the H-matrices of the least storage that keeps the score, and all trials."""
+    reference = scores_of(evaluate(model))
+    best: list[Fitted | None] | None = None
+
+    def attempt(storage: float) -> Trial:
+        nonlocal best
+        fitted = allocation.fit(Budget(storage=storage))
+        made: Successors = {}
+        for part, result in zip(allocation.parts, fitted, strict=True):
+            if result is not None:
+                made |= successors(part.target, result)
+        trial = judge(reference, scores_of(evaluate(replaced(model, made))), storage, max_drop)
+        if trial.passed:
+            best = fitted
+        return trial
+
+    trials = Search(allocation.least, evaluations).run(attempt)
+    if best is None:
+        tried = ", ".join(f"{trial.drop:.3g} at {trial.storage:.1%}" for trial in trials)
+        raise NetworkError("budget", f"a drop of {max_drop} was not kept (it was {tried})", "allow more")
+    return best, trials
+
+
+def _run(model: nn.Module, batches: list[Any], forward: Forward) -> list[Any]:
+    """Run a compressed network.
+
+    Raises
+    ------
+    NetworkError
+        If that fails.
+    """
+    try:
+        found = outputs(model, batches, forward)
+    except Exception as error:  # anything that the network's code may raise
+        came = f"the compressed network does not run ({type(error).__name__}: {error})"
+        mend = "leave out layers whose weight is read elsewhere, by `overrides`"
+        raise NetworkError("network", came, mend) from error
+    if not all(bool(tensor.isfinite().all()) for tensor in found):
+        raise NetworkError("network", "the compressed network's output holds NaN or infinity", "allow more storage")
+    return found
+
+
+def _bytes_after(part: _Part, fitted: Fitted) -> int:
+    return fitted.matrix.storage().total + (part.new_bias if fitted.bias_correction.any() else 0)
+
+
+def _layer(part: _Part, fitted: Fitted | None, measured: bool) -> LayerReport:
+    target = part.target
+    sensitivity = part.sensitivity if measured else None
+    if fitted is None:
+        return _left(target, _DOES_NOT_PAY, sensitivity)
+    return LayerReport(
+        tuple(target.layers),
+        type(target.module).__name__,
+        target.shape,
+        target.dense_bytes,
+        _bytes_after(part, fitted),
+        sensitivity,
+        predicted_error=fitted.predicted_error,
+        measured_error=fitted.measured_error,
+        arrangement=fitted.arrangement,
+        seconds=fitted.seconds,
+        **described(fitted.matrix),
+    )
+
+
+def _left(target: Target, note: str, sensitivity: float | None = None) -> LayerReport:
+    return LayerReport(
+        tuple(target.layers),
+        type(target.module).__name__,
+        target.shape,
+        target.dense_bytes,
+        target.dense_bytes,
+        sensitivity,
+        note=note,
+    )
+
+
+def _bytes_of(model: nn.Module) -> int:
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return sum(tensor.nbytes for tensor in tensors.values())

@@ -1,0 +1,282 @@
+"""Compressed networks in safetensors files: their state dict, and a header that tells which layers are H-matrices.
+
+Nothing in a file is executed. Tensors are mapped into memory, not read; what is shared is stored once.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from stat import S_IMODE
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import hmatrix
+from hmatrix.errors import ArgumentError, FormatError, NetworkError, OutputError
+from hmatrix.io import KEY
+from hmatrix.matrix import HMatrix
+from hmatrix.nn.conv import HConv2d
+from hmatrix.nn.embedding import HEmbedding
+from hmatrix.nn.kinds import kind_of, shape_of
+from hmatrix.nn.linear import HLinear
+from hmatrix.nn.prepared import PackedTensors
+from hmatrix.nn.replacing import exchange
+from hmatrix.nn.weight import HWeight
+
+NETWORK_VERSION = 1
+_MEND = "give a whole file written by hmatrix.nn.save"
+_LAYERS = (HLinear, HConv2d, HEmbedding)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What the header tells of a layer: its weight's shape and owner, and what its state dict does not hold."""
+
+    weight: str
+    shape: tuple[int, int]
+    has_bias: bool
+    zero_padding: bool
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a file.
+
+    Parameters
+    ----------
+    version
+        Of the format.
+    hmatrix
+        Version of the package that wrote it.
+    architecture
+        What the user says of how to build the network, plain values.
+    layers
+        The layers that are H-matrices, by name.
+    shared
+        Names of tensors that are stored under another name.
+    """
+
+    version: int
+    hmatrix: str
+    architecture: dict[str, Any]
+    layers: dict[str, _Layer]
+    shared: dict[str, str]
+
+
+def save(model: nn.Module, path: str | os.PathLike[str], architecture: Mapping[str, Any] | None = None) -> None:
+    """Write a network with H-matrices to a safetensors file, all of it or nothing.
+
+    Parameters
+    ----------
+    model
+        As `compress` returned it.
+    path
+        The file.
+    architecture
+        Plain values that tell how to build the network that `load` needs.
+
+    Raises
+    ------
+    ArgumentError
+        If the network has no H-matrix, or `architecture` is not of plain values.
+    OutputError
+        If the file cannot be written.
+    """
+    path = Path(path)
+    tensors, shared = _deduplicated(model.state_dict())
+    header = Header(NETWORK_VERSION, hmatrix.__version__, dict(architecture or {}), _layers(model), shared)
+    if not header.layers:
+        raise ArgumentError("model", "has no H-matrix", "compress it first")
+    try:
+        text = json.dumps({"kind": "network", **asdict(header)})
+    except (TypeError, ValueError) as error:
+        raise ArgumentError("architecture", f"cannot be written ({error})", "give strings and numbers") from error
+    if not path.name:
+        raise OutputError(f"file {path}", "cannot be written (it has no name)", "name a file")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        # safetensors writes files that nobody else may read; a new file has the mode that the user wants.
+        temporary.touch(exist_ok=False)
+        mode = S_IMODE(temporary.stat().st_mode)
+        save_file(tensors, temporary, metadata={KEY: text})
+        temporary.chmod(mode)
+        temporary.replace(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        mend = "name a place that you may write to"
+        raise OutputError(f"file {path}", f"cannot be written ({error})", mend) from error
+    finally:
+        with suppress(OSError, ValueError):
+            temporary.unlink(missing_ok=True)
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """Read the header of a file that `save` wrote.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing, truncated, or of another kind or version.
+    """
+    subject = f"file {path}"
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise FormatError(subject, f"cannot be read ({error})", _MEND) from error
+    try:
+        content = json.loads(metadata[KEY])
+        version = content["version"]
+        if content.pop("kind") != "network":
+            raise KeyError("kind")
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise FormatError(subject, "has no header of a compressed network", _MEND) from error
+    if type(version) is not int or version != NETWORK_VERSION:
+        mend = f"this release reads version {NETWORK_VERSION}: install a newer one"
+        raise FormatError(subject, f"has version {version!r}", mend)
+    try:
+        layers = {str(name): _layer_of(entry) for name, entry in content["layers"].items()}
+        return Header(version, content["hmatrix"], dict(content["architecture"]), layers, dict(content["shared"]))
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise FormatError(subject, "has a damaged header", "write it again") from error
+
+
+def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
+    """Read a network that `save` wrote.
+
+    Parameters
+    ----------
+    path
+        The file. Its tensors are mapped into memory: it must stay as it is while the network is used.
+    model
+        The network that was compressed, as it was before, with any weights, on any device, the meta device too. It is
+        changed, and should not be used any more if this fails.
+
+    Returns
+    -------
+    nn.Module
+        The network in evaluation mode, on the CPU; `model` itself unless that is a single layer.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing, truncated, damaged, or of another kind or version.
+    NetworkError
+        If it is not of this network.
+    """
+    header = read_header(path)
+    subject = f"file {path}"
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise FormatError(subject, f"cannot be read ({error})", _MEND) from error
+    if missing := set(header.shared.values()) - tensors.keys():
+        raise FormatError(subject, f"lacks {', '.join(sorted(missing))}", "write it again")
+    modules = dict(model.named_modules(remove_duplicate=False))
+    weights: dict[str, HWeight] = {}
+    made: dict[nn.Module, nn.Module] = {}
+    for name, layer in header.layers.items():
+        module = modules.get(name)
+        kind = None if module is None else kind_of(module)
+        found = None if module is None or kind is None else shape_of(module)
+        if module is None or kind is None or found != layer.shape:
+            came = "there is none" if module is None else f"is a {type(module).__name__}, of {found}"
+            mend = f"give the network that was compressed ({header.architecture or 'the file does not say which'})"
+            raise NetworkError(f"layer {name or '(network)'} of {layer.shape}", came, mend)
+        weight = weights.setdefault(layer.weight, HWeight.skeleton(layer.shape))
+        successor = kind.successor(module, weight)
+        if hasattr(successor, "bias"):
+            successor.register_parameter("bias", nn.Parameter(torch.empty(layer.shape[0])) if layer.has_bias else None)
+        if isinstance(successor, HEmbedding):
+            successor.zero_padding = layer.zero_padding
+        made[module] = successor
+    root = made.get(model, model)
+    exchange(model, made)
+    state = {**tensors, **{name: tensors[owner] for name, owner in header.shared.items()}}
+    try:
+        root.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        mend = "give the network that was compressed"
+        raise NetworkError(subject, f"does not fit the network ({error})", mend) from error
+    _tie(root, header.shared)
+    return root.requires_grad_(False).eval()
+
+
+def _layer_of(entry: Any) -> _Layer:
+    m, n = entry["shape"]
+    return _Layer(str(entry["weight"]), (int(m), int(n)), bool(entry["has_bias"]), bool(entry["zero_padding"]))
+
+
+def _layers(model: nn.Module) -> dict[str, _Layer]:
+    owners: dict[int, str] = {}
+    layers = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, _LAYERS):
+            owner = owners.setdefault(id(module.weight), name)
+            has_bias = getattr(module, "bias", None) is not None
+            layers[name] = _Layer(owner, module.weight.shape, has_bias, getattr(module, "zero_padding", False))
+    return layers
+
+
+def _deduplicated(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return each tensor once, contiguous, and the names of those that are another's."""
+    tensors: dict[str, Tensor] = {}
+    shared: dict[str, str] = {}
+    owners: dict[Any, str] = {}
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            came = f"holds a {type(tensor).__name__} under {name} in its state dict"
+            raise ArgumentError("model", came, "save networks whose state dict holds tensors only")
+        start = tensor.untyped_storage().data_ptr(), tensor.storage_offset()
+        key = (*start, tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and key in owners:
+            shared[name] = owners[key]
+            continue
+        owners[key] = name
+        # Views of one storage would be refused.
+        whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        tensors[name] = tensor if whole else tensor.contiguous().clone()
+    return tensors, shared
+
+
+def _tie(model: nn.Module, shared: Mapping[str, str]) -> None:
+    """Make parameters that are stored once one parameter again."""
+    for name, owner in shared.items():
+        place, _, key = name.rpartition(".")
+        own_place, _, own_key = owner.rpartition(".")
+        module, source = model.get_submodule(place), model.get_submodule(own_place)
+        if key in module._parameters and own_key in source._parameters:
+            module._parameters[key] = source._parameters[own_key]
+
+
+def load_matrix(path: str | os.PathLike[str], layer: str) -> HMatrix:
+    """Read the H-matrix of one layer of a file that `save` wrote.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing, truncated, damaged, or of another kind or version.
+    ArgumentError
+        If it has no such layer.
+    """
+    header = read_header(path)
+    subject = f"file {path}"
+    if layer not in header.layers:
+        raise ArgumentError("layer", f"{subject} has no {layer!r}", f"name one of {', '.join(header.layers)}")
+    entry = header.layers[layer]
+    prefix = f"{entry.weight}.weight." if entry.weight else "weight."
+    with safe_open(path, framework="pt") as file:
+        names = {name for name in PackedTensors._fields if prefix + name in file.keys()}  # noqa: SIM118
+        tensors: list[Any] = [
+            file.get_tensor(prefix + name) if name in names else None for name in PackedTensors._fields
+        ]
+    try:
+        return PackedTensors(*tensors).matrix(entry.shape)
+    except (ArgumentError, AttributeError) as error:
+        raise FormatError(subject, f"layer {layer} is damaged ({error})", "write it again") from error

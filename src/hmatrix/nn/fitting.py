@@ -1,0 +1,131 @@
+"""The H-matrices of a network's layers, each computed once for a budget, and kept in a folder if there is one."""
+
+import hashlib
+import json
+import os
+import pickle
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+import hmatrix
+from hmatrix._validation import FloatArray
+from hmatrix.allocation import Allocator, Budget
+from hmatrix.allocation.forms import Floats
+from hmatrix.errors import FormatError, OutputError
+from hmatrix.io import load, save
+from hmatrix.matrix import HMatrix
+from hmatrix.nn.targets import Target
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The H-matrix of a layer, and the evidence for it; see `hmatrix.Allocation`."""
+
+    matrix: HMatrix
+    bias_correction: FloatArray
+    predicted_error: float
+    measured_error: float
+    arrangement: tuple[str, str]
+    seconds: float
+
+
+class Fitter:
+    """Fits H-matrices to one weight.
+
+    Parameters
+    ----------
+    target
+        The weight.
+    inputs
+        Of its layer, ``(rows, n)``, or ``None``.
+    folder
+        Where results are kept, so that an interrupted search goes on; ``None`` for nowhere.
+    """
+
+    def __init__(self, target: Target, inputs: FloatArray | None, folder: Path | None) -> None:
+        self._target = target
+        self._inputs = inputs
+        self._folder = folder
+
+    def curve(self) -> tuple[Floats, Floats]:
+        """Return the predicted frontier: bytes, and squares of the relative error, ``(points,)``."""
+        if (path := self._path("curve", "npz")) is not None and path.exists():
+            with np.load(path) as file:
+                return file["sizes"], file["errors"]
+        sizes, errors = self._allocator.curve()
+        # No budget may ask for less than the smallest matrix, whatever the curve estimates.
+        smallest = self._allocator.limits[0]
+        first = max(int(np.searchsorted(sizes, smallest, side="right")) - 1, 0)
+        sizes = np.append(float(smallest), sizes[first + 1 :])
+        errors = errors[first:]
+        # The first point drops the whole matrix.
+        errors = errors / errors[0] if errors[0] > 0 else errors
+        if path is not None:
+            np.savez(path, sizes=sizes, errors=errors)
+        return sizes, errors
+
+    def fit(self, budget: Budget) -> Fitted:
+        """Return the H-matrix for a budget."""
+        name = "-".join(f"{key}-{value}" for key, value in vars(budget).items() if value is not None)
+        evidence, matrix = self._path(name, "json"), self._path(name, "safetensors")
+        if evidence is not None and matrix is not None and evidence.exists():
+            found = json.loads(evidence.read_text())
+            correction = np.array(found.pop("bias_correction"), np.float32)
+            arrangement = tuple(found.pop("arrangement"))
+            try:
+                return Fitted(load(matrix), correction, arrangement=arrangement, **found)
+            except FormatError:
+                evidence.unlink()
+        allocation = self._allocator.allocate(budget)
+        fitted = Fitted(
+            allocation.matrix,
+            allocation.bias_correction,
+            allocation.predicted_error,
+            allocation.measured_error,
+            allocation.arrangement,
+            allocation.seconds,
+        )
+        if evidence is not None and matrix is not None:
+            save(fitted.matrix, matrix)
+            content = {key: value for key, value in vars(fitted).items() if key != "matrix"}
+            content["bias_correction"] = fitted.bias_correction.tolist()
+            # Written last, under its name when it is whole: it says that the matrix is there.
+            temporary = evidence.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_text(json.dumps(content))
+            temporary.replace(evidence)
+        return fitted
+
+    @cached_property
+    def _allocator(self) -> Allocator:
+        settings = self._target.settings
+        return Allocator(
+            self._target.weight,
+            calibration=self._inputs,
+            coordinates=settings.coordinates,
+            activations=settings.activations,
+        )
+
+    @cached_property
+    def _key(self) -> str:
+        settings = self._target.settings
+        digest = hashlib.sha256(repr((hmatrix.__version__, self._target.shape, settings.activations)).encode())
+        digest.update(np.ascontiguousarray(self._target.weight).data)
+        if self._inputs is not None:
+            digest.update(np.ascontiguousarray(self._inputs).data)
+        if settings.coordinates is not None:
+            digest.update(pickle.dumps(settings.coordinates))
+        return digest.hexdigest()[:24]
+
+    def _path(self, name: str, suffix: str) -> Path | None:
+        if self._folder is None:
+            return None
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"cache {self._folder}", f"cannot be made ({error.strerror})", "name a folder that you may write to"
+            ) from error
+        return self._folder / f"{self._key}-{name}.{suffix}"

@@ -1,0 +1,197 @@
+"""What became of the layers of a network."""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hmatrix.matrix import HMatrix
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What became of one weight.
+
+    Parameters
+    ----------
+    names
+        Of the layers that have it.
+    kind
+        Type of the first of them.
+    shape
+        Of the matrix, ``(m, n)``.
+    before, after
+        Bytes of everything that the product needs, without biases that were there before.
+    sensitivity
+        Mean square change of the network's output, in proportion to its variance, per square of relative error
+        of this layer's output; ``None`` where it was not measured.
+    ranks
+        Of the low-rank leaves, rising, without repetition.
+    precisions
+        For each precision the number of leaves.
+    predicted_error, measured_error
+        Of the layer's output, relative; ``None`` for a layer that stays as it is.
+    arrangement
+        How rows and columns were ordered.
+    seconds
+        That its H-matrix took.
+    note
+        Why it stays as it is.
+    """
+
+    names: tuple[str, ...]
+    kind: str
+    shape: tuple[int, int]
+    before: int
+    after: int
+    sensitivity: float | None = None
+    ranks: tuple[int, ...] = ()
+    precisions: tuple[tuple[str, int], ...] = ()
+    predicted_error: float | None = None
+    measured_error: float | None = None
+    arrangement: tuple[str, str] | None = None
+    seconds: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One network that a search for the least storage looked at.
+
+    Parameters
+    ----------
+    storage
+        What the layers were allowed, as a fraction.
+    drop
+        How far the score fell.
+    interval
+        Its 95 % interval, where the score is one of single samples.
+    passed
+        Whether it fell by no more than was allowed.
+    """
+
+    storage: float
+    drop: float
+    interval: tuple[float, float] | None
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a network.
+
+    Parameters
+    ----------
+    layers
+        Those that were chosen, in the network's order.
+    network_before, network_after
+        Bytes of the whole network: its parameters and buffers as they are stored.
+    output_change
+        Mean square change of the network's output on the first calibration data, in proportion to its variance;
+        ``None`` without any.
+    trials
+        Of a search for the least storage, in their order.
+    seconds
+        All in all.
+    """
+
+    layers: tuple[LayerReport, ...]
+    network_before: int
+    network_after: int
+    output_change: float | None = None
+    trials: tuple[Trial, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def before(self) -> int:
+        """Bytes of the chosen layers before."""
+        return sum(layer.before for layer in self.layers)
+
+    @property
+    def after(self) -> int:
+        """Bytes of the chosen layers after."""
+        return sum(layer.after for layer in self.layers)
+
+    @property
+    def ratio(self) -> float:
+        """`after` as a fraction of `before`."""
+        return self.after / self.before
+
+    @property
+    def bracket(self) -> tuple[float, float] | None:
+        """The largest storage that lost too much, and the least that did not; ``None`` without a search."""
+        if not self.trials:
+            return None
+        passed = min((trial.storage for trial in self.trials if trial.passed), default=1.0)
+        failed = (trial.storage for trial in self.trials if not trial.passed and trial.storage < passed)
+        return max(failed, default=0.0), passed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {**asdict(self), "before": self.before, "after": self.after, "ratio": self.ratio}
+
+    def to_json(self) -> str:
+        """Return everything as JSON."""
+        return json.dumps(self.to_dict(), indent=1)
+
+    def __str__(self) -> str:
+        header = ("layer", "shape", "before", "after", "%", "ranks", "leaves", "predicted", "measured", "seconds")
+        rows = [header, *(_row(layer) for layer in self.layers)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+        left = {0, 5, 6}
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i in left else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        lines.append("")
+        lines.append(
+            f"layers   {_megabytes(self.before)} -> {_megabytes(self.after)} ({self.ratio:.1%}); "
+            f"network {_megabytes(self.network_before)} -> {_megabytes(self.network_after)} "
+            f"({self.network_after / self.network_before:.1%}); {self.seconds:.0f} s"
+        )
+        if self.output_change is not None:
+            lines.append(f"output   changed by {self.output_change:.2g} of its variance, on the first calibration data")
+        for trial in self.trials:
+            interval = ""
+            if trial.interval is not None:
+                interval = ", 95 % interval {:+.2f} to {:+.2f}".format(*trial.interval)
+            verdict = "kept" if trial.passed else "too much"
+            lines.append(f"trial    {trial.storage:.2%} of the storage: drop {trial.drop:+.3f}{interval}: {verdict}")
+        if (bracket := self.bracket) is not None:
+            lines.append(f"search   the least storage lies between {bracket[0]:.2%} and {bracket[1]:.2%}")
+        return "\n".join(lines)
+
+
+def described(matrix: HMatrix) -> dict[str, Any]:
+    """Return ranks and precisions of a matrix as a `LayerReport` holds them."""
+    leaves = list(matrix.leaves())
+    counts = Counter(leaf.precision for leaf in leaves if leaf.rank != 0)
+    return {
+        "ranks": tuple(sorted({leaf.rank for leaf in leaves if leaf.rank})),
+        "precisions": tuple((precision.name.lower(), count) for precision, count in sorted(counts.items())),
+    }
+
+
+def _row(layer: LayerReport) -> tuple[str, ...]:
+    m, n = layer.shape
+    name = layer.names[0] or "(network)"
+    if len(layer.names) > 1:
+        name += f" (+{len(layer.names) - 1})"
+    sizes = (f"{m} x {n}", _kilobytes(layer.before), _kilobytes(layer.after), f"{100 * layer.after / layer.before:.1f}")
+    if layer.measured_error is None or layer.predicted_error is None:
+        return (name, *sizes, "", layer.note, "", "", "")
+    ranks = "-".join(str(rank) for rank in dict.fromkeys((layer.ranks[0], layer.ranks[-1]))) if layer.ranks else ""
+    leaves = " ".join(f"{count} {precision}" for precision, count in layer.precisions)
+    errors = (f"{layer.predicted_error:.4f}", f"{layer.measured_error:.4f}")
+    return (name, *sizes, ranks, leaves, *errors, f"{layer.seconds:.1f}")
+
+
+def _kilobytes(size: int) -> str:
+    return f"{size / 1e3:.1f} kB"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f} MB"

@@ -1,0 +1,69 @@
+"""Running a network for what can be measured on it, without leaving a trace."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hmatrix.errors import DataError, NetworkError
+
+Forward = Callable[[nn.Module, Any], Any]
+"""From a network and a batch, as the calibration data give it, to the network's output."""
+
+
+def run_batch(model: nn.Module, batch: Any) -> Any:
+    """Run a network on a batch: a tensor, keyword arguments, or a pair of inputs and labels.
+
+    Of a tuple or a list only the first part is used, as data loaders give (inputs, labels).
+    """
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    if isinstance(batch, Mapping):
+        return model(**{key: _moved(value, device) for key, value in batch.items()})
+    if isinstance(batch, tuple | list):
+        if not batch:
+            raise DataError("calibration", "has an empty batch", "give batches of inputs")
+        batch = batch[0]
+    return model(_moved(batch, device))
+
+
+def first_tensor(output: Any) -> Tensor:
+    """Return a network's output: the first tensor of a tuple or of a mapping.
+
+    Raises
+    ------
+    NetworkError
+        If there is none.
+    """
+    while not isinstance(output, Tensor):
+        if isinstance(output, Mapping):
+            output = tuple(output.values())
+        if not isinstance(output, tuple | list) or not output:
+            came = f"its output is a {type(output).__name__}"
+            raise NetworkError("network", came, "give `forward`, a function (model, batch) that returns a tensor")
+        output = output[0]
+    return output
+
+
+def outputs(model: nn.Module, batches: list[Any], forward: Forward) -> list[Tensor]:
+    """Return the network's outputs for some batches, float32 on the CPU."""
+    with evaluating(model):
+        return [first_tensor(forward(model, batch)).to("cpu", torch.float32) for batch in batches]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode without gradients, and restore each module's mode afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value

@@ -1,0 +1,52 @@
+"""A whole network with what it is calibrated on and judged by."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What tells how good a network is.
+
+    Parameters
+    ----------
+    name
+        Of the score.
+    scores
+        From a network to one score a sample, ``(samples,)``, in points of 100.
+    """
+
+    name: str
+    scores: Callable[[nn.Module], Scores]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A network, ready to be compressed.
+
+    Parameters
+    ----------
+    module
+        In evaluation mode.
+    architecture
+        How to build it, plain values.
+    calibration
+        Batches of inputs, none of which the judge uses, as often as they are asked for; ``None`` without data.
+    judge
+        ``None`` without data.
+    forward
+        From the network and a batch to the output that matters.
+    """
+
+    module: nn.Module
+    architecture: Mapping[str, Any]
+    calibration: Iterable[Any] | None
+    judge: Judge | None
+    forward: Callable[[nn.Module, Any], Any]

@@ -1,0 +1,106 @@
+"""MobileNetV2 with all pointwise convolutions and the head compressed: what it loses, and how long it takes.
+
+Calibrated on the images of the even-numbered classes, judged on those of the odd-numbered ones.
+
+    HMATRIX_DATA=FOLDER python studies/networks/mobilenet.py [--storage 0.25,0.125] [--cache DIR]
+
+FOLDER holds models/mobilenetv2_100.safetensors and data/imagenet-sample/val.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import hmatrix as hm
+import hmatrix.nn as hnn
+from hmatrix.study.datasets import LabelledImages, open_data, read_ahead
+from hmatrix.study.models import load_network
+from hmatrix.study.statistics import paired_interval
+from hmatrix.study.studyfile import read_study
+
+STUDY = Path(__file__).parents[1] / "mobilenetv2-sample.toml"
+BATCH = 16
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--storage", default="0.25,0.125", help="fractions of the float32 storage of the layers")
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--rounds", type=int, default=15, help="of the timing")
+    options = parser.parse_args()
+    study = read_study(STUDY)
+    assert study.data is not None
+    network = load_network(study.networks[0])
+    images = open_data(study.data, network)
+    even, odd = (np.flatnonzero(images.labels % 2 == parity) for parity in (0, 1))
+    calibration, judged = batches(images, even), batches(images, odd)
+    labels = torch.from_numpy(images.labels[odd])
+
+    def right(model: torch.nn.Module) -> np.ndarray:
+        with torch.inference_mode():
+            return (torch.cat([model(batch) for batch in judged]).argmax(dim=1) == labels).numpy()
+
+    reference = right(network.module)
+    print(f"dense: top-1 {100 * reference.mean():.2f} on {len(odd)} images")
+    models = {"dense": network.module}
+    for storage in map(float, options.storage.split(",")):
+        model, report = hnn.compress(
+            network.module,
+            hm.Budget(storage=storage),
+            select=pointwise,
+            calibration=calibration,
+            cache=options.cache,
+        )
+        print(f"\n{storage:.1%} of the storage\n{report}")
+        now = right(model)
+        lost, gained = int((reference & ~now).sum()), int((now & ~reference).sum())
+        low, high = paired_interval(len(odd), lost, gained)
+        print(
+            f"top-1 {100 * now.mean():.2f}, lost {100 * (lost - gained) / len(odd):.2f} points "
+            f"(95 % interval {100 * low:.2f} to {100 * high:.2f})",
+            flush=True,
+        )
+        models[f"{storage:.1%}"] = model
+        if options.cache:
+            (options.cache / f"mobilenet-{storage}.json").write_text(json.dumps(report.to_dict()))
+    print("\ntime of one image, and quartiles, in ms, alternating")
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        hm.set_num_threads(threads)
+        print(f"  {threads} thread(s): {times(models, judged[0][:1], options.rounds)}")
+
+
+def pointwise(_: str, module: torch.nn.Module) -> bool:
+    """Select convolutions of 1 x 1 and linear layers."""
+    return not isinstance(module, torch.nn.Conv2d) or module.kernel_size == (1, 1)
+
+
+def batches(images: LabelledImages, rows: np.ndarray) -> list[torch.Tensor]:
+    """Read images as batches."""
+    with read_ahead(images, rows.tolist(), 2) as inputs:
+        return list(torch.stack(list(inputs)).split(BATCH))
+
+
+def times(models: dict[str, torch.nn.Module], x: torch.Tensor, rounds: int) -> str:
+    """Time models in turn on one input."""
+    taken: dict[str, list[float]] = {name: [] for name in models}
+    with torch.inference_mode():
+        for model in models.values():
+            model(x)
+        for _ in range(rounds):
+            for name, model in models.items():
+                start = time.perf_counter()
+                model(x)
+                taken[name].append(1e3 * (time.perf_counter() - start))
+    found = {name: statistics.quantiles(values, n=4) for name, values in taken.items()}
+    return ", ".join(f"{name} {middle:.1f} ({low:.1f}-{high:.1f})" for name, (low, middle, high) in found.items())
+
+
+if __name__ == "__main__":
+    main()
