@@ -1,4 +1,5 @@
 import copy
+import itertools
 import json
 
 import numpy as np
@@ -46,7 +47,7 @@ def tokens():
 
 def small(*sizes):
     torch.manual_seed(3)
-    layers = [module for m, n in zip(sizes, sizes[1:], strict=False) for module in (nn.Linear(m, n), nn.ReLU())]
+    layers = [module for m, n in itertools.pairwise(sizes) for module in (nn.Linear(m, n), nn.ReLU())]
     return nn.Sequential(*layers[:-1]).eval()
 
 
@@ -221,11 +222,11 @@ def test_rules_that_cannot_be_kept():
         ({"overrides": {"nowhere": None}}, ArgumentError, "fits no layer"),
         ({"overrides": {"0": 3}}, ArgumentError, "give a Budget"),
         ({"overrides": {"re:(": None}}, ArgumentError, "no regular expression"),
-        ({"select": lambda name, module: False}, NetworkError, "no layer"),
+        ({"select": lambda *_: False}, NetworkError, "no layer"),
         ({"calibration": []}, DataError, "no batches"),
         ({"calibration": [()]}, DataError, "empty batch"),
         ({"calibration": [torch.full((4, 32), torch.nan)]}, DataError, "NaN"),
-        ({"evaluate": lambda model: 0.0}, ArgumentError, "no max_drop"),
+        ({"evaluate": lambda _: 0.0}, ArgumentError, "no max_drop"),
         ({"rows": 1}, ArgumentError, "rows"),
         ({"evaluations": 0}, ArgumentError, "evaluations"),
     ]:
@@ -367,9 +368,7 @@ def test_a_drop_is_kept_with_few_evaluations():
 def test_a_drop_that_cannot_be_kept():
     scores = iter([100.0, *[0.0] * 9])
     with pytest.raises(NetworkError, match=r"a drop of 0\.5 was not kept"):
-        compress(
-            small(32, 10), hm.Budget(max_drop=0.5), evaluate=lambda model: next(scores), evaluations=2, progress=False
-        )
+        compress(small(32, 10), hm.Budget(max_drop=0.5), evaluate=lambda _: next(scores), evaluations=2, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -378,13 +377,13 @@ def test_a_drop_that_cannot_be_kept():
 )
 def test_scores_that_cannot_be_used(returned, message):
     with pytest.raises(ArgumentError, match=message):
-        compress(small(32, 10), hm.Budget(max_drop=1.0), evaluate=lambda model: returned, progress=False)
+        compress(small(32, 10), hm.Budget(max_drop=1.0), evaluate=lambda _: returned, progress=False)
 
 
 def test_scores_of_other_samples():
     counts = iter([3, 4])
     with pytest.raises(ArgumentError, match="same samples"):
-        compress(small(32, 10), hm.Budget(max_drop=1.0), evaluate=lambda model: np.ones(next(counts)), progress=False)
+        compress(small(32, 10), hm.Budget(max_drop=1.0), evaluate=lambda _: np.ones(next(counts)), progress=False)
 
 
 def test_the_report_is_a_table_and_json(tied, tokens):

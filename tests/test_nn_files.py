@@ -1,5 +1,4 @@
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -216,7 +215,7 @@ def test_what_cannot_be_saved(tmp_path):
     network.get_extra_state = lambda: "text"
     with pytest.raises(ArgumentError, match="tensors only"):
         hnn.save(nn.ModuleList([network, Extra()]), tmp_path / "file")
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 class Extra(nn.Module):

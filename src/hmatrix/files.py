@@ -5,8 +5,8 @@ Nothing in a file is executed; what its arrays mean is for others to check.
 
 import json
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE
 from typing import Any
@@ -27,15 +27,28 @@ def write_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path, key: str, h
     OutputError
         If the file cannot be written.
     """
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with written(path) as temporary:
+        save_file(contiguous, temporary, metadata={key: json.dumps(header)})
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Give a temporary name for a safetensors file, which becomes `path` when it is whole.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
     if not path.name:
         raise OutputError(f"file {path}", "cannot be written (it has no name)", "name a file")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     try:
         # safetensors writes files that nobody else may read; a new file has the mode that the user wants.
         temporary.touch(exist_ok=False)
         mode = S_IMODE(temporary.stat().st_mode)
-        save_file(contiguous, temporary, metadata={key: json.dumps(header)})
+        yield temporary
         temporary.chmod(mode)
         temporary.replace(path)
     except (OSError, SafetensorError, ValueError) as error:
@@ -45,6 +58,26 @@ def write_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path, key: str, h
     finally:
         with suppress(OSError, ValueError):
             temporary.unlink(missing_ok=True)
+
+
+def read_header(path: Path, key: str, writer: str) -> Any:
+    """Read the header alone; ``None`` if the file has none.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing or truncated.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        mend = f"give a whole file written by {writer}"
+        raise FormatError(f"file {path}", f"cannot be read ({error})", mend) from error
+    try:
+        return json.loads(metadata[key])
+    except (KeyError, ValueError, RecursionError):
+        return None
 
 
 def read_arrays(

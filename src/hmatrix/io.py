@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from hmatrix.errors import ArgumentError, FormatError
-from hmatrix.files import read_arrays, write_arrays
+from hmatrix.files import read_arrays, read_header, write_arrays
 from hmatrix.matrix import HMatrix
 from hmatrix.packed import PackedBlocks
 
@@ -38,14 +38,7 @@ def is_matrix(path: str | os.PathLike[str]) -> bool:
     FormatError
         If it cannot be read.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {})[KEY])
-    except (OSError, SafetensorError) as error:
-        came = f"cannot be read ({error})"
-        raise FormatError(f"file {path}", came, "give a whole file written by hmatrix") from error
-    except (KeyError, ValueError, TypeError, RecursionError):
-        return False
+    header = read_header(Path(path), KEY, "hmatrix")
     return isinstance(header, dict) and header.get("kind", "matrix") == "matrix"
 
 

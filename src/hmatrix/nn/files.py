@@ -5,12 +5,9 @@ Nothing in a file is executed. Tensors are mapped into memory, not read; what is
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from stat import S_IMODE
 from typing import Any
 
 import torch
@@ -19,7 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import hmatrix
-from hmatrix.errors import ArgumentError, FormatError, NetworkError, OutputError
+from hmatrix.errors import ArgumentError, FormatError, NetworkError
+from hmatrix.files import read_header as read_json
+from hmatrix.files import written
 from hmatrix.io import KEY
 from hmatrix.matrix import HMatrix
 from hmatrix.nn.conv import HConv2d
@@ -98,22 +97,8 @@ def save(model: nn.Module, path: str | os.PathLike[str], architecture: Mapping[s
         text = json.dumps({"kind": "network", **asdict(header)})
     except (TypeError, ValueError) as error:
         raise ArgumentError("architecture", f"cannot be written ({error})", "give strings and numbers") from error
-    if not path.name:
-        raise OutputError(f"file {path}", "cannot be written (it has no name)", "name a file")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        # safetensors writes files that nobody else may read; a new file has the mode that the user wants.
-        temporary.touch(exist_ok=False)
-        mode = S_IMODE(temporary.stat().st_mode)
+    with written(path) as temporary:
         save_file(tensors, temporary, metadata={KEY: text})
-        temporary.chmod(mode)
-        temporary.replace(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        mend = "name a place that you may write to"
-        raise OutputError(f"file {path}", f"cannot be written ({error})", mend) from error
-    finally:
-        with suppress(OSError, ValueError):
-            temporary.unlink(missing_ok=True)
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -125,17 +110,12 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         If the file is missing, truncated, or of another kind or version.
     """
     subject = f"file {path}"
+    content = read_json(Path(path), KEY, "hmatrix.nn.save")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise FormatError(subject, f"cannot be read ({error})", _MEND) from error
-    try:
-        content = json.loads(metadata[KEY])
         version = content["version"]
         if content.pop("kind") != "network":
             raise KeyError("kind")
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise FormatError(subject, "has no header of a compressed network", _MEND) from error
     if type(version) is not int or version != NETWORK_VERSION:
         mend = f"this release reads version {NETWORK_VERSION}: install a newer one"

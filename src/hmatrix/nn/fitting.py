@@ -5,12 +5,12 @@ import json
 import os
 import pickle
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 
-import hmatrix
+import hmatrix.allocation
 from hmatrix._validation import FloatArray
 from hmatrix.allocation import Allocator, Budget
 from hmatrix.allocation.forms import Floats
@@ -111,7 +111,7 @@ class Fitter:
     @cached_property
     def _key(self) -> str:
         settings = self._target.settings
-        digest = hashlib.sha256(repr((hmatrix.__version__, self._target.shape, settings.activations)).encode())
+        digest = hashlib.sha256(repr((_code_digest(), self._target.shape, settings.activations)).encode())
         digest.update(np.ascontiguousarray(self._target.weight).data)
         if self._inputs is not None:
             digest.update(np.ascontiguousarray(self._inputs).data)
@@ -129,3 +129,10 @@ class Fitter:
                 f"cache {self._folder}", f"cannot be made ({error.strerror})", "name a folder that you may write to"
             ) from error
         return self._folder / f"{self._key}-{name}.{suffix}"
+
+
+@cache
+def _code_digest() -> str:
+    """Return a digest of the code that chooses H-matrices: what other code chose is chosen anew."""
+    files = sorted(Path(hmatrix.allocation.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
