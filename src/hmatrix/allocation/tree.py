@@ -61,7 +61,7 @@ class Pruner:
         # Neighbouring lines of the dual meet where the price, and so the partition, changes.
         steps = -np.diff(self._dual) / -np.diff(self.prices)
         costs = np.maximum.accumulate(steps)
-        errors = np.array([self.bound(float(cost)) for cost in costs])
+        errors = np.array([self.bound(float(cost)) for cost in costs]).clip(min=0)
         # Steps that are rounding errors are none.
         keep = np.append(True, np.diff(costs) > 1e-9 * costs[1:])
         return costs[keep], errors[keep]

@@ -107,7 +107,7 @@ def at_accuracy(weight: FloatArray, points: FloatArray, accuracy: float) -> Iter
     start = time.perf_counter()
     allocator = Allocator(weight, coordinates=coordinates)
     costs, errors = allocator.curve()
-    predicted = np.sqrt(errors / np.square(weight, dtype=np.float64).sum())
+    predicted = np.sqrt(errors.clip(min=0) / np.square(weight, dtype=np.float64).sum())
     smallest, largest = allocator.limits
 
     def allocated(wanted: float) -> tuple[HMatrix, str]:
