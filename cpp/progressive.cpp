@@ -27,7 +27,7 @@ void for_samples(const Head& head, std::ptrdiff_t batch, F&& each) {
     if (tasks == 1)
         run(0);
     else
-        run_tasks(tasks, run);
+        run_tasks(tasks, tasks, run);
 }
 
 }  // namespace
