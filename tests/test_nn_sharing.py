@@ -54,7 +54,7 @@ def test_what_is_dearer_than_dense_is_not_bought():
 def test_rounding_of_sums_does_not_end_a_curve():
     sizes = np.array([0.1, 0.3, 0.6, 1.1, 2.3])
     thirds = Curve(sizes, np.array([8.0, 4.0, 2.0, 1.0, 0.5]), 4)
-    assert share([thirds, thirds], 8) == [4, 4]
+    assert share([thirds, thirds], 9) == [4, 4]
 
 
 def test_too_little_names_what_is_possible():

@@ -34,7 +34,7 @@ def write_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path, key: str, h
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """Give a temporary name for a safetensors file, which becomes `path` when it is whole.
+    """Give a temporary name for a file, which becomes `path` when it is whole.
 
     Raises
     ------

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hmatrix.errors import OutputError
-
 Commands = Any
 """What argparse returns for subcommands."""
 
@@ -26,23 +24,6 @@ def add_command(
 def default_cache() -> Path:
     """Return the folder of what can be computed again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmatrix"
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write a text, all of it or nothing.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
-    """
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        mend = "name a place that you may write to"
-        raise OutputError(f"file {path}", f"cannot be written ({error.strerror})", mend) from error
 
 
 def positive(text: str) -> int:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import hmatrix
 from hmatrix._validation import FloatArray
-from hmatrix.cli.arguments import Commands, add_command, default_cache, positive, write_text
+from hmatrix.cli.arguments import Commands, add_command, default_cache, positive
 from hmatrix.errors import ArgumentError
+from hmatrix.files import written
 
 if TYPE_CHECKING:
     from hmatrix.nn.targets import Select
@@ -109,7 +110,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"score    {before.mean():.2f} -> {after.mean():.2f}: {whole.judge.name}")
     hnn.save(model, options.output, whole.architecture)
     if options.report is not None:
-        write_text(report.to_json(), options.report)
+        with written(options.report) as temporary:
+            temporary.write_text(report.to_json(), encoding="utf-8")
     print(f"written  {options.output} ({options.output.stat().st_size / 1e6:.2f} MB)")
     return 0
 

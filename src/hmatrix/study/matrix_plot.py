@@ -10,7 +10,8 @@ import scipy.linalg
 from matplotlib.figure import Figure
 
 from hmatrix._validation import FloatArray
-from hmatrix.errors import ArgumentError, OutputError
+from hmatrix.errors import ArgumentError
+from hmatrix.files import written
 from hmatrix.lowrank import LowRank
 from hmatrix.matrix import HMatrix
 from hmatrix.schedule import DENSE
@@ -78,7 +79,8 @@ def show(matrix: HMatrix, title: str, path: Path) -> list[Path]:
     if path.suffix not in _ENDINGS:
         raise ArgumentError("output", f"{path} has the ending {path.suffix!r}", f"give {', '.join(_ENDINGS)}")
     if path.suffix == ".html":
-        _write_text(_page(matrix, title), path)
+        with written(path) as temporary:
+            temporary.write_text(_page(matrix, title), encoding="utf-8")
         return [path]
     spectra = path.with_name(f"{path.stem}-spectra{path.suffix}")
     write(structure_of(matrix, title), path, SHARP)
@@ -114,18 +116,6 @@ def _svg(figure: Figure) -> str:
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     return text[text.index("<svg") :]
-
-
-def _write_text(text: str, path: Path) -> None:
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        mend = "name a folder that you may write to"
-        raise OutputError(f"page {path}", f"cannot be written ({error.strerror})", mend) from error
 
 
 def _singular_values(block: FloatArray | LowRank) -> npt.NDArray[np.float64]:

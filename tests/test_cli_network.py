@@ -1,0 +1,167 @@
+"""The commands for whole networks, by the examples of their help."""
+
+import json
+import shlex
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import save_file
+from torch import nn
+
+import hmatrix as hm
+import hmatrix.nn as hnn
+from hmatrix.cli import compress, evaluate, main, show
+from hmatrix.errors import DataError
+from hmatrix.study import digits
+from hmatrix.study.compared import compare
+from hmatrix.study.settings import FolderData, Network
+from hmatrix.study.whole_files import load_whole
+from hmatrix.study.whole_images import open_classifier
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """Run in an empty folder, on a small embedded network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(digits, "_HIDDEN", 64)
+
+
+def example(module, number):
+    """Return the arguments of an example of a command's help."""
+    lines = [line for line in module.EXAMPLES.splitlines() if line.startswith("  hmatrix ")]
+    return shlex.split(lines[number].strip().split("  ")[0])[1:]
+
+
+def run(arguments, capsys):
+    assert main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", [compress, evaluate, show])
+def test_help_has_examples(module, capsys):
+    name = module.__name__.rpartition(".")[2]
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])
+    assert module.EXAMPLES in capsys.readouterr().out
+
+
+def test_the_embedded_network(capsys, tmp_path):
+    command = example(compress, 0)
+    assert command[:2] == ["compress", "digits"]
+    printed = run([*command, "--report", "report.json"], capsys)
+    assert "fc2" in printed
+    assert "top-1 on 899 images" in printed
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["after"] <= 0.1 * report["before"]
+
+    printed = run(example(evaluate, 0), capsys)
+    assert "3 H-matrix layers" in printed
+    assert "95 % interval" in printed
+
+    printed = run(example(show, 0), capsys)
+    assert [line.split(":")[0] for line in printed.splitlines()] == ["fc1", "fc2", "fc3"]
+    run(example(show, 1), capsys)
+    for name in ("fc2.png", "fc2-spectra.png"):
+        with Image.open(tmp_path / name) as image:
+            assert image.width > 500
+    # Again, from the cache, the same.
+    first = (tmp_path / "small.safetensors").read_bytes()
+    run(command, capsys)
+    again, x = load_whole(tmp_path / "small.safetensors"), torch.ones(2, 64)
+    assert torch.equal(again.module(x), _loaded(first, tmp_path)(x))
+
+
+def _loaded(content, folder):
+    (folder / "again").write_bytes(content)
+    return load_whole(folder / "again").module
+
+
+def test_a_lone_matrix(capsys, tmp_path):
+    weight = np.random.default_rng(0).standard_normal((48, 40)).astype(np.float32)
+    save_file({"fc.weight": weight}, "head.safetensors")
+    printed = run(example(compress, 4), capsys)
+    matrix = hm.load(tmp_path / "small.safetensors")
+    assert matrix.storage().total <= 0.125 * 4 * weight.size
+    error = np.linalg.norm(weight - matrix.to_dense()) / np.linalg.norm(weight)
+    assert f"relative error {error:.4f}" in printed
+    (tmp_path / "matrix.safetensors").write_bytes((tmp_path / "small.safetensors").read_bytes())
+    run(example(show, 2), capsys)
+    page = (tmp_path / "matrix.html").read_text()
+    assert page.count("<svg") == 2
+    assert page.count("<tr>") == 1 + len(list(matrix.leaves()))
+    assert "int" in run(["show", "matrix.safetensors"], capsys)
+
+
+def test_a_drop(capsys):
+    printed = run(["compress", "digits", "--max-drop", "1", "--trials", "2", "-o", "small", "--layers", "fc2"], capsys)
+    assert printed.count("trial ") <= 2
+    assert list(hnn.read_header("small").layers) == ["fc2"]
+
+
+def test_the_last_layer(capsys):
+    run(["compress", "digits", "--storage", "0.6", "--layers", "last", "-o", "small"], capsys)
+    assert list(hnn.read_header("small").layers) == ["fc3"]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("compress mobilenetv3_small_100 --max-drop 1 -o x --weights nowhere", "cannot be read"),
+        ("compress head.safetensors --max-drop 1 -o x", "given with a lone matrix"),
+        ("compress digits --storage 0.1 --layers nowhere -o x", "no layer that can be compressed"),
+        ("compress digits --storage 0.00001 -o x", "of the storage"),
+        ("compress digits --storage -1 -o x", "storage: got -1.0"),
+        ("compress digits --storage 0.3 -o nowhere/x", "cannot be written"),
+        ("evaluate nowhere", "cannot be read"),
+        ("show nowhere", "cannot be read"),
+        ("show head.safetensors", "no header of a compressed network"),
+        ("show matrix --layer a", "single matrix"),
+        ("show matrix -o x.pdf", "has the ending '.pdf'"),
+        ("show matrix -o matrix/x.html", "cannot be written"),
+    ],
+)
+def test_what_is_wrong_is_one_line(command, message, capsys):
+    save_file({"fc.weight": np.eye(12, dtype=np.float32)}, "head.safetensors")
+    hm.save(hm.quantize(np.eye(12, dtype=np.float32), "int8"), "matrix")
+    assert main(command.split()) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("hmatrix: ")
+    assert message in error
+
+
+def test_one_budget_is_needed(capsys):
+    for arguments in ([], ["--storage", "0.1", "--time", "0.3"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["compress", "digits", "-o", "x", *arguments])
+    assert "--storage" in capsys.readouterr().err
+
+
+def test_networks_that_the_command_cannot_build(tmp_path):
+    network = nn.Sequential(hnn.HLinear(hm.quantize(np.eye(4, dtype=np.float32), "int8")))
+    hnn.save(network, tmp_path / "file")
+    with pytest.raises(hm.HMatrixError, match="does not tell how to build"):
+        load_whole(tmp_path / "file")
+
+
+def test_images_of_one_parity_are_refused(tmp_path):
+    from timm.data.imagenet_info import ImageNetInfo
+
+    wnid = ImageNetInfo("imagenet-1k").label_names()[1]
+    (tmp_path / "data" / wnid).mkdir(parents=True)
+    Image.new("RGB", (32, 32)).save(tmp_path / "data" / wnid / "a.png")
+    torch.manual_seed(0)
+    import timm
+
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "weights.pt")
+    network = Network("timm:test_vit", weights=tmp_path / "weights.pt")
+    with pytest.raises(DataError, match="odd-numbered classes only"):
+        open_classifier(network, FolderData(tmp_path / "data"))
+
+
+def test_scores_are_compared():
+    right, wrong = np.array([100.0, 100.0, 0.0, 100.0]), np.array([100.0, 0.0, 0.0, 100.0])
+    assert compare(right, wrong).startswith("lost     25.00 of 75.00 (95 % interval")
+    assert compare(np.array([99.5]), np.array([99.0])) == "lost     0.50 of 99.50"
