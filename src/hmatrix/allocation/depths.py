@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
-from hmatrix.precision import Codes, Encoded, Precision
+from hmatrix.precision import Codes, Encoded, Precision, encode
 
 
 class Depth(Enum):
@@ -93,7 +93,7 @@ class Depth(Enum):
 _FRACTIONS = tuple(1.1 * 0.96**k for k in range(44))
 """Clipping ranges that are tried, as fractions of the largest magnitude."""
 
-_TRIED = {1: 8, 2: 44, 3: 34, 4: 24, 5: 18, 6: 14, 8: 6}
+_TRIED = {1: 8, 2: 44, 3: 36, 4: 24, 5: 20, 6: 16, 8: 8}
 """How many of them, for each number of bits: deeper grids clip less."""
 
 
@@ -131,6 +131,13 @@ def best_scales(
         rows = slice(start, start + height)
         scales[rows], errors[rows] = _search(block[rows], depth, weights, every)
     return scales, errors
+
+
+def first_scales(block: FloatArray, depth: Depth) -> FloatArray:
+    """Return scales ``(m,)`` to start from: those of plain rounding, so that what follows is no worse than that."""
+    if len(depth.value) == 1:
+        return encode(block, depth.value[0]).scales[:, 0]
+    return best_scales(block, depth, np.ones(block.shape[1], np.float32))[0]
 
 
 def _search(block: FloatArray, depth: Depth, weights: FloatArray, every: int) -> tuple[FloatArray, FloatArray]:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
-from hmatrix.allocation.depths import Depth, best_scales
+from hmatrix.allocation.depths import Depth, first_scales
 from hmatrix.allocation.moments import Moments
 from hmatrix.precision import Codes
 
@@ -117,8 +117,7 @@ class _Rows:
         self._zero, self._low, self._high = (np.zeros((n, m), np.float32) for _ in range(3))
         for cell, rows in parts:
             place = (cell.columns, rows)
-            scales, _ = best_scales(target[rows, cell.columns], cell.depth, moments.innovations[cell.columns])
-            self._scale[place] = scales
+            self._scale[place] = first_scales(target[rows, cell.columns], cell.depth)
             self._zero[place] = cell.depth.zero
             self._low[place], self._high[place] = cell.depth.lowest, cell.depth.highest
         self._inverse = _inverse(self._scale)
