@@ -41,7 +41,8 @@ void Workspace::fit(const Head& head) {
     grow(codes, columns);
     grow(x, columns);
     grow(t, rank);
-    grow(inner_codes, rank);
+    // Quantising fills up whole segments.
+    grow(inner_codes, padded_to(head.rank, static_cast<std::int32_t>(segment_padding)));
     for (auto* vector : {&coarse, &upper, &refined}) grow(*vector, rows);
     grow(chosen, rows);
 }

@@ -6,6 +6,7 @@ Nothing in a file is executed, and all of it is checked before a kernel sees it.
 import os
 from pathlib import Path
 
+from hmatrix._memory import aligned
 from hmatrix.errors import ArgumentError, FormatError
 from hmatrix.files import read_arrays, read_header, write_arrays
 from hmatrix.matrix import HMatrix
@@ -63,6 +64,7 @@ def load(path: str | os.PathLike[str]) -> HMatrix:
         raise FormatError(subject, f"has no {' and no '.join(sorted(missing))}", "give a file written by hmatrix.save")
     if unknown := arrays.keys() - {"leaves", "data", *_OPTIONAL}:
         raise FormatError(subject, f"has unknown arrays {sorted(unknown)}", "give a file written by hmatrix.save")
+    arrays["data"] = aligned(arrays["data"])
     try:
         return HMatrix(PackedBlocks((m, n), quantized=quantized, **arrays))
     except ArgumentError as error:

@@ -164,7 +164,7 @@ class ReferenceProduct:
             zero = run.precision.zero
             if self._packed.quantized:
                 codes, steps = quantize_activations(entries)
-                # Twice the code less its zero is an integer for int2 too; float64 sums them exactly.
+                # Twice the code less its zero is an integer for int2 and int1 too; float64 sums them exactly.
                 integers = codes.astype(np.float64) @ (2 * units.astype(np.float64) - 2 * zero).T
                 of_group += integers.astype(np.float32) * (np.float32(0.5) * steps[:, None])
             else:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._memory import aligned
 from hmatrix._validation import FloatArray, IndexArray, check_shape
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
@@ -79,7 +78,6 @@ class PackedBlocks:
         ):
             if permutation is not None:
                 _check_permutation(name, permutation, size)
-        object.__setattr__(self, "data", aligned(self.data))
 
     @cached_property
     def schedule(self) -> Schedule:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hmatrix._memory import aligned
 from hmatrix._validation import FloatArray, IndexArray
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
@@ -114,7 +115,7 @@ def pack(
     table = np.array([_row(leaf) for leaf in leaves], dtype=np.int32).reshape(-1, GROUP + 1)
     schedule = build_schedule(shape, table, quantized=quantized)
     is_double = bool((table[:, PRECISION] == Precision.FLOAT64).any())
-    data = np.empty(schedule.words, np.float64 if is_double else np.uint32)
+    data = aligned(np.empty(schedule.words, np.float64 if is_double else np.uint32))
     for number, leaf in enumerate(leaves):
         block = leaf.block
         near: FloatArray | Encoded

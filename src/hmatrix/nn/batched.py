@@ -15,7 +15,6 @@ from torch import Tensor
 from hmatrix.kernels import LEAST_LARGEST
 from hmatrix.nn.coefficients import Coefficients, Columns
 from hmatrix.nn.stacks import Structure
-from hmatrix.precision import Precision
 
 EXACT_COLUMNS = 1024
 """Columns whose products of codes float32 sums exactly: 1024 * 127 * 127 stays below 2^24."""
@@ -90,12 +89,10 @@ def quantize(x: Tensor, columns: Columns) -> tuple[Tensor, Tensor]:
 def _multiply_codes(factor: Coefficients, scales: Tensor, x: Tensor) -> Tensor:
     """Multiply quantised x ``(leaves, batch, n)`` by codes, in the kernel's order."""
     integers = factor.integers()
-    if factor.columns.precision is Precision.INT2:
-        # Twice the code less its zero is an integer.
-        integers = 2 * integers
     codes, steps = quantize(x, factor.columns)
-    if factor.columns.precision is Precision.INT2:
-        steps = 0.5 * steps
+    if factor.columns.precision.zero % 1:
+        # Twice the code less its zero is an integer.
+        integers, steps = 2 * integers, 0.5 * steps
     of_groups: dict[int, Tensor] = {}
     for number, (run, group) in enumerate(factor.columns.runs()):
         part = _exact(codes[..., run], integers[..., run]) * steps[..., number, None]

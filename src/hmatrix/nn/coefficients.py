@@ -16,6 +16,7 @@ UNITS = {
     Precision.INT8: torch.uint8,
     Precision.INT4: torch.uint8,
     Precision.INT2: torch.uint8,
+    Precision.INT1: torch.uint8,
 }
 """As what words are viewed; little-endian, as all devices are that torch runs on."""
 
@@ -120,7 +121,7 @@ class Coefficients:
         return Coefficients(self.columns, self.units[leaf, row], scales)
 
     def integers(self) -> Tensor:
-        """Return codes less the code of zero, ``(leaves, rows, columns)``, float32; of int2 these are halves."""
+        """Return codes less that of zero, ``(leaves, rows, columns)``, float32; of int2 and int1 these are halves."""
         precision = self.columns.precision
         codes = self.units
         if precision.bits < 8:
