@@ -15,6 +15,7 @@ from matrices import (
     stored_partitions,
 )
 
+from hmatrix._memory import aligned
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
 from hmatrix.packed import PackedBlocks
@@ -321,13 +322,18 @@ def test_any_codes_are_finite(precision):
     assert all(np.isfinite(values).all() for _, values in changed.decoded(first))
 
 
-def test_data_begin_on_a_cache_line():
-    arguments = parts()
-    memory = np.empty(arguments["data"].size + 8)
-    for place in range(8):
-        data = memory[place : place + arguments["data"].size]
-        data[:] = arguments["data"]
-        packed = PackedBlocks(**arguments | {"data": data})
+@pytest.mark.parametrize("shape", [(3, 5), (40, 30), (200, 170)])
+def test_data_begin_on_a_cache_line(shape):
+    for seed in range(4):
+        packed = pack(shape, random_leaves(shape, seed=seed))
         assert packed.data.ctypes.data % 64 == 0
-        assert (packed.data is data) == (data.ctypes.data % 64 == 0)
-        np.testing.assert_array_equal(packed.data, data)
+
+
+def test_alignment_copies_only_where_it_must():
+    memory = np.arange(100.0)
+    for place in range(9):
+        array = memory[place : place + 80]
+        copy = aligned(array)
+        assert copy.ctypes.data % 64 == 0
+        assert (copy is array) == (array.ctypes.data % 64 == 0)
+        np.testing.assert_array_equal(copy, array)
