@@ -90,11 +90,12 @@ def quantize(x: Tensor, columns: Columns) -> tuple[Tensor, Tensor]:
 def _multiply_codes(factor: Coefficients, scales: Tensor, x: Tensor) -> Tensor:
     """Multiply quantised x ``(leaves, batch, n)`` by codes, in the kernel's order."""
     integers = factor.integers()
-    if factor.columns.precision is Precision.INT2:
-        # Twice the code less its zero is an integer.
+    # Where zero lies between two codes, twice the code less its zero is an integer.
+    halves = factor.columns.precision in (Precision.INT2, Precision.INT1)
+    if halves:
         integers = 2 * integers
     codes, steps = quantize(x, factor.columns)
-    if factor.columns.precision is Precision.INT2:
+    if halves:
         steps = 0.5 * steps
     of_groups: dict[int, Tensor] = {}
     for number, (run, group) in enumerate(factor.columns.runs()):

@@ -16,6 +16,7 @@ UNITS = {
     Precision.INT8: torch.uint8,
     Precision.INT4: torch.uint8,
     Precision.INT2: torch.uint8,
+    Precision.INT1: torch.uint8,
 }
 """As what words are viewed; little-endian, as all devices are that torch runs on."""
 
