@@ -59,7 +59,7 @@ def test_padding(padding, zero):
     embedding = torch.nn.Embedding(m, n, padding_idx=padding)
     with torch.no_grad():
         embedding.weight[padding] = 0 if zero else 3
-    # int2 has no zero.
+    # int2 has no zero, nor has int1.
     layer = hnn.HEmbedding.from_embedding(embedding, hm.quantize(embedding.weight.detach().numpy(), "int2"))
     assert layer.padding_idx == padding % m
     row = layer(torch.tensor([padding % m, 1]))

@@ -101,7 +101,7 @@ def test_gradients_where_all_is_smooth():
     assert torch.autograd.gradcheck(product, (x, *parameters))
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4", "int2"])
+@pytest.mark.parametrize("precision", ["int8", "int4", "int2", "int1"])
 @pytest.mark.parametrize("rank", [None, 3])
 def test_gradients_of_codes_and_scales(precision, rank):
     """Against finite differences of what they are derivatives of: rounding moves each code by a constant."""
