@@ -26,6 +26,8 @@ from hmatrix.nn.targets import Target
 _PROJECTIONS = 2
 """Of the output of each batch; its samples and entries average over many more directions."""
 
+_DIGITS = 2
+
 
 def change(reference: list[Tensor], changed: list[Tensor]) -> float:
     """Return the mean square difference of outputs, relative to the variance of the reference between samples.
@@ -75,7 +77,8 @@ def sensitivities(
             for index, value in errors.energies((output * signs).sum(), keep=not last):
                 totals[index] += value / _PROJECTIONS
     scale = sum(output.numel() for output in seen) * _spread(torch.cat([_vectors(output) for output in seen]).double())
-    return [total / scale if scale > 0 else total for total in totals]
+    # They are estimates: rounded, so that the noise of floating-point sums does not change what they lead to.
+    return [float(f"{total / scale if scale > 0 else total:.{_DIGITS}g}") for total in totals]
 
 
 class _Errors:
