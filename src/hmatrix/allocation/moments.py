@@ -138,7 +138,7 @@ def moments(weight: FloatArray, calibration: npt.ArrayLike) -> Moments:
     if len(X) < FEWEST_SAMPLES:
         raise ArgumentError("calibration", f"has {len(X)} sample", f"give at least {FEWEST_SAMPLES}")
     mean = X.mean(axis=0)
-    directions = _unit_columns(weight.astype(np.float32))
+    directions = _unit_columns(weight.astype(np.float32, copy=False))
     damping = _cross_validated(X, directions) if len(X) >= _FEWEST_TO_VALIDATE else Damping()
     Z = X - mean
     variances = _variances(Z, damping.variances)
@@ -152,7 +152,9 @@ def moments(weight: FloatArray, calibration: npt.ArrayLike) -> Moments:
     covariance *= deviations[:, None]
     covariance *= deviations
     # By eigenvalues, those that rounding made too small raised: a Cholesky factorisation may fail.
-    values, vectors = scipy.linalg.eigh(covariance, overwrite_a=True, check_finite=False)
+    # What is as large as C is let go first, and C is overwritten: its transpose is in LAPACK's order.
+    del directions, Z
+    values, vectors = scipy.linalg.eigh(covariance.T, overwrite_a=True, check_finite=False)
     vectors *= np.sqrt(values.clip(min=values[-1] * np.finfo(values.dtype).eps))
     return Moments(upper_root(vectors.T), mean, damping)
 
