@@ -1,9 +1,10 @@
-"""Arrays in safetensors files, all of them or nothing, with a header that has a version.
+"""Arrays in safetensors files, all of them or nothing, with a header that has a version; and where caches lie.
 
 Nothing in a file is executed; what its arrays mean is for others to check.
 """
 
 import json
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,6 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from hmatrix.errors import FormatError, OutputError
+
+
+def default_cache() -> Path:
+    """Return the folder of what can be computed again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmatrix"
 
 
 def write_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path, key: str, header: Mapping[str, object]) -> None:

@@ -9,7 +9,6 @@ much nearer to it, take more or less time than that.
 
 import json
 import operator
-import os
 import platform
 import secrets
 import time
@@ -30,6 +29,7 @@ from hmatrix.allocation.costs import Sizes, words
 from hmatrix.allocation.forms import Floats, Form
 from hmatrix.assembly import build, quantize
 from hmatrix.cluster import Cardinality
+from hmatrix.files import default_cache
 from hmatrix.kernels import backend, set_num_threads
 from hmatrix.lowrank import Truncation
 from hmatrix.matrix import HMatrix
@@ -96,7 +96,7 @@ def time_cost(activations: Activations) -> TimeCost:
     activations
         How products treat their input.
     """
-    path = _cache() / f"time-{_VERSION}-{backend().name}-{activations.value}.json"
+    path = default_cache() / f"time-{_VERSION}-{backend().name}-{activations.value}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(path.read_text(encoding="utf-8"))
         if known["machine"] == _machine():
@@ -194,7 +194,3 @@ def _machine() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmatrix"

@@ -1,9 +1,7 @@
 """Arguments that several commands share."""
 
 import argparse
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 Commands = Any
@@ -19,11 +17,6 @@ def add_command(
     )
     parser.set_defaults(run=run)
     return parser
-
-
-def default_cache() -> Path:
-    """Return the folder of what can be computed again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmatrix"
 
 
 def positive(text: str) -> int:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import hmatrix
 from hmatrix._validation import FloatArray
-from hmatrix.cli.arguments import Commands, add_command, default_cache, positive
+from hmatrix.cli.arguments import Commands, add_command, positive
 from hmatrix.errors import ArgumentError
-from hmatrix.files import written
+from hmatrix.files import default_cache, written
 
 if TYPE_CHECKING:
     from hmatrix.nn.targets import Select

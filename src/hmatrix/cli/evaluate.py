@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 
 import hmatrix
-from hmatrix.cli.arguments import Commands, add_command, default_cache
+from hmatrix.cli.arguments import Commands, add_command
 from hmatrix.errors import ArgumentError
+from hmatrix.files import default_cache
 
 EXAMPLES = """\
 examples:

@@ -5,7 +5,8 @@ from dataclasses import fields
 from pathlib import Path
 
 import hmatrix
-from hmatrix.cli.arguments import Commands, add_command, default_cache, list_of, positive
+from hmatrix.cli.arguments import Commands, add_command, list_of, positive
+from hmatrix.files import default_cache
 
 EXAMPLES = """\
 examples:

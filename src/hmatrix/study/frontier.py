@@ -6,7 +6,6 @@ the bias. The other half evaluates.
 """
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from hmatrix.allocation import Allocation, Allocator, Budget
 from hmatrix.assembly import Sides, quantize
 from hmatrix.coordinates import Index
 from hmatrix.errors import ArgumentError, HMatrixError
+from hmatrix.files import default_cache
 from hmatrix.precision import Activations
 from hmatrix.study.competitors import PLAIN, Approximation, Competitors, Contender, of_matrix
 from hmatrix.study.environment import environment
@@ -34,8 +34,6 @@ from hmatrix.study.subject import Subject, load_subject, paired
 
 STORAGES = (0.03, 0.05, 0.07, 0.1, 0.125, 0.25, 0.5, 1.0)
 """Budgets, as fractions of the float32 matrix; beside them there are those of plain int2, int4 and int8."""
-
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmatrix"
 
 
 class Split(Enum):
@@ -190,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", type=Split, choices=list(Split), default=Split.IMAGES, metavar="images|classes")
     parser.add_argument("--storages", type=float, nargs="+", default=STORAGES, metavar="X", help="0.03 0.05 ...")
     parser.add_argument("--output", type=Path, default=Path("results"), metavar="DIR")
-    parser.add_argument("--cache", type=Path, default=_CACHE, metavar="DIR", help="where features are kept")
+    parser.add_argument("--cache", type=Path, default=default_cache(), metavar="DIR", help="where features are kept")
     options = parser.parse_args(arguments)
     try:
         study = read_study(options.study)
