@@ -111,7 +111,7 @@ def test_the_bound_lies_below_what_prices_reach():
         error = sum(piece.error for piece in pieces)
         spent = sum(float(cost.of_form(p.form, *sizes(p))) for p in pieces)
         # Joining saves bytes that the bound does not know of.
-        assert pruner.bound(spent + 400) <= error * (1 + 1e-9) + 1e-12
+        assert pruner.dual.bound(spent + 400) <= error * (1 + 1e-9) + 1e-12
         assert error <= previous + 1e-9
         previous = error
 

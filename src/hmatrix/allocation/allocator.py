@@ -115,6 +115,7 @@ class Allocator:
         self._first = (index, index)
         self._is_given = coordinates is not None
         self._layouts: dict[tuple[str, str], Layout] = {}
+        self._screenings: dict[Cost, Screening] = {}
         if coordinates is not None:
             sides = coordinates if isinstance(coordinates, tuple) else (coordinates, coordinates)
             if len(sides) != 2:
@@ -211,13 +212,16 @@ class Allocator:
         first = self._layout(*self._first)
         if self._is_given:
             return [first]
-        best = self._layout(*self._screening.best(cost, most))
+        best = self._layout(*self._screening(cost).best(most))
         return [first, best] if best.bound(cost, most) < first.bound(cost, most) else [first]
 
-    @cached_property
-    def _screening(self) -> Screening:
-        with _one_thread():
-            return Screening(self._weight, self._moments, self._leaf_size, quantized=self._is_quantized)
+    def _screening(self, cost: Cost) -> Screening:
+        if cost not in self._screenings:
+            with _one_thread():
+                self._screenings[cost] = Screening(
+                    self._weight, self._moments, self._leaf_size, quantized=self._is_quantized, cost=cost
+                )
+        return self._screenings[cost]
 
     @property
     def _is_quantized(self) -> bool:

@@ -60,7 +60,7 @@ class Candidates:
         self._starts = np.array([cluster.start for cluster in rows.levels[-1]])
         self._dense = [self._dense_errors(weight, moments, level) for level in range(columns.depth + 1)]
         self._ranks: dict[int, tuple[int, ...]] = {}
-        self._low_rank: dict[int, Floats] = {}
+        self._low_rank: dict[int, FloatArray] = {}
         for level in range(min(rows.depth, columns.depth) + 1):
             self._add_low_rank(weight, moments, level)
 
@@ -96,7 +96,7 @@ class Candidates:
         rows, columns = self.rows.levels[level], self.columns.levels[level]
         ranks = rank_grid(int(min(self.rows.sizes[level].max(), self.columns.sizes[level].max())))
         dense = self._dense_blocks(level, level)
-        errors = np.empty((len(rows), len(columns), len(rank_forms(ranks))))
+        errors = np.empty((len(rows), len(columns), len(rank_forms(ranks))), np.float32)
         for c, column in enumerate(columns):
             strip = weight[:, column.slice]
             if moments.root is not None:

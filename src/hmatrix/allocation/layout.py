@@ -11,7 +11,7 @@ from hmatrix.allocation.forms import DENSE_FORMS, Floats
 from hmatrix.allocation.moments import Moments
 from hmatrix.allocation.realise import leaf_table
 from hmatrix.allocation.sides import Side
-from hmatrix.allocation.tree import Pruner, spend
+from hmatrix.allocation.tree import Dual, Pruner, spend
 from hmatrix.cluster import build_cluster_tree
 from hmatrix.schedule import build_schedule
 
@@ -55,17 +55,17 @@ class Layout:
         ordered: FloatArray = weight[np.ix_(rows, columns)]
         return ordered, moments if _is_identity(columns) else moments.permuted(columns)
 
-    def bound(self, cost: Cost, most: float, share: float = 1.0) -> float:
-        """Return the least error that a budget can reach here, as predicted.
+    def bound(self, cost: Cost, most: float) -> float:
+        """Return the least error that a budget can reach here, as predicted."""
+        return self.dual(cost).bound(most - self.reordering(cost))
 
-        Parameters
-        ----------
-        cost, most
-            The budget of the whole matrix.
-        share
-            How much of the whole this matrix is.
-        """
-        return self._pruner(cost).bound(share * (most - self._reordering(cost)))
+    def dual(self, cost: Cost) -> Dual:
+        """Return what is predicted for all budgets that the permutations are already paid from."""
+        return self._pruner(cost).dual
+
+    def reordering(self, cost: Cost) -> float:
+        """Return the cost of the permutations."""
+        return cost.of_permutations(sum(len(side) for side in self.permutations if not _is_identity(side)))
 
     def curve(self, cost: Cost) -> tuple[Floats, Floats]:
         """Return the predicted frontier: costs, rising, and errors, falling."""
@@ -84,7 +84,7 @@ class Layout:
     def pieces(self, cost: Cost, most: float) -> list[Piece]:
         """Return the best pieces for a budget that is within the limits."""
         pruner = self._pruner(cost)
-        prices = pruner.prices
+        prices = pruner.dual.prices
         best = [self._candidates.whole()[0]]
         low, high = 0, len(prices) - 1
         # The grid of prices first, then between two of its neighbours.
@@ -127,10 +127,7 @@ class Layout:
     def _cost(self, pieces: list[Piece], cost: Cost) -> float:
         table = leaf_table(pieces)
         schedule = build_schedule(self._shape, table, quantized=self._quantized)
-        return cost.of_matrix(table, schedule) + self._reordering(cost)
-
-    def _reordering(self, cost: Cost) -> float:
-        return cost.of_permutations(sum(len(side) for side in self.permutations if not _is_identity(side)))
+        return cost.of_matrix(table, schedule) + self.reordering(cost)
 
 
 def _is_identity(permutation: npt.NDArray[np.int32]) -> bool:

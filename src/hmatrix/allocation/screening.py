@@ -9,6 +9,7 @@ from hmatrix.allocation.arrangements import Arrangement, of_both, of_columns, of
 from hmatrix.allocation.costs import Cost
 from hmatrix.allocation.layout import Layout
 from hmatrix.allocation.moments import Moments
+from hmatrix.allocation.tree import Dual
 
 _SAMPLE = 1024
 """Orders of one side are tried with at most so many rows or columns of the other, evenly spread."""
@@ -16,14 +17,17 @@ _SAMPLE = 1024
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
+    """An order on a part of the matrix, which is `share` of the whole."""
+
     rows: Arrangement
     columns: Arrangement
-    layout: Layout
+    dual: Dual
+    reordering: float
     share: float
 
-    def bound(self, cost: Cost, most: float) -> float:
+    def bound(self, most: float) -> float:
         """Return the least error, as predicted, of this part of the matrix, for its share of a budget."""
-        return self.layout.bound(cost, most, self.share)
+        return self.dual.bound(self.share * (most - self.reordering))
 
 
 class Screening:
@@ -39,9 +43,11 @@ class Screening:
         Of all cluster trees.
     quantized
         Whether activations are int8.
+    cost
+        What budgets bound.
     """
 
-    def __init__(self, weight: FloatArray, moments: Moments, leaf_size: int, *, quantized: bool) -> None:
+    def __init__(self, weight: FloatArray, moments: Moments, leaf_size: int, *, quantized: bool, cost: Cost) -> None:
         index = of_index(leaf_size)
         m, n = weight.shape
         rows, columns = _spread(m), _spread(n)
@@ -49,8 +55,9 @@ class Screening:
         few_moments = moments.permuted(columns)
 
         def trial(part: FloatArray, inputs: Moments, of_rows: Arrangement, of_columns: Arrangement) -> _Trial:
+            # The layout goes: of a large matrix all candidates together take more memory than the matrix.
             layout = Layout(part, inputs, of_rows, of_columns, quantized=quantized)
-            return _Trial(of_rows, of_columns, layout, part.size / weight.size)
+            return _Trial(of_rows, of_columns, layout.dual(cost), layout.reordering(cost), part.size / weight.size)
 
         self._columns = [
             trial(few_rows, moments, index, side) for side in (index, *of_columns(weight, moments, leaf_size))
@@ -66,10 +73,10 @@ class Screening:
         ]
         self._together = of_both(weight, moments, leaf_size)
 
-    def best(self, cost: Cost, most: float) -> tuple[Arrangement, Arrangement]:
+    def best(self, most: float) -> tuple[Arrangement, Arrangement]:
         """Return the best order of rows, and that of columns, for a budget."""
         trials = (self._rows, self._columns, self._both)
-        bounds = [np.array([trial.bound(cost, most) for trial in side]) for side in trials]
+        bounds = [np.array([trial.bound(most) for trial in side]) for side in trials]
         # By what each leaves of the error in the order of the index, since the parts of the matrix differ.
         rows, columns, both = (side / side[0] if side[0] > 0 else np.ones_like(side) for side in bounds)
         if both[1] < rows.min() * columns.min():

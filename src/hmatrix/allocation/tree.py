@@ -13,7 +13,7 @@ modeling", IEEE Transactions on Information Theory 35 (1989), doi:10.1109/18.321
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -27,6 +27,26 @@ from hmatrix.allocation.forms import DENSE_FORMS, Floats, Form
 Choices: TypeAlias = dict[Levels, npt.NDArray[np.intp]]
 
 _OWN, _BY_ROWS, _BY_COLUMNS = range(3)
+
+
+@dataclass(frozen=True, eq=False)
+class Dual:
+    """What prices tell of the least errors, without the candidates.
+
+    Parameters
+    ----------
+    prices
+        Falling, ``(prices,)``: at the first everything is dropped, at the last everything is exact.
+    values
+        The least ``error + price * cost`` for each of them.
+    """
+
+    prices: Floats
+    values: Floats
+
+    def bound(self, budget: float) -> float:
+        """Return the least error for a budget, as far as prices can tell (the maximum of the Lagrangian dual)."""
+        return float((self.values - self.prices * budget).max())
 
 
 class Pruner:
@@ -50,32 +70,25 @@ class Pruner:
         self._costs: dict[Levels, Floats] = {}
         for levels in self._order:
             sizes = rows.sizes[levels[0]][:, None], columns.sizes[levels[1]]
-            self._costs[levels] = np.stack([cost.of_form(form, *sizes) for form in candidates.forms(levels)], axis=2)
-
-    def bound(self, budget: float) -> float:
-        """Return the least error for a budget, as far as prices can tell (the maximum of the Lagrangian dual)."""
-        return float((self._dual - self.prices * budget).max())
+            costs = [cost.of_form(form, *sizes) for form in candidates.forms(levels)]
+            self._costs[levels] = np.stack(costs, axis=2)
 
     def curve(self) -> tuple[Floats, Floats]:
         """Return costs, rising, and the least errors that they buy, falling: corners of a convex curve."""
         # Neighbouring lines of the dual meet where the price, and so the partition, changes.
-        steps = -np.diff(self._dual) / -np.diff(self.prices)
+        steps = -np.diff(self.dual.values) / -np.diff(self.dual.prices)
         costs = np.maximum.accumulate(steps)
-        errors = np.array([self.bound(float(cost)) for cost in costs]).clip(min=0)
+        errors = np.array([self.dual.bound(float(cost)) for cost in costs]).clip(min=0)
         # Steps that are rounding errors are none.
         keep = np.append(True, np.diff(costs) > 1e-9 * costs[1:])
         return costs[keep], errors[keep]
 
     @cached_property
-    def prices(self) -> Floats:
-        """Prices, falling: at the first everything is dropped, at the last everything is exact."""
+    def dual(self) -> Dual:
+        """The least ``error + price * cost`` for a grid of prices."""
         worst = max(float(self._candidates.errors((0, 0)).max()), 1e-30)
-        return np.geomspace(worst, worst * 1e-18, 91)
-
-    @cached_property
-    def _dual(self) -> Floats:
-        """The least ``error + price * cost`` for each of the prices."""
-        return np.array([self._solve(float(price))[0] for price in self.prices])
+        prices = np.geomspace(worst, worst * 1e-18, 91)
+        return Dual(prices, np.array([self._solve(float(price))[0] for price in prices]))
 
     def prune(self, price: float) -> list[Piece]:
         """Return the pieces with the least ``error + price * cost``."""
