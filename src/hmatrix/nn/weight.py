@@ -61,6 +61,15 @@ class HWeight(nn.Module):
         zero = LowRank(np.zeros((m, 0), np.float32), np.zeros((n, 0), np.float32))
         return cls(HMatrix.from_leaves(shape, [PackedLeaf(slice(0, m), slice(0, n), zero)]))
 
+    @classmethod
+    def expecting(cls, shape: tuple[int, int], tensors: PackedTensors) -> Self:
+        """Make a weight ``(m, n)`` of tensors on the meta device, in whose places others are put one by one."""
+        weight = cls.skeleton(shape)
+        for name, tensor in tensors._asdict().items():
+            weight.register_buffer(name, tensor)
+        weight._known = None
+        return weight
+
     @property
     def matrix(self) -> HMatrix:
         """The matrix ``(m, n)``; on the CPU it shares the coefficients.
@@ -75,7 +84,7 @@ class HWeight(nn.Module):
         if self.words.is_meta:
             raise NetworkError("HWeight", "is on the meta device", "load a state dict first, with assign=True")
         if self.words.is_cpu:
-            return self._ready().matrix
+            return self.prepared().matrix
         return self.tensors.matrix(self.shape)
 
     @property
@@ -217,8 +226,14 @@ class HWeight(nn.Module):
             return f"shape={self.shape}, on the meta device"
         return f"shape=({m}, {n}), storage={self.matrix.storage().ratio:.1%}"
 
-    def _ready(self) -> Prepared:
-        """Return what is prepared for the buffers as they are now."""
+    def prepared(self) -> Prepared:
+        """Return what is prepared for the buffers as they are now.
+
+        Raises
+        ------
+        ArgumentError
+            If they are no packed matrix.
+        """
         prepared = prepared_of(*self.tensors, self.shape)
         self._known = self.words, prepared
         return prepared
@@ -236,7 +251,7 @@ class HWeight(nn.Module):
         self._known = None
         if type(self.words) is Tensor and not self.words.is_meta:
             with suppress(ArgumentError):
-                self._ready()
+                self.prepared()
 
     def __getstate__(self) -> dict[str, Any]:
         # What is prepared views the tensors of this weight: a copy prepares its own.
