@@ -7,13 +7,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_exporting
 
 from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.lowrank import LowRank
 from hmatrix.matrix import HMatrix
 from hmatrix.nn import standard
-from hmatrix.nn.operator import linear, rows_of
+from hmatrix.nn.operator import linear, product, rows_of
 from hmatrix.nn.prepared import PackedTensors, Prepared, prepared_of, remember
 from hmatrix.packing import PackedLeaf
 from hmatrix.precision import Precision
@@ -175,25 +175,21 @@ class HWeight(nn.Module):
         if torch.onnx.is_in_onnx_export():
             y = standard.multiply(*self._for_export(), floats)
             y = y if bias is None else y + bias
+        elif is_compiling() and not is_exporting() and self._is_product_alone(x):
+            y = product(floats, bias, self.words, m, n)
         else:
-            y = linear(
-                floats,
-                self.words,
-                self.leaves,
-                self.quantized,
-                self.row_permutation,
-                self.column_permutation,
-                m,
-                n,
-                False,
-                bias,
-            )
+            y = linear(floats, bias, False, *self.tensors, m, n)
         if x.dtype in (torch.float16, torch.bfloat16):
             return y.to(x.dtype)
         device = x.device.type
         if x.dtype == torch.float32 and device != "meta" and torch.is_autocast_enabled(device):
             return y.to(torch.get_autocast_dtype(device))
         return y
+
+    def _is_product_alone(self, x: Tensor) -> bool:
+        """Whether a compiler needs nothing but the product on the CPU, of tensors that tell whether they changed."""
+        tracked = self._known is not None and self._known[1].tracked
+        return tracked and x.is_cpu and self.words.is_cpu and not _grad_enabled()
 
     def rows(self, indices: Tensor) -> Tensor:
         """Return rows ``(..., n)`` of A; only they are decoded, and the factors V of low-rank leaves.
