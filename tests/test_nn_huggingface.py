@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from matrices import permutation, random_leaves
+from peaks import needs_peaks, peak_of
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -142,6 +143,27 @@ def test_a_part_of_what_was_saved(tmp_path):
     again = transformers.BertModel.from_pretrained(tmp_path, add_pooling_layer=False)
     with torch.inference_mode():
         assert torch.equal(output(again), model.bert(input_ids=IDS)[0])
+
+
+@needs_peaks
+def test_float32_weights_are_not_made(tmp_path):
+    """An embedding of 31 MB, which would be 61 in float32."""
+    small = {"hidden_size": 256, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    model = transformers.BertModel(transformers.BertConfig(vocab_size=60_000, **small)).eval()
+    for parent, name in ((model.embeddings, "word_embeddings"), (model.pooler, "dense")):
+        layer = getattr(parent, name)
+        matrix = hm.quantize(layer.weight.detach().numpy(), "bfloat16")
+        setattr(parent, name, kind_of(layer).successor(layer, hnn.HWeight(matrix)))
+    huggingface.carry(model)
+    model.save_pretrained(tmp_path)
+    size = (tmp_path / "model.safetensors").stat().st_size
+    before = f"""
+        import hmatrix.nn.huggingface
+        from transformers import BertConfig, BertModel
+        BertModel(BertConfig(vocab_size=100, **{small}))(torch.ones(1, 4).long())
+    """
+    peak = peak_of(before, f"model = BertModel.from_pretrained({str(tmp_path)!r}); model(torch.ones(1, 4).long())")
+    assert peak < 1.2 * size + 10e6  # and what transformers needs for itself
 
 
 def test_compress_makes_it_ready(tmp_path):
