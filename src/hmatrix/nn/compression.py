@@ -1,11 +1,9 @@
 """A whole network compressed by one call."""
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -17,6 +15,7 @@ from hmatrix.nn.accuracy import Search, judge, scores_of
 from hmatrix.nn.allocating import Allocation, Part
 from hmatrix.nn.calibration import Inputs, collect_inputs
 from hmatrix.nn.fitting import Fitted, Fitter
+from hmatrix.nn.pretrained import make_ready
 from hmatrix.nn.replacing import replaced, replacing
 from hmatrix.nn.report import LayerReport, Report, Trial, described
 from hmatrix.nn.running import Forward, outputs, run_batch
@@ -126,7 +125,7 @@ def compress(
     if (budget.max_drop is not None) != (evaluate is not None):
         came = "has max_drop without evaluate" if evaluate is None else "has no max_drop, but evaluate is given"
         raise ArgumentError("budget", came, "give both, or neither")
-    huggingface = _huggingface(model)
+    make_ready(model)  # tells now if it could not be saved
     targets = find_targets(model, select, overrides or {}, LayerSettings(activations=Activations.of(activations)))
     inputs = Inputs([None] * len(targets), set(), [])
     if calibration is not None:
@@ -170,14 +169,12 @@ def compress(
     if inplace:
         with replacing(model, made):
             changed = _run(model, inputs.probes, forward)
-            if huggingface is not None:
-                huggingface.carry(model)
+            make_ready(model)
         compressed = model
     else:
         compressed = replaced(model, made)
         changed = _run(compressed, inputs.probes, forward)
-        if huggingface is not None:
-            huggingface.carry(compressed)
+        make_ready(compressed)
     left = [_left(target, _NEVER_CALLED) for target in targets if target.name in inputs.unused]
     left += [_left(target, _IDLE) for target in targets if target.name in idle]
     layers = [*(_layer(part, result, allocation.measured) for part, result in zip(parts, fitted, strict=True)), *left]
@@ -190,16 +187,6 @@ def compress(
         time.perf_counter() - start,
     )
     return Compressed(compressed, report)
-
-
-def _huggingface(model: nn.Module) -> ModuleType | None:
-    """Return what saves and loads networks of transformers, if this is one."""
-    known = sys.modules.get("transformers.modeling_utils")
-    if known is None or not any(isinstance(module, known.PreTrainedModel) for module in model.modules()):
-        return None
-    from hmatrix.nn import huggingface
-
-    return huggingface
 
 
 def _search(

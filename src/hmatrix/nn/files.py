@@ -22,6 +22,7 @@ from hmatrix.io import KEY
 from hmatrix.matrix import HMatrix
 from hmatrix.nn.blueprint import Blueprint, blueprints_of, build
 from hmatrix.nn.prepared import PackedTensors
+from hmatrix.nn.pretrained import make_ready
 from hmatrix.nn.weight import HWeight
 
 NETWORK_VERSION = 1
@@ -151,6 +152,7 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         mend = "give the network that was compressed"
         raise NetworkError(subject, f"does not fit the network ({error})", mend) from error
     _tie(root, header.shared)
+    make_ready(root)
     return root.requires_grad_(False).eval()
 
 

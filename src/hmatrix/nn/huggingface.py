@@ -94,11 +94,11 @@ def carry(network: nn.Module) -> None:
         If one of them is quantised by another method, too.
     """
     for model in _models(network):
-        if not blueprints_of(model):
-            continue
         other = getattr(model, "hf_quantizer", None)
         if other is not None and not isinstance(other, HMatrixQuantizer):
             raise NetworkError("network", f"is quantised by a {type(other).__name__}", "load it without quantization")
+        if not blueprints_of(model):
+            continue
         model.config.quantization_config = HMatrixConfig.of(model)
         model.hf_quantizer = HMatrixQuantizer(model.config.quantization_config, pre_quantized=True)
         model.quantization_method = METHOD
