@@ -126,12 +126,28 @@ product = _operator(
 gradients, would cost them more time than a small product takes. The packed form is found by its words."""
 
 
-def _rows(indices: Tensor, *packed: Any) -> Tensor:
-    words, rows = packed[0], packed[-2]
-    if indices.is_cpu and indices.numel() and (indices.min() < 0 or indices.max() >= rows):
-        came = f"reach from {int(indices.min())} to {int(indices.max())}"
-        raise ArgumentError("indices", came, f"stay within 0 to {rows - 1}")
+def _rows_on_host(indices: Tensor, *packed: Any) -> Tensor:
     prepared = _prepared(*packed)
+    if prepared.rows_at is None:
+        if indices.numel() and (indices.min() < 0 or indices.max() >= prepared.rows):
+            raise _out_of_range(indices, prepared.rows)
+        return _rows_elsewhere(indices, *packed)
+    wanted = indices.to(torch.int64).contiguous()
+    y: Tensor = packed[0].new_empty((*indices.shape, prepared.columns), dtype=prepared.dtype)
+    try:
+        prepared.rows_at(wanted.data_ptr(), y.data_ptr(), wanted.numel())
+    except IndexError as error:
+        raise _out_of_range(indices, prepared.rows) from error
+    return y
+
+
+def _out_of_range(indices: Tensor, rows: int) -> ArgumentError:
+    came = f"reach from {int(indices.min())} to {int(indices.max())}"
+    return ArgumentError("indices", came, f"stay within 0 to {rows - 1}")
+
+
+def _rows_elsewhere(indices: Tensor, *packed: Any) -> Tensor:
+    words, prepared = packed[0], _prepared(*packed)
     structure = prepared.structure
     near: list[Near] = [partial(_near_rows, group.factors[-1], words) for group in structure.groups]
     far: list[Far | None] = [
@@ -149,7 +165,13 @@ def _shape_of_rows(indices: Tensor, words: Tensor, *rest: Any) -> Tensor:
     return indices.new_empty((*indices.shape, rest[-1]), dtype=dtype)
 
 
-rows_of = _operator("rows", f"Tensor indices, {_PACKED}", _shape_of_rows, CompositeExplicitAutograd=_rows)
+rows_of = _operator(
+    "rows",
+    f"Tensor indices, {_PACKED}",
+    _shape_of_rows,
+    CPU=_rows_on_host,
+    CompositeExplicitAutograd=_rows_elsewhere,
+)
 """The rows of A with some indices."""
 
 

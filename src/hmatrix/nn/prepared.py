@@ -157,8 +157,19 @@ class Prepared:
     @cached_property
     def multiply_at(self) -> Callable[[int, int, int, int], None] | None:
         """The native product by addresses of x, y, batch and bias; ``None`` where the kernel is not native."""
+        plan = self._native
+        return None if plan is None else plan.multiply_at
+
+    @cached_property
+    def rows_at(self) -> Callable[[int, int, int], None] | None:
+        """The native look-up by addresses of indices, y and count; ``None`` where the kernel is not native."""
+        plan = self._native
+        return None if plan is None else plan.rows_at
+
+    @property
+    def _native(self) -> _core.PlanFloat32 | None:
         product: Any = self.matrix._product
-        return product.multiply_at if isinstance(product, (_core.PlanFloat32, _core.PlanFloat64)) else None
+        return product if isinstance(product, (_core.PlanFloat32, _core.PlanFloat64)) else None
 
     @cached_property
     def structure(self) -> Structure:
