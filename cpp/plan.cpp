@@ -107,7 +107,7 @@ Plan<T>::Plan(const InstructionSet& set, Packed<T> packed) : packed_(std::move(p
 
 template <class T>
 void Plan<T>::run_stage(const Stage& stage, const Source<const T>& source, const Quantized& quantized, Rows<T> y,
-                        std::ptrdiff_t batch) const {
+                        std::ptrdiff_t batch, bool backwards) const {
     if (stage.panels.empty()) return;
     const std::int64_t end = &stage == &packed_.far ? packed_.near.panels.front().offset : packed_.size;
     const std::int64_t paying = (end - stage.panels.front().offset) * batch / work_per_thread;
@@ -115,9 +115,9 @@ void Plan<T>::run_stage(const Stage& stage, const Source<const T>& source, const
     const int threads = static_cast<int>(std::max<std::int64_t>(1, std::min(paying, most)));
     const int parts = threads == 1 ? 1 : std::min(tasks_per_thread * threads, most_tasks);
     const auto part = [&](int k) {
-        const std::size_t last = part_begin(stage, end, k + 1, parts);
-        for (std::size_t i = part_begin(stage, end, k, parts); i < last; ++i) {
-            const Panel& panel = stage.panels[i];
+        const std::size_t first = part_begin(stage, end, k, parts), count = part_begin(stage, end, k + 1, parts) - first;
+        for (std::size_t i = 0; i < count; ++i) {
+            const Panel& panel = stage.panels[first + (backwards ? count - 1 - i : i)];
             kernels_->forward(packed_.data + panel.offset, panel, stage.runs.data(), source, quantized,
                               {y.base + panel.target, y.stride}, batch);
         }
@@ -164,10 +164,12 @@ void Plan<T>::multiply(const T* x, T* y, std::ptrdiff_t batch) const {
     const Side<T> wanted{y, m, scattered, reinterpret_cast<T*>(memory + y_at)};
     over_batch<T>(given, wanted, batch, [&](const T* xs, T* ys, std::ptrdiff_t count) {
         const Source<const T> source{{xs, n}, {t.base, k}, packed_.shape.columns};
+        const bool backwards = backwards_.load(std::memory_order_relaxed);
+        backwards_.store(!backwards, std::memory_order_relaxed);
         quantize(source, quantized, false, count);
-        run_stage(packed_.far, source, quantized, t, count);
+        run_stage(packed_.far, source, quantized, t, count, backwards);
         quantize(source, quantized, true, count);
-        run_stage(packed_.near, source, quantized, {ys, m}, count);
+        run_stage(packed_.near, source, quantized, {ys, m}, count, backwards);
     });
 }
 

@@ -1,6 +1,7 @@
 // A matrix in packed form with all that its product needs, checked once when it is made.
 #pragma once
 
+#include <atomic>
 #include <optional>
 
 #include "kernels.hpp"
@@ -48,13 +49,16 @@ public:
 
 private:
     void run_stage(const Stage& stage, const Source<const T>& source, const Quantized& quantized, Rows<T> y,
-                   std::ptrdiff_t batch) const;
+                   std::ptrdiff_t batch, bool backwards) const;
     void quantize(const Source<const T>& source, const Quantized& quantized, bool of_t, std::ptrdiff_t batch) const;
 
     Packed<T> packed_;
     const InstructionSet* set_;
     const Kernels<T>* kernels_;
     std::int64_t codes_ = 0;  // bytes of the quantised source
+    // Products go forth and back over the panels in turn, so that each meets first what the last one left in the cache.
+    // Only speed depends on it: threads may share it without agreeing on whose turn it is.
+    mutable std::atomic<bool> backwards_{false};
 };
 
 extern template class Plan<float>;

@@ -122,9 +122,11 @@ def bench(
         others, missing = peers(weight, X, thread_count)
         reads = {size: _read(size) for size in set(sizes.values())}
         streams = {f"read {size}": read for size, read in reads.items()}
-        times = {time.contender: time for time in alternate({**contenders, **others, **streams}, products, cold=cold)}
+        timed = alternate({**contenders, **others, **streams}, products, cold=cold, rest=thread_count > 1)
+        times = {time.contender: time for time in timed}
         calls = {**contenders, **others} if instructions else {}
-        counts = {name: count_instructions(call) for name, call in calls.items()}
+        with torch.inference_mode():
+            counts = {name: count_instructions(call) for name, call in calls.items()}
     fastest = min(times[f"{name}, float32"].median for name in dense)
     lines = []
     for name in (*contenders, *others):
@@ -173,12 +175,7 @@ def to_markdown(lines: list[Line]) -> str:
 
 def _layer(matrix: HMatrix, X: FloatArray) -> Callable[[], object]:
     layer, vectors = HLinear(matrix), torch.from_numpy(X)
-
-    def product() -> object:
-        with torch.inference_mode():
-            return layer(vectors)
-
-    return product
+    return lambda: layer(vectors)
 
 
 def _read(nbytes: int) -> Callable[[], object]:

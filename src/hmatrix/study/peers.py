@@ -28,12 +28,7 @@ def torch_dynamic_int8(weight: FloatArray, x: FloatArray, threads: int) -> Produ
     quantized = torch.quantize_per_channel(W, scales, torch.zeros(len(W), dtype=torch.long), 0, torch.qint8)
     packed = torch.ops.quantized.linear_prepack(quantized, None)
     vectors = torch.from_numpy(x)
-
-    def product() -> object:
-        with torch.inference_mode():
-            return torch.ops.quantized.linear_dynamic(vectors, packed)
-
-    return product
+    return lambda: torch.ops.quantized.linear_dynamic(vectors, packed)
 
 
 def torchao_int8(weight: FloatArray, x: FloatArray, threads: int) -> Product:  # noqa: ARG001
@@ -141,12 +136,7 @@ def _linear(weight: FloatArray) -> torch.nn.Linear:
 
 def _module(module: torch.nn.Module, x: FloatArray) -> Product:
     vectors = torch.from_numpy(x)
-
-    def product() -> object:
-        with torch.inference_mode():
-            return module(vectors)
-
-    return product
+    return lambda: module(vectors)
 
 
 def _onnx_model(weight: FloatArray) -> Any:

@@ -1,4 +1,7 @@
-"""Paired timing: the contenders alternate in one run, and each round gives one mean of each."""
+"""Paired timing: the contenders alternate in one run, and each round gives one mean of each.
+
+torch's products run in inference mode, which is entered once, as around a network.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +25,9 @@ FEWEST_ROUNDS = 15
 LONGEST_SECONDS = 2.0
 COLD_BYTES = 1 << 27
 """Read before each call whose data shall come from memory: more than the caches hold."""
+
+REST_SECONDS = 0.03
+"""After which the threads of all libraries have stopped to wait busily for more work."""
 
 STABLE = 0.01
 """A median is stable when its 95 % interval is narrower than this fraction of it, to either side."""
@@ -56,12 +62,10 @@ def dense_products(weight: FloatArray, x: FloatArray) -> dict[str, Callable[[], 
     torch_weight, torch_x = torch.from_numpy(weight), torch.from_numpy(x)
     is_vector = x.ndim == 1
 
-    def by_torch() -> object:
-        with torch.inference_mode():
-            return torch.mv(torch_weight, torch_x) if is_vector else torch.nn.functional.linear(torch_x, torch_weight)
-
     return {
-        "torch": by_torch,
+        "torch": (lambda: torch.mv(torch_weight, torch_x))
+        if is_vector
+        else (lambda: torch.nn.functional.linear(torch_x, torch_weight)),
         "numpy": (lambda: weight @ x) if is_vector else (lambda: x @ weight.T),
         "native": product_with(quantize(weight, weight.dtype), x),
     }
@@ -92,7 +96,11 @@ def time_products(matrix: HMatrix | None, weight: FloatArray, products: int | No
 
 
 def alternate(
-    contenders: Mapping[str, Callable[[], object]], products: int | None = None, *, cold: bool = False
+    contenders: Mapping[str, Callable[[], object]],
+    products: int | None = None,
+    *,
+    cold: bool = False,
+    rest: bool = False,
 ) -> tuple[TimeEvidence, ...]:
     """Time the contenders in alternating rounds, in an order that turns from round to round.
 
@@ -101,29 +109,39 @@ def alternate(
     contenders
         What to call, by name.
     products
-        Calls of each; ``None`` goes on until the medians are stable, for two seconds at most.
+        Calls of each; ``None`` goes on until the medians are stable, for two seconds at most, and calls a fast
+        contender more often than a slow one.
     cold
         Whether other data are read before each call, so that its own come from memory.
+    rest
+        Whether to wait before each round until the threads of the last contender leave the cores to the next.
     """
     flush = _flush() if cold else None
-    inner = 1 if cold else max(1, int(ROUND_SECONDS / max(_seconds(call, 3) for call in contenders.values())))
-    rounds = None
-    if products is not None:
-        check_integer("products", products, at_least=1)
-        inner = min(inner, products)
-        rounds = -(-products // inner)
-    means: dict[str, list[float]] = {name: [] for name in contenders}
-    names = list(contenders)
-    start = time.perf_counter()
-    done = 0
-    while done < rounds if rounds is not None else not _stable(means, time.perf_counter() - start):
-        # The last round holds what is left of an exact number of products.
-        count = inner if products is None else min(inner, products - done * inner)
-        turn = done % len(names)
-        for name in names[turn:] + names[:turn]:
-            means[name].append(_seconds(contenders[name], count, flush))
-        done += 1
-    return tuple(_evidence(name, values, products or inner * done) for name, values in means.items())
+    with torch.inference_mode():
+        counts = {name: 1 if cold else _calls_of_a_round(call) for name, call in contenders.items()}
+        rounds = None
+        if products is not None:
+            check_integer("products", products, at_least=1)
+            counts = dict.fromkeys(counts, min(products, *counts.values()))
+            rounds = -(-products // min(counts.values()))
+        means: dict[str, list[float]] = {name: [] for name in contenders}
+        names = list(contenders)
+        start = time.perf_counter()
+        done = 0
+        while done < rounds if rounds is not None else not _stable(means, time.perf_counter() - start):
+            turn = done % len(names)
+            for name in names[turn:] + names[:turn]:
+                if rest:
+                    time.sleep(REST_SECONDS)
+                # The last round holds what is left of an exact number of products.
+                count = counts[name] if products is None else min(counts[name], products - done * counts[name])
+                means[name].append(_seconds(contenders[name], count, flush))
+            done += 1
+    return tuple(_evidence(name, values, products or counts[name] * done) for name, values in means.items())
+
+
+def _calls_of_a_round(call: Callable[[], object]) -> int:
+    return max(1, int(ROUND_SECONDS / _seconds(call, 3)))
 
 
 def _seconds(call: Callable[[], object], count: int, flush: Callable[[], object] | None = None) -> float:
