@@ -4,7 +4,7 @@ All layers are rounded to int8 (a fourth of float32's storage), activations too.
 at a time, one thread, alternating; medians and quartiles in microseconds.
 
     pip install 'hmatrix[dev]'
-    python studies/networks/compiled.py [--rounds 40] [--subjects layer,embedding,minilm-16,minilm-128,mobilenet]
+    python studies/networks/compiled.py [--rounds 40] [--subjects layer,layers,embedding,minilm-16,minilm-128,mobilenet]
 """
 
 import argparse
@@ -29,7 +29,7 @@ Inputs = tuple[Tensor, ...]
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--subjects", default="layer,embedding,minilm-16,minilm-128,mobilenet")
+    parser.add_argument("--subjects", default="layer,layers,embedding,minilm-16,minilm-128,mobilenet")
     parser.add_argument("--rounds", type=int, default=40)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -38,6 +38,7 @@ def main() -> None:
     torch.manual_seed(0)
     subjects: dict[str, Callable[[], tuple[nn.Module, Inputs]]] = {
         "layer": lambda: (nn.Linear(1280, 1000), (torch.randn(1, 1280),)),
+        "layers": lambda: (nn.Sequential(*(nn.Linear(64, 64) for _ in range(20))), (torch.randn(1, 64),)),
         "embedding": lambda: (nn.Embedding(30_522, 384), (torch.arange(1000, 1016)[None],)),
         "minilm-16": lambda: sentence(16),
         "minilm-128": lambda: sentence(128),
