@@ -109,10 +109,9 @@ def test_safetensors(subject, tmp_path):
         assert torch.equal(hnn.load(tmp_path / "network", kind.build())(*inputs), expected)
 
 
+@pytest.mark.parametrize("subject", [Sentences], indirect=True)
 def test_save_pretrained(subject, tmp_path):
-    kind, model, inputs, expected = subject
-    if kind is not Sentences:
-        pytest.skip("timm's networks have none")
+    _, model, inputs, expected = subject
     from hmatrix.nn import huggingface
 
     huggingface.carry(model)
@@ -130,11 +129,11 @@ def test_torch_export(subject, tmp_path):
         assert_close(torch.export.load(tmp_path / "program.pt2").module()(*inputs), expected)
 
 
-@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize(
+    ("subject", "dynamo"), [(Pictures, False), (Sentences, False), (Sentences, True)], indirect=["subject"]
+)
 def test_onnx(subject, tmp_path, dynamo):
-    kind, model, inputs, expected = subject
-    if dynamo and kind is Pictures:
-        pytest.skip("takes long; the study does it")
+    _, model, inputs, expected = subject
     names = [f"x{number}" for number in range(len(inputs))]
     with warnings.catch_warnings(), torch.no_grad():
         # The exporters warn of each other and of themselves.
