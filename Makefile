@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SANITIZE := build/sanitize
+# Tests run side by side, those of a file one after the other.
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: study test lint bench sanitize clean
 
@@ -9,7 +11,7 @@ study: .venv/installed
 	$(BIN)/hmatrix study
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -28,10 +30,10 @@ bench:
 # AddressSanitizer and UndefinedBehaviorSanitizer over the tests of what the kernel is given.
 sanitize:
 	$(PYTHON) -m venv $(SANITIZE)
-	$(SANITIZE)/bin/pip install -q pytest hypothesis . -C cmake.define.HMATRIX_SANITIZE=ON -C build-dir=$(SANITIZE)/cmake
+	$(SANITIZE)/bin/pip install -q pytest pytest-xdist hypothesis . -C cmake.define.HMATRIX_SANITIZE=ON -C build-dir=$(SANITIZE)/cmake
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(SANITIZE)/bin/python -m pytest -q tests/test_fuzz.py tests/test_progressive.py tests/test_kernels.py tests/test_plan.py tests/test_threads.py tests/test_packed.py tests/test_schedule.py tests/test_io.py
+	$(SANITIZE)/bin/python -m pytest -q $(PARALLEL) tests/test_fuzz.py tests/test_progressive.py tests/test_kernels.py tests/test_plan.py tests/test_threads.py tests/test_packed.py tests/test_schedule.py tests/test_io.py
 
 .venv/installed: pyproject.toml CMakeLists.txt $(wildcard cpp/*.?pp)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -1,7 +1,9 @@
 import os
 
-# Before NumPy is imported: its threads would wait busily for each other on small blocks.
+# Before NumPy and torch are imported: their threads would wait busily for each other on small blocks, and there may be
+# a test on every core.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings

@@ -129,18 +129,21 @@ def test_the_bias_correction_is_the_mean_that_is_lacking():
 
 
 def test_a_hidden_order_is_found():
-    """Blocks of rows and columns that belong together, shuffled."""
+    """Blocks of rows and columns that belong together, shuffled.
+
+    They take 0.8 % of the storage and their order 0.4 %; a global rank of 8, which is exact too, takes 3.1 %.
+    """
     rng = np.random.default_rng(0)
     A = np.zeros((512, 512), np.float32)
     for k in range(4):
         part = slice(128 * k, 128 * k + 128)
         A[part, part] = rng.standard_normal((128, 2)) @ rng.standard_normal((2, 128))
     shuffled = A[rng.permutation(512)][:, rng.permutation(512)]
-    found = hm.allocate(shuffled, hm.Budget(storage=0.1))
+    found = hm.allocate(shuffled, hm.Budget(storage=0.015))
     assert found.arrangement != ("index", "index")
     assert hm.relative_error(shuffled, found.matrix) == pytest.approx(found.measured_error, abs=1e-6)
-    given = hm.allocate(shuffled, hm.Budget(storage=0.1), coordinates=hm.Index())
-    assert found.measured_error < given.measured_error
+    given = hm.allocate(shuffled, hm.Budget(storage=0.015), coordinates=hm.Index())
+    assert found.measured_error < 0.1 * given.measured_error
     assert given.arrangement == ("given", "given")
 
 

@@ -20,6 +20,9 @@ from hmatrix.errors import ArgumentError
 Codes: TypeAlias = npt.NDArray[np.uint8]
 Floats32: TypeAlias = npt.NDArray[np.float32]
 
+_ENTRIES = 1 << 15
+"""Of the rows whose scales are searched together."""
+
 _SEARCH = np.concatenate([np.linspace(0.25, 1.0, 31), [1.05, 1.1]])
 """Clipping ranges that are tried, as fractions of the largest magnitude."""
 
@@ -155,9 +158,14 @@ def encode(block: FloatArray, precision: Precision, group: int = 0) -> Encoded:
     group = max(min(group or n, n), 1)
     codes = np.empty((m, n), np.uint8)
     scales = np.empty((m, -(-n // group)), np.float32)
+    # As many rows at a time as stay in the cache.
+    height = max(1, _ENTRIES // group)
     for number, start in enumerate(range(0, n, group)):
         columns = slice(start, start + group)
-        codes[:, columns], scales[:, number] = _encode_rows(block[:, columns].astype(np.float64), precision)
+        for first in range(0, m, height):
+            rows = slice(first, first + height)
+            part = block[rows, columns].astype(np.float64)
+            codes[rows, columns], scales[rows, number] = _encode_rows(part, precision)
     return Encoded(codes, scales, group, precision)
 
 

@@ -63,6 +63,30 @@ def of_rows(weight: FloatArray, moments: Moments, leaf_size: int) -> list[Arrang
     return [_by_energy(np.square(weighted).sum(axis=1), leaf_size), *_by_directions(weighted, leaf_size)]
 
 
+def of_both(weight: FloatArray, moments: Moments, leaf_size: int) -> tuple[Arrangement, Arrangement]:
+    """Return orders of rows and of columns that belong together, by spectral co-clustering of a weight ``(m, n)``.
+
+    Rows and columns are the two sides of a graph whose edges are the squares of the entries. What is joined by large
+    edges lies close together.
+
+    References
+    ----------
+    I. S. Dhillon, "Co-clustering documents and words using bipartite spectral graph partitioning", KDD 2001,
+    doi:10.1145/502512.502550.
+    """
+    edges = np.square(weight * np.sqrt(moments.variances))
+    degrees = edges.sum(axis=1), edges.sum(axis=0)
+    rows, columns = (1 / np.sqrt(np.where(degree > 0, degree, 1)) for degree in degrees)
+    edges *= rows[:, None]
+    edges *= columns
+    factors = RandomizedSVD()(edges, Truncation(max_rank=_DIRECTIONS))
+    lengths = np.linalg.norm(factors.U, axis=0)
+    # The first direction tells degrees alone: divided by their roots it is the same for all.
+    points = factors.U * rows[:, None], factors.V * lengths * columns[:, None]
+    sides = [Arrangement("co-clustering", _points(side), PrincipalDirection(leaf_size)) for side in points]
+    return sides[0], sides[1]
+
+
 def _by_energy(energies: FloatArray, leaf_size: int) -> Arrangement:
     return Arrangement("energy", Points(-energies.astype(np.float64)), Cardinality(leaf_size))
 
@@ -78,6 +102,9 @@ def _by_directions(vectors: FloatArray, leaf_size: int) -> list[Arrangement]:
 
 def _coordinates(vectors: FloatArray) -> Points:
     """Return the coordinates of vectors ``(size, d)`` along their principal directions."""
-    coordinates = RandomizedSVD()(vectors, Truncation(max_rank=_DIRECTIONS)).U
-    # Vectors that are all zero lie in one place.
-    return Points(coordinates if coordinates.size else np.zeros((len(vectors), 1)))
+    return _points(RandomizedSVD()(vectors, Truncation(max_rank=_DIRECTIONS)).U)
+
+
+def _points(coordinates: FloatArray) -> Points:
+    # Those of a matrix of zeros have no directions: they lie in one place.
+    return Points(coordinates if coordinates.size else np.zeros((len(coordinates), 1)))

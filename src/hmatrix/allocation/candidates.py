@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-import scipy.linalg
 
 from hmatrix._validation import FloatArray
 from hmatrix.allocation.depths import Depth, best_scales
 from hmatrix.allocation.forms import DENSE_FORMS, Floats, Form, rank_errors, rank_forms, rank_grid
 from hmatrix.allocation.moments import Moments
 from hmatrix.allocation.sides import Side
+from hmatrix.allocation.spectra import energies
 from hmatrix.precision import Precision, from_words, to_words
 
 Levels: TypeAlias = tuple[int, int]
@@ -102,9 +102,7 @@ class Candidates:
             if moments.root is not None:
                 strip = strip @ moments.root[column.slice, column.slice]
             for r, row in enumerate(rows):
-                block = strip[row.slice]
-                energies = np.square(scipy.linalg.svdvals(block, check_finite=False), dtype=np.float64)
-                errors[r, c] = rank_errors(energies, dense[r, c], ranks)
+                errors[r, c] = rank_errors(energies(strip[row.slice]), dense[r, c], ranks)
         self._ranks[level], self._low_rank[level] = ranks, errors
 
     def _dense_errors(self, weight: FloatArray, moments: Moments, level: int) -> Floats:

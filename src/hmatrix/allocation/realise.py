@@ -11,6 +11,7 @@ from hmatrix.allocation.depths import Depth
 from hmatrix.allocation.forms import Form
 from hmatrix.allocation.moments import Moments, upper_root
 from hmatrix.allocation.rounding import Cell, round_cells
+from hmatrix.allocation.spectra import leading_directions
 from hmatrix.lowrank import LowRank
 from hmatrix.packing import EncodedLowRank, PackedLeaf
 from hmatrix.precision import Encoded, Precision, decode, from_words, to_words
@@ -111,22 +112,20 @@ def _factors(block: FloatArray, root: FloatArray | None, rank: int, precision: P
     precision
         Of the factors.
     """
+    directions = leading_directions(block, root, rank)
     weighted = block if root is None else block @ root
-    U, s, Vt = scipy.linalg.svd(weighted, full_matrices=False, check_finite=False)
-    rank = min(rank, len(s))
-    Vt = (
-        Vt[:rank] if root is None else scipy.linalg.solve_triangular(root, Vt[:rank].T, trans="T", check_finite=False).T
-    )
+    U = weighted @ directions
+    V = directions if root is None else scipy.linalg.solve_triangular(root, directions, trans="T", check_finite=False)
     if not precision.is_integer:
-        return LowRank(_stored(U[:, :rank] * s[:rank], precision), _stored(np.ascontiguousarray(Vt.T), precision))
-    V = _rounded(np.ascontiguousarray(Vt), root, precision)
-    held = decode(V) if root is None else decode(V) @ root
+        return LowRank(_stored(U, precision), _stored(np.ascontiguousarray(V), precision))
+    Vt = _rounded(np.ascontiguousarray(V.T), root, precision)
+    held = decode(Vt) if root is None else decode(Vt) @ root
     U = scipy.linalg.lstsq(held.T, weighted.T, check_finite=False)[0].T
     # The rows of V have scales of their own, so the columns of U may share theirs when they are of one size.
     norms = np.linalg.norm(U, axis=0)
     norms[norms == 0] = 1
-    V = Encoded(V.codes, (V.scales * norms[:, None]).astype(np.float32), V.group, V.precision)
-    return EncodedLowRank(_rounded(U / norms, upper_root((held * norms[:, None]).T), precision), V)
+    Vt = Encoded(Vt.codes, (Vt.scales * norms[:, None]).astype(np.float32), Vt.group, Vt.precision)
+    return EncodedLowRank(_rounded(U / norms, upper_root((held * norms[:, None]).T), precision), Vt)
 
 
 def _rounded(matrix: FloatArray, root: FloatArray | None, precision: Precision) -> Encoded:

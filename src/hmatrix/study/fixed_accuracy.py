@@ -14,11 +14,12 @@ import numpy as np
 
 from hmatrix._validation import FloatArray, check_number
 from hmatrix.allocation import Allocator, Budget
-from hmatrix.assembly import build
+from hmatrix.assembly import build, partition
 from hmatrix.coordinates import Points
 from hmatrix.lowrank import Truncation
 from hmatrix.matrix import HMatrix
 from hmatrix.study.frontier import leaf_shares
+from hmatrix.study.uniform import Uniform, fit_uniform
 
 Found = TypeVar("Found")
 
@@ -70,7 +71,7 @@ def inverse_distance(points: FloatArray) -> FloatArray:
 
 
 def at_accuracy(weight: FloatArray, points: FloatArray, accuracy: float) -> Iterator[AtAccuracy]:
-    """Measure the storage that a relative error needs: blocks truncated to it, the same to spare none, the allocator.
+    """Measure the storage that a relative error needs: truncated blocks, shared bases, the allocator.
 
     Parameters
     ----------
@@ -104,6 +105,14 @@ def at_accuracy(weight: FloatArray, points: FloatArray, accuracy: float) -> Iter
     loose = search(truncated, lambda found: _error(weight, found), accuracy, start=accuracy)
     if loose:
         yield _row("SVD blocks, all together to the accuracy", weight, loose, _ranks(loose), start)
+    start = time.perf_counter()
+    tree = partition(weight.shape, coordinates=coordinates)
+    unit = float(np.linalg.norm(weight)) / len(weight)
+    shared = search(
+        lambda rtol: fit_uniform(weight, tree, rtol * unit), lambda found: _error(weight, found), accuracy, accuracy
+    )
+    if shared:
+        yield _row("uniform H-matrix, all together to the accuracy", weight, shared, _bases(shared), start)
     start = time.perf_counter()
     allocator = Allocator(weight, coordinates=coordinates)
     costs, errors = allocator.curve()
@@ -157,18 +166,24 @@ def markdown_lines(rows: Iterable[AtAccuracy]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def _row(method: str, weight: FloatArray, matrix: HMatrix, form: str, start: float) -> AtAccuracy:
+def _row(method: str, weight: FloatArray, matrix: HMatrix | Uniform, form: str, start: float) -> AtAccuracy:
     seconds = time.perf_counter() - start
-    return AtAccuracy(method, matrix.storage().total, 4 * weight.size, _error(weight, matrix), form, seconds)
+    nbytes = matrix.nbytes if isinstance(matrix, Uniform) else matrix.storage().total
+    return AtAccuracy(method, nbytes, 4 * weight.size, _error(weight, matrix), form, seconds)
 
 
-def _error(weight: FloatArray, matrix: HMatrix) -> float:
+def _error(weight: FloatArray, matrix: HMatrix | Uniform) -> float:
     return float(np.linalg.norm(weight - matrix.to_dense()) / np.linalg.norm(weight))
 
 
 def _ranks(matrix: HMatrix) -> str:
     ranks = [leaf.rank for leaf in matrix.leaves() if leaf.rank is not None]
     return f"{len(ranks)} blocks of rank up to {max(ranks, default=0)}, {len(matrix.near_field)} dense"
+
+
+def _bases(matrix: Uniform) -> str:
+    ranks = [basis.shape[1] for basis in matrix.row_bases.values()]
+    return f"{len(ranks)} row bases of rank up to {max(ranks, default=0)}, {len(matrix.near)} dense blocks"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

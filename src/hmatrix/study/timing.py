@@ -26,8 +26,8 @@ LONGEST_SECONDS = 2.0
 COLD_BYTES = 1 << 27
 """Read before each call whose data shall come from memory: more than the caches hold."""
 
-REST_SECONDS = 0.03
-"""After which the threads of all libraries have stopped to wait busily for more work."""
+REST_SECONDS = 0.2
+"""After which the threads of all libraries sleep: OpenBLAS lets its own wait busily for 0.1 s."""
 
 STABLE = 0.01
 """A median is stable when its 95 % interval is narrower than this fraction of it, to either side."""

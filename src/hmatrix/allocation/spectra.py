@@ -1,0 +1,71 @@
+"""Singular values and leading factors of blocks, from the smaller of their two Gram matrices.
+
+These are summed in float64, so that nothing above the rounding of a float32 block is lost; they cost a third of a
+singular value decomposition where the block is four times as long as wide, and of a large block they need no copy.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+from hmatrix._validation import FloatArray
+from hmatrix.allocation.forms import Floats
+
+_STRIP = 256
+"""Rows or columns of a block that are handled at a time."""
+
+
+def energies(block: FloatArray) -> Floats:
+    """Return the squares of the singular values of a block ``(m, n)``, falling, ``(min(m, n),)``."""
+    squares: Floats = scipy.linalg.eigvalsh(_gram(block, None).T, overwrite_a=True, check_finite=False)
+    return squares[::-1].clip(min=0)
+
+
+def leading_directions(block: FloatArray, root: FloatArray | None, rank: int) -> FloatArray:
+    """Return the leading right singular vectors of ``block @ root``, ``(n, k)``; of its nonzero values alone.
+
+    Parameters
+    ----------
+    block
+        ``(m, n)``.
+    root
+        ``(n, n)``, or ``None`` for the identity.
+    rank
+        Most of them; k is less where the block has a lower rank.
+    """
+    gram = _gram(block, root)
+    size = len(gram)
+    # LAPACK fills what it is given, in its own order; the matrix is symmetric.
+    values, vectors = scipy.linalg.eigh(
+        gram.T, overwrite_a=True, check_finite=False, subset_by_index=(max(size - rank, 0), size - 1)
+    )
+    inside = values > values[-1] * size * np.finfo(np.float64).eps
+    vectors = vectors[:, inside][:, ::-1]
+    if len(block) <= block.shape[1]:
+        # From left vectors; in float64, since rounding them would mix much of the first into the last.
+        vectors = np.vstack([part @ vectors for part in _parts(block, root)])
+        vectors /= np.linalg.norm(vectors, axis=0)
+    directions: FloatArray = vectors.astype(np.float32)
+    return directions
+
+
+def _gram(block: FloatArray, root: FloatArray | None) -> npt.NDArray[np.float64]:
+    """Return the smaller of the two Gram matrices of ``block @ root``."""
+    gram = np.zeros((min(block.shape),) * 2)
+    for part in _parts(block, root):
+        gram += part.T @ part
+    return gram
+
+
+def _parts(block: FloatArray, root: FloatArray | None) -> Iterator[npt.NDArray[np.float64]]:
+    """Iterate over strips along the longer side of ``block @ root``, ``(strip, min(m, n))``."""
+    m, n = block.shape
+    for start in range(0, max(m, n), _STRIP):
+        strip = slice(start, start + _STRIP)
+        if m > n:
+            part = block[strip] if root is None else block[strip] @ root
+        else:
+            part = (block[:, strip] if root is None else block @ root[:, strip]).T
+        yield part.astype(np.float64)
