@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from hmatrix._validation import FloatArray, check_integer, check_matrix
 from hmatrix.allocation.arrangements import Arrangement, of_index
@@ -30,6 +31,9 @@ Evaluate: TypeAlias = Callable[[HMatrix, FloatArray], float]
 """A score, higher for better, of an H-matrix and a correction of the bias."""
 
 _EVALUATIONS = 12
+
+_one_thread = partial(threadpool_limits, 1, user_api="blas")
+"""Thousands of small eigenproblems: threads of BLAS that wait for each other take several times as long."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +108,8 @@ class Allocator:
         self._weight = check_matrix("weight", weight).astype(np.float32, copy=False)
         self._activations = Activations.of(activations)
         n = self._weight.shape[1]
-        self._moments = Moments.of_root(None, n) if calibration is None else moments(self._weight, calibration)
+        with _one_thread():
+            self._moments = Moments.of_root(None, n) if calibration is None else moments(self._weight, calibration)
         self._leaf_size = check_integer("leaf_size", splitter.leaf_size, at_least=1)
         index = of_index(self._leaf_size)
         self._first = (index, index)
@@ -211,7 +216,8 @@ class Allocator:
 
     @cached_property
     def _screening(self) -> Screening:
-        return Screening(self._weight, self._moments, self._leaf_size, quantized=self._is_quantized)
+        with _one_thread():
+            return Screening(self._weight, self._moments, self._leaf_size, quantized=self._is_quantized)
 
     @property
     def _is_quantized(self) -> bool:
@@ -220,12 +226,14 @@ class Allocator:
     def _layout(self, rows: Arrangement, columns: Arrangement) -> Layout:
         key = (rows.name, columns.name)
         if key not in self._layouts:
-            self._layouts[key] = Layout(self._weight, self._moments, rows, columns, quantized=self._is_quantized)
+            with _one_thread():
+                self._layouts[key] = Layout(self._weight, self._moments, rows, columns, quantized=self._is_quantized)
         return self._layouts[key]
 
     def _realised(self, layout: Layout, pieces: list[Piece], start: float) -> Allocation:
-        weight, inputs = layout.ordered(self._weight, self._moments)
-        leaves, errors = realise(weight, pieces, inputs)
+        with _one_thread():
+            weight, inputs = layout.ordered(self._weight, self._moments)
+            leaves, errors = realise(weight, pieces, inputs)
         matrix = HMatrix.from_leaves(weight.shape, leaves, *layout.permutations, activations=self._activations)
         correction = np.empty(len(weight), np.float32)
         correction[layout.permutations[0]] = errors @ inputs.mean
