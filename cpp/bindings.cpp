@@ -7,6 +7,8 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+
 #include "plan.hpp"
 #include "threads.hpp"
 
@@ -84,6 +86,24 @@ public:
             for (std::ptrdiff_t i = 0; i < m; ++i) rows[b * m + i] += added[i];
     }
 
+    // y (count, n) = the rows of A with indices (count,), by addresses, contiguous. Checks the indices first.
+    void rows_at(std::uintptr_t indices, std::uintptr_t y, std::ptrdiff_t count) {
+        const std::int64_t* const wanted = reinterpret_cast<const std::int64_t*>(indices);
+        const std::int32_t m = plan_.shape().rows;
+        if (std::any_of(wanted, wanted + count, [m](std::int64_t index) { return index < 0 || index >= m; }))
+            throw nb::index_error("indices are out of range");
+        std::vector<std::int32_t> positions(wanted, wanted + count);
+        if (rows_) {
+            if (tree_.empty()) {
+                tree_.resize(static_cast<std::size_t>(m));
+                for (std::int32_t i = 0; i < m; ++i) tree_[static_cast<std::size_t>((*rows_)(i))] = i;
+            }
+            for (std::int32_t& position : positions) position = tree_[static_cast<std::size_t>(position)];
+        }
+        const nb::gil_scoped_release release;
+        plan_.rows(positions.data(), reinterpret_cast<T*>(y), count);
+    }
+
 private:
     static const std::int32_t* view(const Permutation& permutation, std::int32_t size) {
         if (!permutation) return nullptr;
@@ -94,6 +114,7 @@ private:
 
     Array<const Word<T>, 1> data_;
     Permutation rows_, columns_;
+    std::vector<std::int32_t> tree_;  // positions of rows, once some were asked for
     Plan<T> plan_;
 };
 
@@ -187,6 +208,7 @@ void bind_plan(nb::module_& module, const char* name) {
              "instruction_set"_a, "shape"_a, "intermediate"_a, nb::arg("data").noconvert(), "far"_a, "near"_a,
              nb::arg("segments").none(), nb::arg("row_permutation").none(), nb::arg("column_permutation").none())
         .def("multiply_at", &P::multiply_at, "x"_a, "y"_a, "batch"_a, "bias"_a)
+        .def("rows_at", &P::rows_at, "indices"_a, "y"_a, "count"_a)
         .def("multiply", &P::template multiply<false, 1>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
         .def("multiply_batch", &P::template multiply<false, 2>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
         .def("multiply_transposed", &P::template multiply<true, 1>, nb::arg("x").noconvert(),

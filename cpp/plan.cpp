@@ -1,6 +1,7 @@
 #include "plan.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <memory>
 #include <new>
 #include <utility>
@@ -196,6 +197,40 @@ void Plan<T>::multiply_transposed(const T* x, T* y, std::ptrdiff_t batch) const 
             kernels_->transposed(packed_.data + panel.offset, panel, packed_.far.runs.data(), {t + panel.target, k},
                                  target, count);
     });
+}
+
+template <class T>
+void Plan<T>::rows(const std::int32_t* positions, T* y, std::ptrdiff_t count) const {
+    const std::ptrdiff_t n = packed_.shape.columns, k = packed_.intermediate;
+    const std::int32_t* const scattered = packed_.column_permutation;
+    Layout layout;
+    const std::size_t t_at = layout.add<T>(k), unit_at = layout.add<T>(max_panel_height),
+                      y_at = layout.add<T>(scattered ? n : 0);
+    std::byte* const memory = workspace(layout.size());
+    T *const t = reinterpret_cast<T*>(memory + t_at), *const unit = reinterpret_cast<T*>(memory + unit_at);
+    std::fill(unit, unit + max_panel_height, T{0});
+    for (std::ptrdiff_t b = 0; b < count; ++b) {
+        T* const wanted = y + b * n;
+        T* const row = scattered ? reinterpret_cast<T*>(memory + y_at) : wanted;
+        const Source<T> target{{row, n}, {t, k}, packed_.shape.columns};
+        std::fill(t, t + k, T{0});
+        std::fill(row, row + n, T{0});
+        // A row is the transposed product with a unit vector, which one panel meets, and few of the factors.
+        const Panel& panel = *std::prev(std::upper_bound(
+            packed_.near.panels.begin(), packed_.near.panels.end(), positions[b],
+            [](std::int32_t position, const Panel& other) { return position < other.target; }));
+        T& entry = unit[positions[b] - panel.target];
+        entry = T{1};
+        kernels_->transposed(packed_.data + panel.offset, panel, packed_.near.runs.data(), {unit, 0}, target, 1);
+        entry = T{0};
+        for (const Panel& factors : packed_.far.panels) {
+            const T* const first = t + factors.target;
+            if (std::any_of(first, first + factors.height, [](T value) { return value != T{0}; }))
+                kernels_->transposed(packed_.data + factors.offset, factors, packed_.far.runs.data(), {first, k}, target,
+                                     1);
+        }
+        for (std::ptrdiff_t j = 0; scattered && j < n; ++j) wanted[scattered[j]] = row[j];
+    }
 }
 
 template class Plan<float>;

@@ -44,6 +44,8 @@ public:
     void multiply(const T* x, T* y, std::ptrdiff_t batch) const;
     // y (batch, columns) = x (batch, rows) A, both contiguous.
     void multiply_transposed(const T* x, T* y, std::ptrdiff_t batch) const;
+    // y (count, columns) = the rows of A at some positions, in tree order, which are in range.
+    void rows(const std::int32_t* positions, T* y, std::ptrdiff_t count) const;
 
 private:
     void run_stage(const Stage& stage, const Source<const T>& source, const Quantized& quantized, Rows<T> y,

@@ -29,3 +29,19 @@ def weights(reference, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
     save_file(reference.state_dict(), path)
     return path
+
+
+@pytest.fixture
+def tied():
+    """A network of which two layers share a weight."""
+    from compressible import tied_network
+
+    return tied_network()
+
+
+@pytest.fixture
+def tokens():
+    """Its calibration data."""
+    from compressible import token_batches
+
+    return token_batches()

@@ -107,6 +107,7 @@ def test_other_devices_run_it():
     x = torch.randn(3, 90)
     for device in ("CUDA", "XPU", "MPS"):
         assert torch._C._dispatch_has_computed_kernel_for_dispatch_key("hmatrix::linear", device)
-    from hmatrix.nn.operator import _elsewhere
+    from hmatrix.nn.operator import _linear_elsewhere
 
-    close(_elsewhere(x, *PackedTensors.of(H), 150, 90), linear(x, *PackedTensors.of(H), 150, 90).numpy())
+    packed = (None, False, *PackedTensors.of(H), 150, 90)
+    close(_linear_elsewhere(x, *packed), linear(x, *packed).numpy())

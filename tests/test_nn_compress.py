@@ -1,67 +1,15 @@
 import copy
-import itertools
 import json
 
-import numpy as np
 import pytest
 import torch
+from compressible import same, small, state, vectors
 from torch import nn
 
 import hmatrix as hm
 import hmatrix.nn as hnn
-from hmatrix.errors import ArgumentError, DataError, NetworkError
+from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.nn.compression import compress
-
-torch.manual_seed(0)
-
-
-class Tied(nn.Module):
-    """Embedding, convolution, normalisation and linear layers; the output layer has the embedding's weight."""
-
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(60, 24, padding_idx=0)
-        self.conv = nn.Conv2d(1, 12, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(12)
-        self.hidden = nn.Linear(12 * 24, 48)
-        self.last = nn.Linear(48, 24)
-        self.out = nn.Linear(24, 60, bias=False)
-        self.out.weight = self.embedding.weight
-
-    def forward(self, indices):
-        x = self.norm(self.conv(self.embedding(indices)[:, None])).relu()
-        return self.out(self.last(self.hidden(x.mean(dim=2).flatten(1)).relu()))
-
-
-@pytest.fixture
-def tied():
-    torch.manual_seed(1)
-    return Tied().eval()
-
-
-@pytest.fixture
-def tokens():
-    generator = torch.Generator().manual_seed(2)
-    return [torch.randint(0, 60, (8, 6), generator=generator) for _ in range(4)]
-
-
-def small(*sizes):
-    torch.manual_seed(3)
-    layers = [module for m, n in itertools.pairwise(sizes) for module in (nn.Linear(m, n), nn.ReLU())]
-    return nn.Sequential(*layers[:-1]).eval()
-
-
-def vectors(n, batches=3, size=16):
-    generator = torch.Generator().manual_seed(4)
-    return [torch.randn(size, n, generator=generator) for _ in range(batches)]
-
-
-def state(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_network_keeps_its_budget_and_its_outputs(tied, tokens):
@@ -170,129 +118,6 @@ def test_hooks_modes_and_gradients_go_along():
     assert not model[2].bias.requires_grad
 
 
-def test_overrides():
-    network = small(32, 32, 32, 10)
-    budget = hm.Budget(storage=0.4)
-    overrides = {"0": None, "re:[24]": hm.Budget(storage=0.6)}
-    model, report = compress(network, budget, overrides=overrides, calibration=vectors(32), progress=False)
-    assert type(model[0]) is nn.Linear
-    assert [layer.names for layer in report.layers] == [("2",), ("4",)]
-    assert all(0.4 < layer.after / layer.before <= 0.6 for layer in report.layers)
-    settings = hnn.LayerSettings(activations=hm.Activations.EXACT)
-    model, _ = compress(network, budget, overrides={"2": settings}, progress=False)
-    assert model[2].matrix.activations is hm.Activations.EXACT
-    assert model[0].matrix.activations is hm.Activations.INT8
-
-
-def test_select():
-    network = small(32, 32, 10)
-    model, _ = compress(network, hm.Budget(storage=0.6), select=hnn.last_linear(network), progress=False)
-    assert [type(module) for module in model] == [nn.Linear, nn.ReLU, hnn.HLinear]
-    model, _ = compress(network, hm.Budget(storage=0.6), select=hnn.matching("0"), progress=False)
-    assert [type(module) for module in model] == [hnn.HLinear, nn.ReLU, nn.Linear]
-
-
-def test_layers_that_are_not_called_or_change_nothing_stay():
-    class Branches(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.used, self.unused, self.idle = nn.Linear(32, 32), nn.Linear(32, 32), nn.Linear(32, 32)
-
-        def forward(self, x):
-            return self.used(x), self.idle(x)
-
-    model, report = compress(Branches(), hm.Budget(storage=0.4), calibration=vectors(32), progress=False)
-    assert isinstance(model.used, hnn.HLinear)
-    assert type(model.unused) is type(model.idle) is nn.Linear
-    notes = {layer.names[0]: layer.note for layer in report.layers}
-    assert notes == {"used": "", "unused": "never called", "idle": "changes nothing"}
-
-
-def test_a_layer_for_which_nothing_pays_stays_and_counts():
-    network = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 1))
-    model, report = compress(network, hm.Budget(storage=0.5), calibration=vectors(64), progress=False)
-    assert type(model[1]) is nn.Linear or report.layers[1].after < report.layers[1].before
-    assert report.before == 4 * 65 * 64
-    assert report.after <= 0.5 * report.before
-
-
-def test_rules_that_cannot_be_kept():
-    network, budget = small(32, 32, 10), hm.Budget(storage=0.4)
-    for arguments, error, message in [
-        ({"overrides": {"nowhere": None}}, ArgumentError, "fits no layer"),
-        ({"overrides": {"0": 3}}, ArgumentError, "give a Budget"),
-        ({"overrides": {"re:(": None}}, ArgumentError, "no regular expression"),
-        ({"select": lambda *_: False}, NetworkError, "no layer"),
-        ({"calibration": []}, DataError, "no batches"),
-        ({"calibration": [()]}, DataError, "empty batch"),
-        ({"calibration": [torch.full((4, 32), torch.nan)]}, DataError, "NaN"),
-        ({"evaluate": lambda _: 0.0}, ArgumentError, "no max_drop"),
-        ({"rows": 1}, ArgumentError, "rows"),
-        ({"evaluations": 0}, ArgumentError, "evaluations"),
-    ]:
-        with pytest.raises(error, match=message):
-            compress(network, budget, progress=False, **arguments)
-    with pytest.raises(ArgumentError, match="without evaluate"):
-        compress(network, hm.Budget(max_drop=1.0), progress=False)
-    with pytest.raises(ArgumentError, match=r"give \d+ to \d+ bytes"):
-        compress(network, hm.Budget(bytes=8), progress=False)
-    with pytest.raises(ArgumentError, match="whole network"):
-        hnn.LayerSettings(hm.Budget(max_drop=1.0))
-    with pytest.raises(NetworkError, match=r"no nn\.Linear"):
-        hnn.last_linear(nn.ReLU())
-
-
-def test_a_part_of_a_tie_cannot_be_chosen(tied):
-    with pytest.raises(ArgumentError, match="share a weight"):
-        compress(tied, hm.Budget(storage=0.4), overrides={"out": None}, progress=False)
-
-
-def test_outputs_that_are_no_tensor():
-    class Nothing(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(16, 16)
-
-        def forward(self, x):
-            return {"loss": self.layer(x).sum(), "name": "text"}["name"]
-
-    with pytest.raises(NetworkError, match="give `forward`"):
-        compress(Nothing(), hm.Budget(storage=0.5), calibration=vectors(16), progress=False)
-
-    class Frozen(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(16, 16)
-
-        @torch.no_grad()
-        def forward(self, x):
-            return self.layer(x)
-
-    with pytest.raises(NetworkError, match="differentiated"):
-        compress(Frozen(), hm.Budget(storage=0.5), calibration=vectors(16), progress=False)
-
-
-def test_batches_of_all_kinds():
-    class Two(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(32, 8)
-
-        def forward(self, x, scale=1.0):
-            return {"logits": self.layer(x) * scale}
-
-    network, reports = Two(), []
-    for batches in (
-        vectors(32),
-        [(x, torch.zeros(len(x))) for x in vectors(32)],
-        [{"x": x} for x in vectors(32)],
-        iter(vectors(32)),
-    ):
-        _, report = compress(network, hm.Budget(storage=0.6), calibration=batches, progress=False)
-        reports.append(report.layers[0].after)
-    assert len(set(reports)) == 1
-
-
 def test_the_same_call_gives_the_same_bits(tied, tokens):
     first, _ = compress(tied, hm.Budget(storage=0.3), calibration=tokens, progress=False, rows=20)
     second, _ = compress(tied, hm.Budget(storage=0.3), calibration=tokens, progress=False, rows=20)
@@ -303,87 +128,6 @@ def test_half_precision_stays():
     network = small(32, 32, 10).bfloat16()
     model, _ = compress(network, hm.Budget(storage=0.4), progress=False)
     assert model(torch.zeros(2, 32, dtype=torch.bfloat16)).dtype == torch.bfloat16
-
-
-def test_the_search_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
-    network, fits = small(32, 48, 10), []
-    allocate = hm.Allocator.allocate
-
-    def counted(self, *arguments, **keywords):
-        if len(fits) == 1 and not resumed:
-            raise KeyboardInterrupt
-        fits.append(1)
-        return allocate(self, *arguments, **keywords)
-
-    monkeypatch.setattr(hm.Allocator, "allocate", counted)
-    arguments = {"calibration": vectors(32), "cache": tmp_path, "progress": False}
-    resumed = False
-    with pytest.raises(KeyboardInterrupt):
-        compress(network, hm.Budget(storage=0.4), **arguments)
-    resumed = True
-    model, _ = compress(network, hm.Budget(storage=0.4), **arguments)
-    assert len(fits) == 2
-    again, _ = compress(network, hm.Budget(storage=0.4), **arguments)
-    assert len(fits) == 2
-    assert same(model.state_dict(), again.state_dict())
-
-
-def test_a_cache_that_cannot_be_made(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(hm.HMatrixError, match="cannot be made"):
-        compress(small(32, 10), hm.Budget(storage=0.5), cache=tmp_path / "file" / "in", progress=False)
-
-
-def test_time_is_for_each_layer_where_it_is_possible():
-    network = small(256, 256, 8)
-    model, report = compress(network, hm.Budget(time=0.8), progress=False)
-    assert isinstance(model[0], hnn.HLinear)
-    assert type(model[2]) is nn.Linear
-    assert report.layers[0].after < report.layers[0].before
-    with pytest.raises(ArgumentError, match="time"):
-        compress(small(8, 8), hm.Budget(time=0.1), progress=False)
-
-
-def test_a_drop_is_kept_with_few_evaluations():
-    network, x = small(32, 64, 10), torch.cat(vectors(32, 12))
-    labels = network(x).argmax(dim=1)
-    judged = []
-
-    def right(model):
-        judged.append(model)
-        return 100.0 * (model(x).argmax(dim=1) == labels).numpy()
-
-    model, report = compress(
-        network, hm.Budget(max_drop=4.0), evaluate=right, evaluations=4, calibration=vectors(32, 2), progress=False
-    )
-    assert len(judged) == 1 + len(report.trials) <= 5
-    assert float(100 - right(model).mean()) <= 4.0
-    failed, passed = report.bracket
-    assert failed < passed < 1
-    for trial in report.trials:
-        assert trial.passed == (trial.drop <= 4.0)
-        assert trial.interval[0] <= trial.drop <= trial.interval[1]
-
-
-def test_a_drop_that_cannot_be_kept():
-    scores = iter([100.0, *[0.0] * 9])
-    with pytest.raises(NetworkError, match=r"a drop of 0\.5 was not kept"):
-        compress(small(32, 10), hm.Budget(max_drop=0.5), evaluate=lambda _: next(scores), evaluations=2, progress=False)
-
-
-@pytest.mark.parametrize(
-    ("returned", "message"),
-    [("x", "returned a str"), (np.nan, "finite"), (np.ones((2, 2)), "shape"), ([], "shape")],
-)
-def test_scores_that_cannot_be_used(returned, message):
-    with pytest.raises(ArgumentError, match=message):
-        compress(small(32, 10), hm.Budget(max_drop=1.0), evaluate=lambda _: returned, progress=False)
-
-
-def test_scores_of_other_samples():
-    counts = iter([3, 4])
-    with pytest.raises(ArgumentError, match="same samples"):
-        compress(small(32, 10), hm.Budget(max_drop=1.0), evaluate=lambda _: np.ones(next(counts)), progress=False)
 
 
 def test_the_report_is_a_table_and_json(tied, tokens):

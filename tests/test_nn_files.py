@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peaks import needs_peaks, peak_of
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -216,6 +217,22 @@ def test_what_cannot_be_saved(tmp_path):
     with pytest.raises(ArgumentError, match="tensors only"):
         hnn.save(nn.ModuleList([network, Extra()]), tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_peaks
+def test_loading_takes_hardly_more_than_the_file(tmp_path):
+    """100 MB of float32, which are looked at for NaN, and multiplied."""
+    values = np.random.default_rng(0).standard_normal((5000, 5000), dtype=np.float32)
+    file = tmp_path / "layer"
+    hnn.save(hnn.HLinear(hm.quantize(values, "float32")), file)
+    assert file.stat().st_size > 1e8
+    before = """
+        import hmatrix.nn
+        with torch.device("meta"):
+            layer = torch.nn.Linear(5000, 5000, bias=False)
+    """
+    load = f"layer = hmatrix.nn.load({str(file)!r}, layer); layer(torch.ones(1, 5000))"
+    assert 0.9 < peak_of(before, load) / file.stat().st_size < 1.2
 
 
 class Extra(nn.Module):

@@ -1,5 +1,6 @@
 """The product as an operator of torch: compiled, exported, traced, mapped, and on other devices."""
 
+import copy
 import gc
 
 import numpy as np
@@ -12,7 +13,7 @@ from hmatrix.errors import ArgumentError
 torch = pytest.importorskip("torch")
 HLinear = pytest.importorskip("hmatrix.nn").HLinear
 from hmatrix.nn import prepared  # noqa: E402
-from hmatrix.nn.operator import linear  # noqa: E402
+from hmatrix.nn.operator import linear, product  # noqa: E402
 from hmatrix.nn.prepared import PackedTensors  # noqa: E402
 
 m, n = 40, 30
@@ -56,9 +57,9 @@ def test_torch_checks_the_operator(precision, transposed):
     H = matrix(precision)
     dtype = torch.float64 if precision == "float64" else torch.float32
     x = batch(3, m if transposed else n).to(dtype).requires_grad_()
-    torch.library.opcheck(linear, (x, *PackedTensors.of(H), m, n, transposed))
+    torch.library.opcheck(linear, (x, None, transposed, *PackedTensors.of(H), m, n))
     bias = batch(n if transposed else m).to(dtype).requires_grad_()
-    torch.library.opcheck(linear, (x, *PackedTensors.of(H), m, n, transposed, bias))
+    torch.library.opcheck(linear, (x, bias, transposed, *PackedTensors.of(H), m, n))
 
 
 @every_kind
@@ -67,14 +68,14 @@ def test_the_operator_is_the_product(precision, activations, leading):
     H = matrix(precision, activations)
     tensors = PackedTensors.of(H)
     x = batch(*leading, n)
-    y = linear(x, *tensors, m, n)
+    y = linear(x, None, False, *tensors, m, n)
     assert y.shape == (*leading, m)
     np.testing.assert_array_equal(y.reshape(-1, m), H.apply(x.reshape(-1, n).numpy()))
     for bias in (batch(m), batch(m).half(), batch(m).double(), batch(2 * m)[::2]):
-        added = linear(x, *tensors, m, n, False, bias)
+        added = linear(x, bias, False, *tensors, m, n)
         assert torch.equal(added, y + bias)
         assert added.dtype == torch.promote_types(y.dtype, bias.dtype)
-    back = linear(y, *tensors, m, n, True)
+    back = linear(y, None, True, *tensors, m, n)
     np.testing.assert_array_equal(back.reshape(-1, n), H.T.apply(y.reshape(-1, m).numpy()))
 
 
@@ -85,7 +86,7 @@ def test_derivatives_of_any_order(transposed):
     bias = batch(n if transposed else m).double().requires_grad_()
 
     def product(x, bias):
-        return linear(x, *tensors, m, n, transposed, bias)
+        return linear(x, bias, transposed, *tensors, m, n)
 
     assert torch.autograd.gradcheck(product, (x, bias))
     assert torch.autograd.gradgradcheck(lambda x, bias: product(x, bias) ** 3, (x, bias))
@@ -99,6 +100,68 @@ def test_compiled_without_graph_break(precision, activations):
         torch.testing.assert_close(compiled(x), net(x))
     with torch.inference_mode():
         torch.testing.assert_close(compiled(x), net(x))
+
+
+def test_what_a_compiled_network_computes_with():
+    """Without gradients the product alone; the words tell the rest, whatever becomes of it."""
+    layer, x = HLinear(matrix(), batch(m)), batch(2, n)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append((graph.code, len(inputs)))
+        return graph
+
+    compiled = torch.compile(layer, fullgraph=True, backend=backend)
+    with torch.no_grad():
+        assert torch.equal(compiled(x), layer(x))
+        assert "hmatrix.product" in graphs[0][0]
+        assert graphs[0][1] == 3
+        permutation = layer.weight.row_permutation
+        permutation.copy_(permutation.roll(1))
+        torch.testing.assert_close(compiled(x), x @ dense(layer).T + layer.bias)
+        other = copy.deepcopy(layer)
+        other.weight.words.view(torch.float32).mul_(2)
+        layer.load_state_dict(other.state_dict())
+        torch.testing.assert_close(compiled(x), x @ dense(layer).T + layer.bias)
+        layer.weight.leaves[0] = 99
+        with pytest.raises(ArgumentError, match=r"data|leaves"):
+            compiled(x)
+    assert len(graphs) == 1
+
+
+def test_words_are_known_by_their_memory():
+    layer, x = HLinear(matrix()), batch(2, n)
+    words = layer.weight.words
+    assert torch.equal(product(x, None, words.detach(), m, n), layer(x))
+    with pytest.raises(ArgumentError, match="words: are a copy"):
+        product(x, None, words.clone(), m, n)
+    with pytest.raises(ArgumentError, match="x: has the shape"):
+        product(x[:, 1:], None, words, m, n)
+
+
+def test_compiled_with_frozen_weights():
+    net, x = network("int8"), batch(5, n)
+    with torch.no_grad(), torch._inductor.config.patch(freezing=True):
+        torch.testing.assert_close(torch.compile(net, fullgraph=True)(x), net(x))
+
+
+def test_compiled_and_mapped():
+    layer, x = HLinear(matrix("float64"), batch(m)), batch(4, 3, n).double()
+    for mode in (torch.no_grad, torch.enable_grad):
+        with mode():
+            mapped = torch.func.vmap(lambda x: layer(x), in_dims=1)
+            torch.testing.assert_close(torch.compile(mapped, backend="aot_eager", fullgraph=True)(x), mapped(x))
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_compiled_with_gradients_of_the_input_alone(wanted):
+    layer, x = HLinear(matrix("float64")), batch(4, n).double().requires_grad_(wanted)
+    y = torch.compile(layer, backend="aot_eager", fullgraph=True)(x)
+    torch.testing.assert_close(y, layer(x))
+    assert y.requires_grad is wanted
+    if wanted:
+        y.sum().backward()
+        torch.testing.assert_close(x.grad, dense(layer).sum(dim=0).expand(4, n))
 
 
 def test_gradients_of_the_compiled_network():
@@ -149,7 +212,7 @@ def test_mapped():
         torch.testing.assert_close(torch.func.vmap(layer, in_dims=dim)(x), layer(x.movedim(dim, 0)))
     words, rest = torch.stack([layer.weight.words] * 4), PackedTensors.of(layer.matrix)[1:]
     with pytest.raises(ArgumentError, match="vmap: goes over the packed matrix"):
-        torch.func.vmap(lambda x, words: linear(x, words, *rest, m, n))(x[:, 0], words)
+        torch.func.vmap(lambda x, words: linear(x, None, False, words, *rest, m, n))(x[:, 0], words)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -158,7 +221,7 @@ def test_mapped():
 def test_wrong_shapes(transposed, shape, device):
     tensors = [None if t is None else t.to(device) for t in PackedTensors.of(matrix())]
     with pytest.raises(ArgumentError, match=rf"^x: has the shape .*; give \(\.\.\., {m if transposed else n}\)"):
-        linear(torch.zeros(shape, device=device), *tensors, m, n, transposed)
+        linear(torch.zeros(shape, device=device), None, transposed, *tensors, m, n)
 
 
 def test_functional_call():
@@ -232,7 +295,7 @@ def test_indices_changed_in_place_are_checked(through):
     def product():
         if through == "layer":
             return layer(x)
-        return linear(x, *(getattr(weight, name) for name in PackedTensors._fields), m, n)
+        return linear(x, None, False, *(getattr(weight, name) for name in PackedTensors._fields), m, n)
 
     before = product()
     weight.row_permutation.copy_(weight.row_permutation.roll(1))
@@ -266,12 +329,12 @@ def test_tensors_of_inference_mode_are_never_trusted():
     x = batch(2, n)
     with torch.inference_mode():
         tensors = PackedTensors(*(None if t is None else t.clone() for t in PackedTensors.of(matrix())))
-        expected = linear(x, *tensors, m, n)
+        expected = linear(x, None, False, *tensors, m, n)
         tensors.row_permutation.copy_(tensors.row_permutation.roll(1))
-        assert not torch.equal(linear(x, *tensors, m, n), expected)
+        assert not torch.equal(linear(x, None, False, *tensors, m, n), expected)
         tensors.row_permutation[0] = 10**6
         with pytest.raises(ArgumentError, match="row_permutation"):
-            linear(x, *tensors, m, n)
+            linear(x, None, False, *tensors, m, n)
         layer = HLinear(matrix())
         assert not layer.weight.words.is_inference()
         y = layer(x)
@@ -282,7 +345,7 @@ def test_nothing_is_kept_longer_than_its_words():
     gc.collect()
     before = set(prepared._known)
     tensors = PackedTensors.of(matrix())
-    linear(batch(2, n), *tensors, m, n)
+    linear(batch(2, n), None, False, *tensors, m, n)
     layer = HLinear(matrix())
     assert len(set(prepared._known) - before) == 2
     del tensors, layer

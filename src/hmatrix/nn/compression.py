@@ -12,14 +12,14 @@ from hmatrix._validation import check_integer
 from hmatrix.allocation import Budget
 from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.nn.accuracy import Search, judge, scores_of
+from hmatrix.nn.allocating import Allocation, Part
 from hmatrix.nn.calibration import Inputs, collect_inputs
 from hmatrix.nn.fitting import Fitted, Fitter
-from hmatrix.nn.progress import shown
-from hmatrix.nn.replacing import Successors, replaced, replacing, successors
+from hmatrix.nn.pretrained import make_ready
+from hmatrix.nn.replacing import replaced, replacing
 from hmatrix.nn.report import LayerReport, Report, Trial, described
 from hmatrix.nn.running import Forward, outputs, run_batch
 from hmatrix.nn.sensitivity import change, sensitivities
-from hmatrix.nn.sharing import Curve, share
 from hmatrix.nn.targets import LayerSettings, Override, Select, Target, everything, find_targets
 from hmatrix.precision import Activations
 
@@ -125,6 +125,7 @@ def compress(
     if (budget.max_drop is not None) != (evaluate is not None):
         came = "has max_drop without evaluate" if evaluate is None else "has no max_drop, but evaluate is given"
         raise ArgumentError("budget", came, "give both, or neither")
+    make_ready(model)  # tells now if it could not be saved
     targets = find_targets(model, select, overrides or {}, LayerSettings(activations=Activations.of(activations)))
     inputs = Inputs([None] * len(targets), set(), [])
     if calibration is not None:
@@ -150,31 +151,30 @@ def compress(
     # Nothing tells what a layer may lose that the output does not depend on.
     idle = {targets[number].name for number, weight in zip(used, weights, strict=True) if weight == 0}
     parts = [
-        _Part(targets[number], Fitter(targets[number], inputs.samples[number], folder), weight)
+        Part(targets[number], Fitter(targets[number], inputs.samples[number], folder), weight)
         for number, weight in zip(used, weights, strict=True)
         if weight > 0
     ]
     if not parts:
         raise NetworkError("network", "its output depends on none of the chosen layers", "choose others")
-    allocation = _Allocation(parts, measured=bool(inputs.probes), progress=progress)
+    allocation = Allocation(parts, measured=bool(inputs.probes), progress=progress)
     trials: list[Trial] = []
     if budget.max_drop is None or evaluate is None:
         fitted = allocation.fit(budget)
     else:
         fitted, trials = _search(model, allocation, evaluate, budget.max_drop, evaluations)
-    made: Successors = {}
-    for part, result in zip(parts, fitted, strict=True):
-        if result is not None:
-            made |= successors(part.target, result)
+    made = allocation.successors(fitted)
     reference = outputs(model, inputs.probes, forward)
     network_before = _bytes_of(model)
     if inplace:
         with replacing(model, made):
             changed = _run(model, inputs.probes, forward)
+            make_ready(model)
         compressed = model
     else:
         compressed = replaced(model, made)
         changed = _run(compressed, inputs.probes, forward)
+        make_ready(compressed)
     left = [_left(target, _NEVER_CALLED) for target in targets if target.name in inputs.unused]
     left += [_left(target, _IDLE) for target in targets if target.name in idle]
     layers = [*(_layer(part, result, allocation.measured) for part, result in zip(parts, fitted, strict=True)), *left]
@@ -189,96 +189,9 @@ def compress(
     return Compressed(compressed, report)
 
 
-class _Part(NamedTuple):
-    """A weight, what fits H-matrices to it, and how much its errors count."""
-
-    target: Target
-    fitter: Fitter
-    sensitivity: float
-
-    @property
-    def new_bias(self) -> int:
-        """Bytes of the biases that a correction adds."""
-        modules = set(self.target.layers.values())
-        return 4 * self.target.shape[0] * sum(getattr(module, "bias", 0) is None for module in modules)
-
-
-class _Allocation:
-    """The H-matrices of all layers for one budget after another."""
-
-    def __init__(self, parts: list[_Part], *, measured: bool, progress: bool) -> None:
-        self.parts = parts
-        self.measured = measured
-        self._progress = progress
-        self._sharing = [part for part in parts if part.target.settings.budget is None]
-        self._curves: dict[int, Curve] = {}
-
-    @property
-    def dense_bytes(self) -> int:
-        """Bytes of the layers that share the budget, as they are."""
-        return sum(part.target.dense_bytes for part in self._sharing)
-
-    @property
-    def least(self) -> float:
-        """The least storage that a budget can ask for, as a fraction."""
-        return sum(float(curve.hull()[0][0]) for curve in self._all_curves()) / self.dense_bytes
-
-    def fit(self, budget: Budget) -> list[Fitted | None]:
-        """Return the H-matrix of each layer; ``None`` for one that stays as it is."""
-        found: dict[int, Fitted | None] = {}
-        for part in self.parts:
-            if part.target.settings.budget is not None:
-                found[id(part)] = part.fitter.fit(part.target.settings.budget)
-        if budget.time is not None and self._sharing:
-            found |= self._timed(budget)
-        if budget.time is None and self._sharing:
-            total = budget.bytes if budget.bytes is not None else (budget.storage or 0) * self.dense_bytes
-            found |= self._shared(total)
-        return [found[id(part)] for part in self.parts]
-
-    def _timed(self, budget: Budget) -> dict[int, Fitted | None]:
-        """Give each layer the same fraction of its time; small ones, for which it is impossible, stay as they are."""
-        found: dict[int, Fitted | None] = {}
-        for part in shown(self._sharing, "layers", enabled=self._progress):
-            try:
-                found[id(part)] = part.fitter.fit(budget)
-            except ArgumentError as error:
-                found[id(part)] = None
-                impossible = error
-        if not any(found.values()):
-            raise impossible
-        return found
-
-    def _shared(self, total: float) -> dict[int, Fitted | None]:
-        curves = {id(part): curve for part, curve in zip(self._sharing, self._all_curves(), strict=True)}
-        share(list(curves.values()), total)  # raises before anything is fitted
-        # What one layer does not use the others share again; the largest, which leaves most, comes first.
-        waiting = sorted(self._sharing, key=lambda part: -part.target.dense_bytes)
-        found: dict[int, Fitted | None] = {}
-        for number, part in enumerate(shown(list(waiting), "layers", enabled=self._progress)):
-            size = share([curves[id(other)] for other in waiting[number:]], total)[0]
-            result = None
-            if size < part.target.dense_bytes:
-                extra = part.new_bias if self.measured else 0
-                result = part.fitter.fit(Budget(bytes=size - extra))
-                total -= _bytes_after(part, result)
-            else:
-                total -= part.target.dense_bytes
-            found[id(part)] = result
-        return found
-
-    def _all_curves(self) -> list[Curve]:
-        for part in shown(self._sharing, "curves", enabled=self._progress and not self._curves):
-            if id(part) not in self._curves:
-                sizes, errors = part.fitter.curve()
-                extra = part.new_bias if self.measured else 0
-                self._curves[id(part)] = Curve(sizes + extra, part.sensitivity * errors, part.target.dense_bytes)
-        return [self._curves[id(part)] for part in self._sharing]
-
-
 def _search(
     model: nn.Module,
-    allocation: _Allocation,
+    allocation: Allocation,
     evaluate: Callable[[nn.Module], Any],
     max_drop: float,
     evaluations: int,
@@ -290,11 +203,8 @@ def _search(
     def attempt(storage: float) -> Trial:
         nonlocal best
         fitted = allocation.fit(Budget(storage=storage))
-        made: Successors = {}
-        for part, result in zip(allocation.parts, fitted, strict=True):
-            if result is not None:
-                made |= successors(part.target, result)
-        trial = judge(reference, scores_of(evaluate(replaced(model, made))), storage, max_drop)
+        now = evaluate(replaced(model, allocation.successors(fitted)))
+        trial = judge(reference, scores_of(now), storage, max_drop)
         if trial.passed:
             best = fitted
         return trial
@@ -325,11 +235,12 @@ def _run(model: nn.Module, batches: list[Any], forward: Forward) -> list[Any]:
     return found
 
 
-def _bytes_after(part: _Part, fitted: Fitted) -> int:
-    return fitted.matrix.storage().total + (part.new_bias if fitted.bias_correction.any() else 0)
+def _bytes_of(model: nn.Module) -> int:
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def _layer(part: _Part, fitted: Fitted | None, measured: bool) -> LayerReport:
+def _layer(part: Part, fitted: Fitted | None, measured: bool) -> LayerReport:
     target = part.target
     sensitivity = part.sensitivity if measured else None
     if fitted is None:
@@ -339,7 +250,7 @@ def _layer(part: _Part, fitted: Fitted | None, measured: bool) -> LayerReport:
         type(target.module).__name__,
         target.shape,
         target.dense_bytes,
-        _bytes_after(part, fitted),
+        part.bytes_after(fitted),
         sensitivity,
         predicted_error=fitted.predicted_error,
         measured_error=fitted.measured_error,
@@ -359,8 +270,3 @@ def _left(target: Target, note: str, sensitivity: float | None = None) -> LayerR
         sensitivity,
         note=note,
     )
-
-
-def _bytes_of(model: nn.Module) -> int:
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return sum(tensor.nbytes for tensor in tensors.values())

@@ -86,7 +86,7 @@ class HEmbedding(nn.Module):
         if indices.dtype not in (torch.int32, torch.int64):
             raise ArgumentError("indices", f"have the type {indices.dtype}", "give torch.int64 or torch.int32")
         rows = self.weight.rows(indices)
-        if self.padding_idx is not None:
+        if self.padding_idx is not None and (self.zero_padding or rows.requires_grad):
             padding = (indices == self.padding_idx)[..., None]
             rows = torch.where(padding, 0 if self.zero_padding else rows.detach(), rows)
         return rows.to(self._type.dtype)

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -21,27 +20,13 @@ from hmatrix.files import read_header as read_json
 from hmatrix.files import written
 from hmatrix.io import KEY
 from hmatrix.matrix import HMatrix
-from hmatrix.nn.conv import HConv2d
-from hmatrix.nn.embedding import HEmbedding
-from hmatrix.nn.kinds import kind_of, shape_of
-from hmatrix.nn.linear import HLinear
+from hmatrix.nn.blueprint import Blueprint, blueprints_of, build
 from hmatrix.nn.prepared import PackedTensors
-from hmatrix.nn.replacing import exchange
+from hmatrix.nn.pretrained import make_ready
 from hmatrix.nn.weight import HWeight
 
 NETWORK_VERSION = 1
 _MEND = "give a whole file written by hmatrix.nn.save"
-_LAYERS = (HLinear, HConv2d, HEmbedding)
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """What the header tells of a layer: its weight's shape and owner, and what its state dict does not hold."""
-
-    weight: str
-    shape: tuple[int, int]
-    has_bias: bool
-    zero_padding: bool
 
 
 @dataclass(frozen=True)
@@ -65,7 +50,7 @@ class Header:
     version: int
     hmatrix: str
     architecture: dict[str, Any]
-    layers: dict[str, _Layer]
+    layers: dict[str, Blueprint]
     shared: dict[str, str]
 
 
@@ -90,7 +75,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], architecture: Mapping[s
     """
     path = Path(path)
     tensors, shared = _deduplicated(model.state_dict())
-    header = Header(NETWORK_VERSION, hmatrix.__version__, dict(architecture or {}), _layers(model), shared)
+    header = Header(NETWORK_VERSION, hmatrix.__version__, dict(architecture or {}), blueprints_of(model), shared)
     if not header.layers:
         raise ArgumentError("model", "has no H-matrix", "compress it first")
     try:
@@ -121,7 +106,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         mend = f"this release reads version {NETWORK_VERSION}: install a newer one"
         raise FormatError(subject, f"has version {version!r}", mend)
     try:
-        layers = {str(name): _layer_of(entry) for name, entry in content["layers"].items()}
+        layers = {str(name): Blueprint.of_plain(entry) for name, entry in content["layers"].items()}
         return Header(version, content["hmatrix"], dict(content["architecture"]), layers, dict(content["shared"]))
     except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise FormatError(subject, "has a damaged header", "write it again") from error
@@ -158,26 +143,8 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         raise FormatError(subject, f"cannot be read ({error})", _MEND) from error
     if missing := set(header.shared.values()) - tensors.keys():
         raise FormatError(subject, f"lacks {', '.join(sorted(missing))}", "write it again")
-    modules = dict(model.named_modules(remove_duplicate=False))
-    weights: dict[str, HWeight] = {}
-    made: dict[nn.Module, nn.Module] = {}
-    for name, layer in header.layers.items():
-        module = modules.get(name)
-        kind = None if module is None else kind_of(module)
-        found = None if module is None or kind is None else shape_of(module)
-        if module is None or kind is None or found != layer.shape:
-            came = "there is none" if module is None else f"is a {type(module).__name__}, of {found}"
-            mend = f"give the network that was compressed ({header.architecture or 'the file does not say which'})"
-            raise NetworkError(f"layer {name or '(network)'} of {layer.shape}", came, mend)
-        weight = weights.setdefault(layer.weight, HWeight.skeleton(layer.shape))
-        successor = kind.successor(module, weight)
-        if hasattr(successor, "bias"):
-            successor.register_parameter("bias", nn.Parameter(torch.empty(layer.shape[0])) if layer.has_bias else None)
-        if isinstance(successor, HEmbedding):
-            successor.zero_padding = layer.zero_padding
-        made[module] = successor
-    root = made.get(model, model)
-    exchange(model, made)
+    mend = f"give the network that was compressed ({header.architecture or 'the file does not say which'})"
+    root = build(model, header.layers, lambda _, layer: HWeight.skeleton(layer.shape), mend=mend)
     state = {**tensors, **{name: tensors[owner] for name, owner in header.shared.items()}}
     try:
         root.load_state_dict(state, assign=True)
@@ -185,23 +152,8 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         mend = "give the network that was compressed"
         raise NetworkError(subject, f"does not fit the network ({error})", mend) from error
     _tie(root, header.shared)
+    make_ready(root)
     return root.requires_grad_(False).eval()
-
-
-def _layer_of(entry: Any) -> _Layer:
-    m, n = entry["shape"]
-    return _Layer(str(entry["weight"]), (int(m), int(n)), bool(entry["has_bias"]), bool(entry["zero_padding"]))
-
-
-def _layers(model: nn.Module) -> dict[str, _Layer]:
-    owners: dict[int, str] = {}
-    layers = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, _LAYERS):
-            owner = owners.setdefault(id(module.weight), name)
-            has_bias = getattr(module, "bias", None) is not None
-            layers[name] = _Layer(owner, module.weight.shape, has_bias, getattr(module, "zero_padding", False))
-    return layers
 
 
 def _deduplicated(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:

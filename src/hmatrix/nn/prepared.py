@@ -115,11 +115,11 @@ class Prepared:
         else:
             # The coefficients on the host go.
             self.structure = structure_of(checked.pack(), tensors.words.device)
-        _, *self._others = tensors
+        self.others = (tensors.leaves, tensors.quantized, tensors.row_permutation, tensors.column_permutation)
         # Tensors made in inference mode do not tell whether they were changed: they are checked at every product.
         self.tracked = not any(tensor.is_inference() for tensor in tensors if tensor is not None)
         self._address = tensors.words.data_ptr() if self.tracked else -1
-        self._versions = [0 if tensor is None or not self.tracked else tensor._version for tensor in self._others]
+        self._versions = [0 if tensor is None or not self.tracked else tensor._version for tensor in self.others]
 
     def fits(
         self,
@@ -130,7 +130,7 @@ class Prepared:
         column_permutation: Tensor | None,
     ) -> bool:
         """Whether tensors are still those that this was made of; `words` are the same tensor as then."""
-        known_leaves, known_flag, known_rows, known_columns = self._others
+        known_leaves, known_flag, known_rows, known_columns = self.others
         version, of_flag, of_rows, of_columns = self._versions
         return (
             words.data_ptr() == self._address
@@ -157,8 +157,19 @@ class Prepared:
     @cached_property
     def multiply_at(self) -> Callable[[int, int, int, int], None] | None:
         """The native product by addresses of x, y, batch and bias; ``None`` where the kernel is not native."""
+        plan = self._native
+        return None if plan is None else plan.multiply_at
+
+    @cached_property
+    def rows_at(self) -> Callable[[int, int, int], None] | None:
+        """The native look-up by addresses of indices, y and count; ``None`` where the kernel is not native."""
+        plan = self._native
+        return None if plan is None else plan.rows_at
+
+    @property
+    def _native(self) -> _core.PlanFloat32 | None:
         product: Any = self.matrix._product
-        return product.multiply_at if isinstance(product, (_core.PlanFloat32, _core.PlanFloat64)) else None
+        return product if isinstance(product, (_core.PlanFloat32, _core.PlanFloat64)) else None
 
     @cached_property
     def structure(self) -> Structure:
@@ -201,6 +212,29 @@ def prepared_of(
     prepared = Prepared(PackedTensors(words, leaves, quantized, row_permutation, column_permutation), shape)
     remember(words, prepared)
     return prepared
+
+
+def known(words: Tensor) -> Prepared:
+    """Return what was prepared for a tensor of words, or for one that views the same memory.
+
+    Raises
+    ------
+    ArgumentError
+        If nothing was, or what belongs to the words was changed to what is no packed matrix.
+    """
+    entry = _known.get(id(words))
+    if entry is None or entry[0]() is not words:
+        entry = next((entry for entry in _known.values() if _same_memory(entry[0](), words)), None)
+        if entry is None:
+            raise ArgumentError("words", "are a copy", "compile the layer without replacing its buffers by others")
+    prepared = entry[1]
+    if prepared.fits(words, *prepared.others):
+        return prepared
+    return prepared_of(words, *prepared.others, prepared.shape)
+
+
+def _same_memory(first: Tensor | None, second: Tensor) -> bool:
+    return first is not None and first.data_ptr() == second.data_ptr() and first.shape == second.shape
 
 
 def remember(words: Tensor, prepared: Prepared) -> None:

@@ -7,13 +7,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_exporting
 
 from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.lowrank import LowRank
 from hmatrix.matrix import HMatrix
 from hmatrix.nn import standard
-from hmatrix.nn.operator import linear, rows_of
+from hmatrix.nn.operator import linear, product, rows_of
 from hmatrix.nn.prepared import PackedTensors, Prepared, prepared_of, remember
 from hmatrix.packing import PackedLeaf
 from hmatrix.precision import Precision
@@ -61,6 +61,15 @@ class HWeight(nn.Module):
         zero = LowRank(np.zeros((m, 0), np.float32), np.zeros((n, 0), np.float32))
         return cls(HMatrix.from_leaves(shape, [PackedLeaf(slice(0, m), slice(0, n), zero)]))
 
+    @classmethod
+    def expecting(cls, shape: tuple[int, int], tensors: PackedTensors) -> Self:
+        """Make a weight ``(m, n)`` of tensors on the meta device, in whose places others are put one by one."""
+        weight = cls.skeleton(shape)
+        for name, tensor in tensors._asdict().items():
+            weight.register_buffer(name, tensor)
+        weight._known = None
+        return weight
+
     @property
     def matrix(self) -> HMatrix:
         """The matrix ``(m, n)``; on the CPU it shares the coefficients.
@@ -75,7 +84,7 @@ class HWeight(nn.Module):
         if self.words.is_meta:
             raise NetworkError("HWeight", "is on the meta device", "load a state dict first, with assign=True")
         if self.words.is_cpu:
-            return self._ready().matrix
+            return self.prepared().matrix
         return self.tensors.matrix(self.shape)
 
     @property
@@ -166,25 +175,21 @@ class HWeight(nn.Module):
         if torch.onnx.is_in_onnx_export():
             y = standard.multiply(*self._for_export(), floats)
             y = y if bias is None else y + bias
+        elif is_compiling() and not is_exporting() and self._is_product_alone(x):
+            y = product(floats, bias, self.words, m, n)
         else:
-            y = linear(
-                floats,
-                self.words,
-                self.leaves,
-                self.quantized,
-                self.row_permutation,
-                self.column_permutation,
-                m,
-                n,
-                False,
-                bias,
-            )
+            y = linear(floats, bias, False, *self.tensors, m, n)
         if x.dtype in (torch.float16, torch.bfloat16):
             return y.to(x.dtype)
         device = x.device.type
         if x.dtype == torch.float32 and device != "meta" and torch.is_autocast_enabled(device):
             return y.to(torch.get_autocast_dtype(device))
         return y
+
+    def _is_product_alone(self, x: Tensor) -> bool:
+        """Whether a compiler needs nothing but the product on the CPU, of tensors that tell whether they changed."""
+        tracked = self._known is not None and self._known[1].tracked
+        return tracked and x.is_cpu and self.words.is_cpu and not _grad_enabled()
 
     def rows(self, indices: Tensor) -> Tensor:
         """Return rows ``(..., n)`` of A; only they are decoded, and the factors V of low-rank leaves.
@@ -217,8 +222,14 @@ class HWeight(nn.Module):
             return f"shape={self.shape}, on the meta device"
         return f"shape=({m}, {n}), storage={self.matrix.storage().ratio:.1%}"
 
-    def _ready(self) -> Prepared:
-        """Return what is prepared for the buffers as they are now."""
+    def prepared(self) -> Prepared:
+        """Return what is prepared for the buffers as they are now.
+
+        Raises
+        ------
+        ArgumentError
+            If they are no packed matrix.
+        """
         prepared = prepared_of(*self.tensors, self.shape)
         self._known = self.words, prepared
         return prepared
@@ -236,7 +247,7 @@ class HWeight(nn.Module):
         self._known = None
         if type(self.words) is Tensor and not self.words.is_meta:
             with suppress(ArgumentError):
-                self._ready()
+                self.prepared()
 
     def __getstate__(self) -> dict[str, Any]:
         # What is prepared views the tensors of this weight: a copy prepares its own.

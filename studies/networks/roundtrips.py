@@ -1,0 +1,129 @@
+"""Two whole networks compressed, saved, loaded, exported and compiled: the largest difference of their outputs.
+
+MobileNetV2 (pointwise convolutions and head) and the sentence encoder all-MiniLM-L6-v2 (linear layers and embeddings),
+to a fourth of the storage, without calibration data: what is compared is always the compressed network with itself.
+With exact activations, unless asked otherwise: rounded ones turn the last bits of other operators into steps.
+
+    pip install 'hmatrix[dev]'
+    HMATRIX_DATA=FOLDER python studies/networks/roundtrips.py [--networks mobilenet,minilm] [--activations int8]
+
+FOLDER holds models/mobilenetv2_100.safetensors; without it MobileNetV2 has the weights of chance.
+"""
+
+import argparse
+import copy
+import logging
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import onnxruntime
+import timm
+import torch
+from minilm import States, model_folder
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoModel
+
+import hmatrix as hm
+import hmatrix.nn as hnn
+import hmatrix.nn.huggingface
+
+Inputs = tuple[Tensor, ...]
+
+
+class Subject(NamedTuple):
+    """A compressed network, inputs, and how to build the network that was compressed."""
+
+    name: str
+    model: nn.Module
+    inputs: Inputs
+    build: Callable[[], nn.Module]
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", default="mobilenet,minilm")
+    parser.add_argument("--storage", type=float, default=0.25)
+    parser.add_argument("--activations", choices=["exact", "int8"], default="exact")
+    parser.add_argument("--cache", type=Path)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")  # exporters warn of each other
+    logging.disable(logging.WARNING)
+    subjects = {"mobilenet": mobilenet, "minilm": minilm}
+    for name in options.networks.split(","):
+        subject = subjects[name](options)
+        print(f"\n{subject.name}", flush=True)
+        with torch.no_grad():
+            expected = subject.model(*subject.inputs)
+            start = time.perf_counter()
+            for way, found in round_trips(subject):
+                difference = float((found - expected).abs().max() / expected.abs().max())
+                seconds = time.perf_counter() - start
+                print(f"  {way:34} {difference:.1e} of the largest output, {seconds:.1f} s", flush=True)
+                start = time.perf_counter()
+
+
+def round_trips(subject: Subject) -> Iterator[tuple[str, Tensor]]:
+    """Return the outputs of the network after each way there and back."""
+    model, inputs = subject.model, subject.inputs
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        hnn.save(model, folder / "network.safetensors")
+        yield "hmatrix.nn.save, load", hnn.load(folder / "network.safetensors", subject.build())(*inputs)
+        if isinstance(model, States):
+            model.model.save_pretrained(folder / "pretrained")
+            yield "save_pretrained, from_pretrained", States(AutoModel.from_pretrained(folder / "pretrained"))(*inputs)
+        torch.export.save(torch.export.export(model, inputs), folder / "program.pt2")
+        yield "torch.export, saved and loaded", torch.export.load(folder / "program.pt2").module()(*inputs)
+        names = [f"x{number}" for number in range(len(inputs))]
+        for dynamo in (False, True):
+            path = folder / f"network{dynamo}.onnx"
+            torch.onnx.export(model, inputs, path, dynamo=dynamo, input_names=names, verbose=False)
+            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            arrays = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+            exporter = "torch.export" if dynamo else "TorchScript"
+            yield f"ONNX Runtime, by {exporter}", torch.from_numpy(session.run(None, arrays)[0])
+        yield "torch.compile without a break", torch.compile(model, fullgraph=True)(*inputs)
+
+
+def mobilenet(options: argparse.Namespace) -> Subject:
+    """Return MobileNetV2 and one image of chance."""
+    network = timm.create_model("mobilenetv2_100", pad_type="same").eval()
+    if folder := os.environ.get("HMATRIX_DATA"):
+        network.load_state_dict(load_file(Path(folder) / "models" / "mobilenetv2_100.safetensors"))
+    x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 4 - 2
+
+    def pointwise(_: str, module: nn.Module) -> bool:
+        return not isinstance(module, nn.Conv2d) or module.kernel_size == (1, 1)
+
+    model = compressed(network, options, pointwise)
+    return Subject("MobileNetV2", model, (x,), lambda: timm.create_model("mobilenetv2_100", pad_type="same"))
+
+
+def minilm(options: argparse.Namespace) -> Subject:
+    """Return the sentence encoder and one sentence of 32 tokens."""
+    encoder = AutoModel.from_pretrained(model_folder(), add_pooling_layer=False).eval()
+    ids = torch.arange(1000, 1032)[None]
+    model = compressed(encoder, options, lambda *_: True)
+    return Subject(
+        "all-MiniLM-L6-v2", States(model), (ids, torch.ones_like(ids)), lambda: States(copy.deepcopy(encoder))
+    )
+
+
+def compressed(network: nn.Module, options: argparse.Namespace, select: Callable[[str, nn.Module], bool]) -> nn.Module:
+    """Compress a network and tell its storage."""
+    model, report = hnn.compress(
+        network, hm.Budget(storage=options.storage), select=select, activations=options.activations, cache=options.cache
+    )
+    print(f"storage of the layers: {report.ratio:.1%}, {report.seconds:.0f} s")
+    return model.eval()
+
+
+if __name__ == "__main__":
+    main()

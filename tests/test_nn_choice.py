@@ -1,0 +1,134 @@
+"""Which layers of a network are compressed, and on what data."""
+
+import pytest
+import torch
+from compressible import small, vectors
+from torch import nn
+
+import hmatrix as hm
+import hmatrix.nn as hnn
+from hmatrix.errors import ArgumentError, DataError, NetworkError
+from hmatrix.nn.compression import compress
+
+
+def test_overrides():
+    network = small(32, 32, 32, 10)
+    budget = hm.Budget(storage=0.4)
+    overrides = {"0": None, "re:[24]": hm.Budget(storage=0.6)}
+    model, report = compress(network, budget, overrides=overrides, calibration=vectors(32), progress=False)
+    assert type(model[0]) is nn.Linear
+    assert [layer.names for layer in report.layers] == [("2",), ("4",)]
+    assert all(0.4 < layer.after / layer.before <= 0.6 for layer in report.layers)
+    settings = hnn.LayerSettings(activations=hm.Activations.EXACT)
+    model, _ = compress(network, budget, overrides={"2": settings}, progress=False)
+    assert model[2].matrix.activations is hm.Activations.EXACT
+    assert model[0].matrix.activations is hm.Activations.INT8
+
+
+def test_select():
+    network = small(32, 32, 10)
+    model, _ = compress(network, hm.Budget(storage=0.6), select=hnn.last_linear(network), progress=False)
+    assert [type(module) for module in model] == [nn.Linear, nn.ReLU, hnn.HLinear]
+    model, _ = compress(network, hm.Budget(storage=0.6), select=hnn.matching("0"), progress=False)
+    assert [type(module) for module in model] == [hnn.HLinear, nn.ReLU, nn.Linear]
+
+
+def test_layers_that_are_not_called_or_change_nothing_stay():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused, self.idle = nn.Linear(32, 32), nn.Linear(32, 32), nn.Linear(32, 32)
+
+        def forward(self, x):
+            return self.used(x), self.idle(x)
+
+    model, report = compress(Branches(), hm.Budget(storage=0.4), calibration=vectors(32), progress=False)
+    assert isinstance(model.used, hnn.HLinear)
+    assert type(model.unused) is type(model.idle) is nn.Linear
+    notes = {layer.names[0]: layer.note for layer in report.layers}
+    assert notes == {"used": "", "unused": "never called", "idle": "changes nothing"}
+
+
+def test_a_layer_for_which_nothing_pays_stays_and_counts():
+    network = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 1))
+    model, report = compress(network, hm.Budget(storage=0.5), calibration=vectors(64), progress=False)
+    assert type(model[1]) is nn.Linear or report.layers[1].after < report.layers[1].before
+    assert report.before == 4 * 65 * 64
+    assert report.after <= 0.5 * report.before
+
+
+def test_rules_that_cannot_be_kept():
+    network, budget = small(32, 32, 10), hm.Budget(storage=0.4)
+    for arguments, error, message in [
+        ({"overrides": {"nowhere": None}}, ArgumentError, "fits no layer"),
+        ({"overrides": {"0": 3}}, ArgumentError, "give a Budget"),
+        ({"overrides": {"re:(": None}}, ArgumentError, "no regular expression"),
+        ({"select": lambda *_: False}, NetworkError, "no layer"),
+        ({"calibration": []}, DataError, "no batches"),
+        ({"calibration": [()]}, DataError, "empty batch"),
+        ({"calibration": [torch.full((4, 32), torch.nan)]}, DataError, "NaN"),
+        ({"evaluate": lambda _: 0.0}, ArgumentError, "no max_drop"),
+        ({"rows": 1}, ArgumentError, "rows"),
+        ({"evaluations": 0}, ArgumentError, "evaluations"),
+    ]:
+        with pytest.raises(error, match=message):
+            compress(network, budget, progress=False, **arguments)
+    with pytest.raises(ArgumentError, match="without evaluate"):
+        compress(network, hm.Budget(max_drop=1.0), progress=False)
+    with pytest.raises(ArgumentError, match=r"give \d+ to \d+ bytes"):
+        compress(network, hm.Budget(bytes=8), progress=False)
+    with pytest.raises(ArgumentError, match="whole network"):
+        hnn.LayerSettings(hm.Budget(max_drop=1.0))
+    with pytest.raises(NetworkError, match=r"no nn\.Linear"):
+        hnn.last_linear(nn.ReLU())
+
+
+def test_a_part_of_a_tie_cannot_be_chosen(tied):
+    with pytest.raises(ArgumentError, match="share a weight"):
+        compress(tied, hm.Budget(storage=0.4), overrides={"out": None}, progress=False)
+
+
+def test_outputs_that_are_no_tensor():
+    class Nothing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(16, 16)
+
+        def forward(self, x):
+            return {"loss": self.layer(x).sum(), "name": "text"}["name"]
+
+    with pytest.raises(NetworkError, match="give `forward`"):
+        compress(Nothing(), hm.Budget(storage=0.5), calibration=vectors(16), progress=False)
+
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(16, 16)
+
+        @torch.no_grad()
+        def forward(self, x):
+            return self.layer(x)
+
+    with pytest.raises(NetworkError, match="differentiated"):
+        compress(Frozen(), hm.Budget(storage=0.5), calibration=vectors(16), progress=False)
+
+
+def test_batches_of_all_kinds():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(32, 8)
+
+        def forward(self, x, scale=1.0):
+            return {"logits": self.layer(x) * scale}
+
+    network, reports = Two(), []
+    for batches in (
+        vectors(32),
+        [(x, torch.zeros(len(x))) for x in vectors(32)],
+        [{"x": x} for x in vectors(32)],
+        iter(vectors(32)),
+    ):
+        _, report = compress(network, hm.Budget(storage=0.6), calibration=batches, progress=False)
+        reports.append(report.layers[0].after)
+    assert len(set(reports)) == 1

@@ -1,0 +1,93 @@
+"""Budgets of time and of accuracy, and searches that are interrupted."""
+
+import numpy as np
+import pytest
+import torch
+from compressible import same, small, vectors
+from torch import nn
+
+import hmatrix as hm
+import hmatrix.nn as hnn
+from hmatrix.errors import ArgumentError, NetworkError
+from hmatrix.nn.compression import compress
+
+
+def test_the_search_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
+    network, fits = small(32, 48, 10), []
+    allocate = hm.Allocator.allocate
+
+    def counted(self, *arguments, **keywords):
+        if len(fits) == 1 and not resumed:
+            raise KeyboardInterrupt
+        fits.append(1)
+        return allocate(self, *arguments, **keywords)
+
+    monkeypatch.setattr(hm.Allocator, "allocate", counted)
+    arguments = {"calibration": vectors(32), "cache": tmp_path, "progress": False}
+    resumed = False
+    with pytest.raises(KeyboardInterrupt):
+        compress(network, hm.Budget(storage=0.4), **arguments)
+    resumed = True
+    model, _ = compress(network, hm.Budget(storage=0.4), **arguments)
+    assert len(fits) == 2
+    again, _ = compress(network, hm.Budget(storage=0.4), **arguments)
+    assert len(fits) == 2
+    assert same(model.state_dict(), again.state_dict())
+
+
+def test_a_cache_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(hm.HMatrixError, match="cannot be made"):
+        compress(small(32, 10), hm.Budget(storage=0.5), cache=tmp_path / "file" / "in", progress=False)
+
+
+def test_time_is_for_each_layer_where_it_is_possible():
+    network = small(256, 256, 8)
+    model, report = compress(network, hm.Budget(time=0.8), progress=False)
+    assert isinstance(model[0], hnn.HLinear)
+    assert type(model[2]) is nn.Linear
+    assert report.layers[0].after < report.layers[0].before
+    with pytest.raises(ArgumentError, match="time"):
+        compress(small(8, 8), hm.Budget(time=0.1), progress=False)
+
+
+def test_a_drop_is_kept_with_few_evaluations():
+    network, x = small(32, 64, 10), torch.cat(vectors(32, 12))
+    labels = network(x).argmax(dim=1)
+    judged = []
+
+    def right(model):
+        judged.append(model)
+        return 100.0 * (model(x).argmax(dim=1) == labels).numpy()
+
+    model, report = compress(
+        network, hm.Budget(max_drop=4.0), evaluate=right, evaluations=4, calibration=vectors(32, 2), progress=False
+    )
+    assert len(judged) == 1 + len(report.trials) <= 5
+    assert float(100 - right(model).mean()) <= 4.0
+    failed, passed = report.bracket
+    assert failed < passed < 1
+    for trial in report.trials:
+        assert trial.passed == (trial.drop <= 4.0)
+        assert trial.interval[0] <= trial.drop <= trial.interval[1]
+
+
+def test_a_drop_that_cannot_be_kept():
+    scores = iter([100.0, *[0.0] * 9])
+    with pytest.raises(NetworkError, match=r"a drop of 0\.5 was not kept"):
+        compress(small(32, 10), hm.Budget(max_drop=0.5), evaluate=lambda _: next(scores), evaluations=2, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [("x", "returned a str"), (np.nan, "finite"), (np.ones((2, 2)), "shape"), ([], "shape")],
+)
+def test_scores_that_cannot_be_used(returned, message):
+    with pytest.raises(ArgumentError, match=message):
+        compress(small(32, 10), hm.Budget(max_drop=1.0), evaluate=lambda _: returned, progress=False)
+
+
+def test_scores_of_other_samples():
+    counts = iter([3, 4])
+    with pytest.raises(ArgumentError, match="same samples"):
+        compress(small(32, 10), hm.Budget(max_drop=1.0), evaluate=lambda _: np.ones(next(counts)), progress=False)
