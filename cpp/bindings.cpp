@@ -102,43 +102,46 @@ class OwningHead {
 public:
     using Words = Array<const std::uint32_t, 1>;
     using Floats = Array<const float, 1>;
+    using Numbers = Array<const std::int32_t, 1>;
 
-    // Sizes are rows, columns, rank, top, most, and the number of the fine rows' precision; floats are the scales
-    // of the basis, its weights, the scales of the factor, the bias, remainder, reach, and the scales of the fine rows.
+    // Sizes are rows, columns, rank, top, most, the number of the fine rows' precision, clusters and probes; basis and
+    // fine are words, scales, and for the basis weights; a level is words, scales, bias, remainder and reach.
     OwningHead(const std::string& instruction_set, const std::vector<std::int32_t>& sizes,
-               const std::vector<float>& bound, Words basis, Words factor, Words fine, std::vector<Floats> floats)
-        : refine_(find(instruction_set).refine), basis_(basis), factor_(factor), fine_(fine), floats_(std::move(floats)) {
-        if (sizes.size() != 6 || bound.size() != 6 || floats_.size() != 7)
-            throw nb::value_error("a head has 6 sizes, 6 numbers of its bound and 7 arrays of floats");
+               const std::vector<std::vector<float>>& bounds, const std::vector<Words>& words,
+               const std::vector<Floats>& floats, Numbers order, Numbers starts)
+        : refine_(find(instruction_set).refine), words_(words), floats_(floats), order_(order), starts_(starts) {
+        require(sizes.size() == 8 && bounds.size() == 2 && words.size() == 4 && floats.size() == 11,
+                "a head has 8 sizes, 2 bounds, 4 arrays of words and 11 of floats");
         head_ = {};
         head_.rows = sizes[0], head_.columns = sizes[1], head_.rank = sizes[2], head_.top = sizes[3];
-        head_.most = sizes[4], head_.fine = static_cast<Precision>(sizes[5]);
-        head_.bound = {bound[0], bound[1], bound[2], bound[3], bound[4], bound[5]};
-        if (head_.rows < 1 || head_.columns < 1 || head_.columns > max_head_columns || head_.rank < 0 ||
-            head_.rank > head_.columns || head_.top < 1 || head_.top > head_.rows || head_.most < head_.top ||
-            head_.most > head_.rows || sizes[5] < 1 || sizes[5] > 3)
-            throw nb::value_error("sizes of a head are out of range");
-        const std::size_t rows = padded_to(head_.rows, strip_height), rank = padded_to(head_.rank, strip_height);
-        const std::size_t lengths[] = {rank, rank, rows, rows, rows, rows, static_cast<std::size_t>(head_.rows)};
-        for (std::size_t i = 0; i < floats_.size(); ++i)
-            if (floats_[i].shape(0) != lengths[i]) throw nb::value_error("an array of a head has the wrong length");
-        if (basis.shape(0) != rank * ((head_.columns + std::size_t{3}) / 4) || factor.shape(0) != rows * (rank / 4) ||
-            fine.shape(0) != static_cast<std::size_t>(head_.rows * head_.fine_row_words()))
-            throw nb::value_error("words of a head have the wrong length");
+        head_.most = sizes[4], head_.fine = static_cast<Precision>(sizes[5]), head_.probes = sizes[7];
+        const std::int32_t clusters = sizes[6];
+        require(head_.rows >= 1 && head_.columns >= 1 && head_.columns <= max_head_columns && head_.rank >= 0 &&
+                    head_.rank <= head_.columns && head_.top >= 1 && head_.top <= head_.most &&
+                    head_.most <= head_.rows && sizes[5] >= 1 && sizes[5] <= 3 && clusters >= 0 &&
+                    clusters <= head_.rows && head_.probes >= (clusters > 0) && head_.probes <= clusters,
+                "sizes of a head are out of range");
+        if (clusters > 0) arrange(clusters);
+        const std::size_t rank = padded_to(head_.rank, strip_height);
+        require(words[0].shape(0) == rank * ((head_.columns + std::size_t{3}) / 4) && floats[0].shape(0) == rank &&
+                    floats[1].shape(0) == rank &&
+                    words[3].shape(0) == static_cast<std::size_t>(head_.rows * head_.fine_row_words()) &&
+                    floats[10].shape(0) == static_cast<std::size_t>(head_.rows),
+                "arrays of a head have the wrong length");
         zeros_.resize(rank);
-        head_.basis = basis.data(), head_.factor = factor.data(), head_.fine_words = fine.data();
-        head_.zeros = zeros_.data();
-        head_.basis_scales = floats_[0].data(), head_.basis_weights = floats_[1].data();
-        head_.factor_scales = floats_[2].data(), head_.bias = floats_[3].data();
-        head_.remainder = floats_[4].data(), head_.reach = floats_[5].data(), head_.fine_scales = floats_[6].data();
+        head_.basis = words[0].data(), head_.zeros = zeros_.data();
+        head_.basis_scales = floats[0].data(), head_.basis_weights = floats[1].data();
+        head_.places = level(clusters > 0 ? starts.data()[clusters] * strip_height : head_.rows, bounds[0], 1, 2);
+        head_.clusters = level(clusters, bounds[1], 2, 6);
+        head_.fine_words = words[3].data(), head_.fine_scales = floats[10].data();
     }
 
     template <std::size_t Dimensions>
     void outputs(const Array<const float, Dimensions>& x, const Array<float, Dimensions>& y) const {
         const std::size_t batch = Dimensions == 1 ? 1 : x.shape(0);
-        if (x.shape(Dimensions - 1) != columns() || y.shape(Dimensions - 1) != static_cast<std::size_t>(head_.rows) ||
-            (Dimensions == 2 && y.shape(0) != batch))
-            throw nb::value_error("x and y must have the shapes of the product");
+        require(x.shape(Dimensions - 1) == columns() && y.shape(Dimensions - 1) == static_cast<std::size_t>(head_.rows) &&
+                    (Dimensions == 1 || y.shape(0) == batch),
+                "x and y must have the shapes of the product");
         const nb::gil_scoped_release release;
         head_outputs(refine_, head_, x.data(), y.data(), static_cast<std::ptrdiff_t>(batch));
     }
@@ -146,31 +149,70 @@ public:
     void largest(const Array<const float, 2>& x, const Array<float, 2>& values, const Array<std::int64_t, 2>& indices,
                  const std::optional<Array<std::int64_t, 1>>& counts) const {
         const std::size_t batch = x.shape(0), top = values.shape(1);
-        if (x.shape(1) != columns() || values.shape(0) != batch || indices.shape(0) != batch || top < 1 ||
-            top > static_cast<std::size_t>(head_.rows) || indices.shape(1) != top || (counts && counts->shape(0) != batch))
-            throw nb::value_error("x, values, indices and counts must have the shapes of the largest outputs");
+        require(x.shape(1) == columns() && values.shape(0) == batch && indices.shape(0) == batch && top >= 1 &&
+                    top <= static_cast<std::size_t>(head_.rows) && indices.shape(1) == top &&
+                    (!counts || counts->shape(0) == batch),
+                "x, values, indices and counts must have the shapes of the largest outputs");
         const nb::gil_scoped_release release;
         head_largest(refine_, head_, x.data(), static_cast<std::int32_t>(top), values.data(), indices.data(),
                      counts ? counts->data() : nullptr, static_cast<std::ptrdiff_t>(batch));
     }
 
 private:
+    static void require(bool holds, const char* what) {
+        if (!holds) throw nb::value_error(what);
+    }
+
     std::size_t columns() const { return static_cast<std::size_t>(head_.columns); }
 
+    // Takes over where the clusters' rows stand. No index comes from outside after that.
+    void arrange(std::int32_t clusters) {
+        const std::int32_t *order = order_.data(), *starts = starts_.data();
+        require(starts_.shape(0) == static_cast<std::size_t>(clusters) + 1 && starts[0] == 0,
+                "clusters do not begin with the first strip");
+        std::int32_t rows = 0;
+        for (std::int32_t c = 0; c < clusters; ++c) {
+            require(starts[c + 1] > starts[c] && static_cast<std::size_t>(starts[c + 1]) <= order_.shape(0) / strip_height,
+                    "clusters do not follow each other");
+            std::int32_t count = 0;
+            for (std::int32_t p = starts[c] * strip_height; p < starts[c + 1] * strip_height; ++p) {
+                require(order[p] >= -1 && order[p] < head_.rows, "a cluster has a row that is not there");
+                count += order[p] >= 0;
+            }
+            rows += count;
+            counts_.push_back(count);
+        }
+        require(rows == head_.rows && order_.shape(0) == static_cast<std::size_t>(starts[clusters]) * strip_height,
+                "clusters do not cover the rows");
+        head_.order = order, head_.starts = starts, head_.counts = counts_.data();
+    }
+
+    Level level(std::int32_t rows, const std::vector<float>& bound, std::size_t word, std::size_t first) const {
+        const std::size_t height = padded_to(rows, strip_height), rank = padded_to(head_.rank, strip_height);
+        require(bound.size() == 6, "a bound has 6 numbers");
+        require(words_[word].shape(0) == height * (rank / 4), "words of a level have the wrong length");
+        for (std::size_t i = first; i < first + 4; ++i)
+            require(floats_[i].shape(0) == height, "an array of a level has the wrong length");
+        return {rows, {bound[0], bound[1], bound[2], bound[3], bound[4], bound[5]}, words_[word].data(),
+                floats_[first].data(), floats_[first + 1].data(), floats_[first + 2].data(), floats_[first + 3].data()};
+    }
+
     Refine refine_;
-    Words basis_, factor_, fine_;
+    std::vector<Words> words_;
     std::vector<Floats> floats_;
+    Numbers order_, starts_;
+    std::vector<std::int32_t> counts_;
     std::vector<float> zeros_;
     Head head_;
 };
 
 void bind_head(nb::module_& module) {
-    using W = OwningHead::Words;
     nb::class_<OwningHead>(module, "ProgressiveHead")
-        .def(nb::init<const std::string&, const std::vector<std::int32_t>&, const std::vector<float>&, W, W, W,
-                      std::vector<OwningHead::Floats>>(),
-             "instruction_set"_a, "sizes"_a, "bound"_a, nb::arg("basis").noconvert(), nb::arg("factor").noconvert(),
-             nb::arg("fine").noconvert(), "floats"_a)
+        .def(nb::init<const std::string&, const std::vector<std::int32_t>&, const std::vector<std::vector<float>>&,
+                      const std::vector<OwningHead::Words>&, const std::vector<OwningHead::Floats>&,
+                      OwningHead::Numbers, OwningHead::Numbers>(),
+             "instruction_set"_a, "sizes"_a, "bounds"_a, "words"_a, "floats"_a, nb::arg("order").noconvert(),
+             nb::arg("starts").noconvert())
         .def("multiply", &OwningHead::outputs<1>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
         .def("multiply_batch", &OwningHead::outputs<2>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
         .def("largest", &OwningHead::largest, nb::arg("x").noconvert(), nb::arg("values").noconvert(),

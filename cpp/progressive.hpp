@@ -1,6 +1,7 @@
 // A progressive head as the kernels see it: a coarse product gives every output roughly, and only the rows that
-// can still be among the largest are multiplied exactly. src/hmatrix/head.py says what its arrays are, and
-// src/hmatrix/progressive_reference.py is the same in NumPy.
+// can still be among the largest are multiplied exactly. Where there are clusters of rows, those that cannot hold
+// such a row are not even looked into. src/hmatrix/head.py says what its arrays are, and
+// src/hmatrix/head_reference.py is the same in NumPy.
 #pragma once
 
 #include <cstdint>
@@ -20,26 +21,37 @@ constexpr std::int32_t max_head_columns = 1 << 15;
 
 constexpr std::int32_t padded_to(std::int32_t size, std::int32_t unit) { return (size + unit - 1) / unit * unit; }
 
-// How far a row's coarse output may be from its fine one: scale * |x outside| * remainder + noise * reach, where
+// How far a fine output may be from its coarse one: scale * |x outside| * remainder + noise * reach, where
 // noise = quantised * step of x + relative * |x| + inner * step of t; and what the refined outputs may be off.
 struct Bound {
     float scale, quantised, relative, inner, rounding, offset;
+};
+
+// Coarse outputs: those of rows, or one for each cluster of rows. All arrays are filled up to whole strips.
+struct Level {
+    std::int32_t rows;
+    Bound bound;
+    const std::uint32_t* factor;  // U
+    const float* scales;
+    const float* bias;  // -inf where there is no row
+    const float* remainder;
+    const float* reach;
 };
 
 struct Head {
     std::int32_t rows, columns, rank;
     std::int32_t top, most;  // outputs that are to be the fine ones, and the most rows that are refined
     Precision fine;
-    Bound bound;
     const std::uint32_t* basis;  // of V^T, strips of words
     const float* basis_scales;   // these and the next have an entry for each row, filled up to whole strips
     const float* basis_weights;  // the squared norm of the part of x in the subspace is at least sum(weights * t^2)
     const float* zeros;
-    const std::uint32_t* factor;  // of U
-    const float* factor_scales;
-    const float* bias;  // -inf behind the last row
-    const float* remainder;
-    const float* reach;
+    Level places;                     // the rows, or where there are clusters, the rows of one after another
+    Level clusters;                   // of all rows of a cluster; none, where its rows are 0
+    std::int32_t probes;              // clusters that are looked into first
+    const std::int32_t* order;        // the row at each place, or -1; null without clusters
+    const std::int32_t* starts;       // the first strip of each cluster, and the end
+    const std::int32_t* counts;       // rows of each cluster
     const std::uint32_t* fine_words;  // row by row
     const float* fine_scales;         // one for each row
 
@@ -50,17 +62,33 @@ struct Head {
 struct Workspace {
     void fit(const Head& head);
 
+    // Where the i-th of the outputs that are looked at stands, and its row: -1 for what fills up a cluster.
+    std::int32_t place_at(const Head& head, std::int32_t i) const {
+        return head.order ? strips[i / strip_height] * strip_height + i % strip_height : i;
+    }
+    std::int32_t row_at(const Head& head, std::int32_t i) const {
+        const std::int32_t place = place_at(head, i);
+        return head.order ? head.order[place] : place < head.rows ? place : -1;
+    }
+
+    // Drops what is no row from the chosen ones behind `begin`, which is there where outputs overflow. Returns their end.
+    std::int32_t drop_filling(const Head& head, std::int32_t begin, std::int32_t end);
+
     std::vector<std::int8_t> codes;        // of x
     std::vector<float> x;                  // filled up with zeros to whole blocks
     std::vector<float> t;                  // V^T x
     std::vector<std::int8_t> inner_codes;  // of t
-    std::vector<float> coarse, upper;      // outputs, and what they may be at most
+    std::vector<float> cluster_outputs, cluster_upper;
+    std::vector<std::int32_t> opened;      // clusters that are looked into, in the order in which they are
+    std::int32_t opened_count;
+    std::vector<float> coarse, upper;      // outputs, and what they may be at most, of the strips that are looked at
+    std::vector<std::int32_t> strips;      // which these are; not set without clusters
     std::vector<std::int32_t> chosen;      // rows that are refined, in the order in which they are
     std::vector<float> refined;            // their outputs
 };
 
-// Fills the workspace: coarse, chosen and refined, at least `top` rows. Returns how many rows are refined; where x
-// is not finite none is, and all of coarse is NaN.
+// Fills the workspace: coarse, chosen and refined, at least `top` rows. Returns how many rows are refined: none
+// where x is not finite, or so large that outputs are not.
 using Refine = std::int32_t (*)(const Head& head, const float* x, std::int32_t top, Workspace& work);
 
 // y[b] = all outputs of x[b]: refined ones, and coarse ones that are less than the largest refined one.

@@ -1,38 +1,13 @@
 import numpy as np
 import pytest
+from heads import largest, layer, outputs
 from multiplying import KERNELS, every_kernel
 
 import hmatrix as hm
 from hmatrix.calibration import conservative_quantile
-from hmatrix.head_kernels import REFERENCE, ReferenceHead, native_head
+from hmatrix.head_kernels import REFERENCE
+from hmatrix.head_reference import ReferenceHead
 from hmatrix.progressive import ProgressiveHead
-
-
-def layer(m=200, n=90, samples=400, rank=12, noise=0.05, seed=0):
-    """A weight, a bias, and inputs in two halves; the weight is of low rank but for noise."""
-    rng = np.random.default_rng(seed)
-    weight = rng.standard_normal((m, rank)) @ rng.standard_normal((rank, n)) + noise * rng.standard_normal((m, n))
-    X = rng.standard_normal((samples, n)).astype(np.float32)
-    return weight.astype(np.float32), rng.standard_normal(m).astype(np.float32), X[::2], X[1::2].copy()
-
-
-def product(head, kernel):
-    packed = head.pack()
-    return ReferenceHead(packed) if kernel == REFERENCE else native_head(packed, kernel)
-
-
-def largest(head, kernel, x, k):
-    values, indices = np.full((len(x), k), np.nan, np.float32), np.full((len(x), k), -1, np.int64)
-    counts = np.full(len(x), -1, np.int64)
-    product(head, kernel).largest(x, values, indices, counts)
-    return values, indices, counts
-
-
-def outputs(head, kernel, x):
-    y = np.empty((len(x), head.shape[0]), np.float32)
-    product(head, kernel).multiply_batch(x, y)
-    return y
-
 
 RULES = [hm.Margin(), hm.FixedRows(20), hm.Rigorous()]
 
@@ -109,7 +84,8 @@ def test_the_rigorous_bound_holds():
     for rank in (0, 4, 40, 90):
         head = hm.progressive(weight, bias, rule=hm.Rigorous(), ranks=[rank], precisions=["bfloat16"])
         fine = X.astype(float) @ head.pack().rows_of(np.arange(200)).astype(float).T + bias
-        coarse, upper, _ = ReferenceHead(head.pack()).coarse(X)
+        reference = ReferenceHead(head.pack())
+        coarse, upper = (outputs[:, :200] for outputs in reference.look(head.pack().places, reference.take_in(X)))
         assert (fine <= upper).all()
         assert (fine >= coarse - (upper - coarse)).all()
         assert (upper - coarse).max() < 3 * np.linalg.norm(weight, axis=1).max() * np.linalg.norm(X, axis=1).max()
@@ -215,9 +191,9 @@ def test_saved_and_loaded(tmp_path):
     ("name", "change", "message"),
     [
         ("sizes", lambda a: a * 2, "bias|basis|sizes"),
-        ("sizes", lambda a: a[:5], "six numbers"),
-        ("sizes", lambda a: a * [1, 1, 1, 0, 1, 1], "1 <= top"),
-        ("sizes", lambda a: a * [1, 1, 1, 1, 1, 0], "precision"),
+        ("sizes", lambda a: a[:5], "eight sizes"),
+        ("sizes", lambda a: a * [1, 1, 1, 0, 1, 1, 1, 1], "1 <= top"),
+        ("sizes", lambda a: a * [1, 1, 1, 1, 1, 0, 1, 1], "precision"),
         ("limits", lambda a: -a - 1, "at least 0"),
         ("bias", lambda a: a * np.float32(np.nan), "NaN"),
         ("bias", lambda a: np.nan_to_num(a), "-inf"),
@@ -234,7 +210,7 @@ def test_damaged_arrays(tmp_path, name, change, message):
     arrays = hm.progressive(weight, bias, calibration=X, agreement=0.9).pack().arrays()
     kept = arrays[name].dtype if change(arrays[name]).dtype != np.int64 or name == "sizes" else np.int64
     arrays[name] = change(arrays[name]).astype(kept)
-    write_arrays(arrays, tmp_path / "head", KEY, {"version": 1})
+    write_arrays(arrays, tmp_path / "head", KEY, {"version": 2})
     with pytest.raises(hm.HMatrixError, match=message):
         ProgressiveHead.load(tmp_path / "head")
 

@@ -18,10 +18,14 @@ class Cost:
     ----------
     call
         Of a call that does nothing else.
-    coarse
-        Of a byte of the coarse factors.
+    coarse, far
+        Of a byte of coarse factors that fit into the second cache, and of others.
+    cache
+        Bytes of the second cache.
     output
-        Of a row that is looked at.
+        Of an output that is looked at.
+    jump
+        Of a strip of rows that are looked at and do not follow those before.
     row
         Of a row that is refined, whatever its bytes.
     fine
@@ -30,15 +34,34 @@ class Cost:
 
     call: float = 1.0e-6
     coarse: float = 1.0e-11
+    far: float = 3.0e-11
+    cache: int = 1 << 20
     output: float = 2.5e-10
+    jump: float = 5.0e-8
     row: float = 2.0e-8
     fine: float = 3.0e-11
 
-    def seconds(self, shape: tuple[int, int], rank: int, refined: float, bits: int) -> float:
-        """Return the seconds of one product of a matrix ``(m, n)``, with `refined` rows of so many bits an entry."""
-        m, n = shape
-        row = self.row + self.fine * n * bits / 8
-        return self.call + self.coarse * rank * (m + n) + self.output * m + refined * row
+    def seconds(
+        self, columns: int, rank: int, clusters: int, places: int, looked: float, refined: float, bits: int
+    ) -> float:
+        """Return the seconds of one product.
+
+        Parameters
+        ----------
+        columns, rank
+            Of the weight and its coarse part.
+        clusters, places
+            That have coarse outputs.
+        looked, refined
+            Places that are looked at, and rows that are refined.
+        bits
+            Of an entry of a fine row.
+        """
+        coarse = self.coarse if rank * (columns + clusters + places) <= self.cache else self.far
+        read = self.coarse * rank * (columns + clusters) + (coarse * rank + self.output) * looked
+        jumps = self.jump * looked / 16 if clusters else 0.0
+        rows = refined * (self.row + self.fine * columns * bits / 8)
+        return self.call + read + self.output * clusters + jumps + rows
 
 
 def conservative_quantile(values: FloatArray, level: float) -> float:

@@ -23,14 +23,16 @@ from hmatrix.calibration import Cost
 from hmatrix.errors import ArgumentError, FormatError
 from hmatrix.files import read_arrays, write_arrays
 from hmatrix.head import FINE, MAX_COLUMNS, PackedHead
-from hmatrix.head_kernels import Indices, prepare_head
+from hmatrix.head_kernels import prepare_head
+from hmatrix.head_reference import Indices
 from hmatrix.matrix import Storage
-from hmatrix.operating import RANKS, Margin, Rule, choose
+from hmatrix.operating import CLUSTER_ROWS, MANY_ROWS, RANKS, Asked, choose
 from hmatrix.precision import Precision
 from hmatrix.products import apply
+from hmatrix.rules import FixedRows, Margin, Rule
 
 KEY = "hmatrix_progressive"
-VERSION = 1
+VERSION = 2
 
 
 class ProgressiveHead:
@@ -43,9 +45,10 @@ class ProgressiveHead:
 
     Notes
     -----
-    Of equal outputs the first row is the larger one. An input with NaN or infinity in it makes all outputs NaN, and
-    the largest are then the first rows. A head of one class refines it always; equal rows are all within each
-    other's margin, and are refined up to the head's number of rows, the first ones first.
+    Of equal outputs the first row is the larger one. An input with NaN or infinity in it, or one so large that its
+    outputs overflow, makes all outputs NaN, and the largest are then the first rows. A head of one class refines it
+    always; equal rows are all within each other's margin, and are refined up to the head's number of rows, the first
+    ones first; where there are clusters, those of the first clusters.
     """
 
     def __init__(self, packed: PackedHead) -> None:
@@ -54,11 +57,15 @@ class ProgressiveHead:
         self.shape = packed.shape
         """Rows and columns of the weight."""
 
+    def __reduce__(self) -> tuple[type[Self], tuple[PackedHead]]:
+        return type(self), (self._packed,)
+
     def __call__(self, x: npt.ArrayLike) -> FloatArray:
         """Return all outputs ``(m,)`` of x ``(n,)``, or ``(batch, m)`` of ``(batch, n)``; float32.
 
         Refined rows have their fine outputs, all others their coarse ones, or the next number below the largest
-        refined one where that is less: the largest output is always a refined one.
+        refined one where that is less: the largest output is always a refined one. The rows of a cluster that is
+        not looked into have the output of its centre, with their own biases.
 
         Raises
         ------
@@ -103,7 +110,9 @@ class ProgressiveHead:
         """Return the bytes of its parts: fine rows (near field), coarse factors (far field), and all else."""
         packed = self._packed
         fine = packed.fine.nbytes + packed.fine_scales.nbytes
-        coarse = sum(a.nbytes for a in (packed.basis, packed.basis_scales, packed.factor, packed.factor_scales))
+        levels = (packed.places, packed.clusters)
+        coarse = packed.basis.nbytes + packed.basis_scales.nbytes
+        coarse += sum(level.factor.nbytes + level.scales.nbytes for level in levels)
         total = sum(array.nbytes for array in packed.arrays().values())
         return Storage(fine, coarse, total - fine - coarse, 4 * self.shape[0] * self.shape[1])
 
@@ -116,6 +125,11 @@ class ProgressiveHead:
     def most(self) -> int:
         """Most rows that are refined, where no more outputs are asked for."""
         return int(self._packed.sizes[4])
+
+    @property
+    def clusters(self) -> int:
+        """Clusters of rows; 0 where all rows are looked at."""
+        return int(self._packed.sizes[6])
 
     @property
     def precision(self) -> Precision:
@@ -181,6 +195,7 @@ def progressive(
     rule: Rule = Margin(),
     ranks: Sequence[int] | None = None,
     precisions: Sequence[Precision | str] = FINE,
+    cluster_rows: Sequence[int] | None = None,
     cost: Cost = Cost(),
 ) -> ProgressiveHead:
     """Make a progressive head of a dense layer, choosing its operating point for the least time.
@@ -204,6 +219,9 @@ def progressive(
         Of the coarse part, to choose from; ``None`` is a list from 0 to 512.
     precisions
         Of the fine rows, to choose from: float32, bfloat16, int8.
+    cluster_rows
+        Most rows of a cluster, to choose from, 0 being no clusters; ``None`` is a list from 0 to 256 where there are
+        8,192 rows or more, and no clusters elsewhere. `FixedRows` has none.
     cost
         What a product costs.
 
@@ -232,4 +250,10 @@ def progressive(
     if not allowed or not fine or not set(fine) <= set(FINE):
         came = f"are {ranks} and {precisions}"
         raise ArgumentError("ranks, precisions", came, "give ranks, and float32, bfloat16 or int8")
-    return ProgressiveHead(choose(matrix, vector, inputs, agreement, top, rule, allowed, fine, cost))
+    fixed = isinstance(rule, FixedRows)
+    if cluster_rows is None:
+        cluster_rows = CLUSTER_ROWS if m >= MANY_ROWS and inputs is not None and not fixed else (0,)
+    sizes = sorted({check_integer("cluster_rows", rows, at_least=0) for rows in cluster_rows})
+    if not sizes or (fixed and sizes != [0]):
+        raise ArgumentError("cluster_rows", f"are {list(cluster_rows)}", "give some, or with FixedRows() 0")
+    return ProgressiveHead(choose(matrix, vector, inputs, Asked(top, agreement, rule, allowed, fine, sizes, cost)))

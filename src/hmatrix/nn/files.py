@@ -6,7 +6,7 @@ Nothing in a file is executed. Tensors are mapped into memory, not read; what is
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from hmatrix.io import KEY
 from hmatrix.matrix import HMatrix
 from hmatrix.nn.conv import HConv2d
 from hmatrix.nn.embedding import HEmbedding
-from hmatrix.nn.kinds import kind_of, shape_of
+from hmatrix.nn.kinds import Kind, kind_of, shape_of
 from hmatrix.nn.linear import HLinear
 from hmatrix.nn.prepared import PackedTensors
+from hmatrix.nn.progressive import ProgressiveLinear
 from hmatrix.nn.replacing import exchange
 from hmatrix.nn.weight import HWeight
 
@@ -60,6 +61,8 @@ class Header:
         The layers that are H-matrices, by name.
     shared
         Names of tensors that are stored under another name.
+    heads
+        The shapes of the layers that are progressive heads, by name.
     """
 
     version: int
@@ -67,15 +70,16 @@ class Header:
     architecture: dict[str, Any]
     layers: dict[str, _Layer]
     shared: dict[str, str]
+    heads: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def save(model: nn.Module, path: str | os.PathLike[str], architecture: Mapping[str, Any] | None = None) -> None:
-    """Write a network with H-matrices to a safetensors file, all of it or nothing.
+    """Write a network with H-matrices or progressive heads to a safetensors file, all of it or nothing.
 
     Parameters
     ----------
     model
-        As `compress` returned it.
+        As `compress` or `progressive_head` returned it.
     path
         The file.
     architecture
@@ -84,14 +88,16 @@ def save(model: nn.Module, path: str | os.PathLike[str], architecture: Mapping[s
     Raises
     ------
     ArgumentError
-        If the network has no H-matrix, or `architecture` is not of plain values.
+        If the network has neither, or `architecture` is not of plain values.
     OutputError
         If the file cannot be written.
     """
     path = Path(path)
     tensors, shared = _deduplicated(model.state_dict())
-    header = Header(NETWORK_VERSION, hmatrix.__version__, dict(architecture or {}), _layers(model), shared)
-    if not header.layers:
+    header = Header(
+        NETWORK_VERSION, hmatrix.__version__, dict(architecture or {}), _layers(model), shared, _heads(model)
+    )
+    if not header.layers and not header.heads:
         raise ArgumentError("model", "has no H-matrix", "compress it first")
     try:
         text = json.dumps({"kind": "network", **asdict(header)})
@@ -122,7 +128,9 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         raise FormatError(subject, f"has version {version!r}", mend)
     try:
         layers = {str(name): _layer_of(entry) for name, entry in content["layers"].items()}
-        return Header(version, content["hmatrix"], dict(content["architecture"]), layers, dict(content["shared"]))
+        heads = {str(name): (int(m), int(n)) for name, (m, n) in content.get("heads", {}).items()}
+        architecture, shared = dict(content["architecture"]), dict(content["shared"])
+        return Header(version, content["hmatrix"], architecture, layers, shared, heads)
     except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise FormatError(subject, "has a damaged header", "write it again") from error
 
@@ -161,14 +169,10 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     modules = dict(model.named_modules(remove_duplicate=False))
     weights: dict[str, HWeight] = {}
     made: dict[nn.Module, nn.Module] = {}
+    for name, shape in header.heads.items():
+        made[_found(modules, name, shape, header)[0]] = ProgressiveLinear.skeleton(shape)
     for name, layer in header.layers.items():
-        module = modules.get(name)
-        kind = None if module is None else kind_of(module)
-        found = None if module is None or kind is None else shape_of(module)
-        if module is None or kind is None or found != layer.shape:
-            came = "there is none" if module is None else f"is a {type(module).__name__}, of {found}"
-            mend = f"give the network that was compressed ({header.architecture or 'the file does not say which'})"
-            raise NetworkError(f"layer {name or '(network)'} of {layer.shape}", came, mend)
+        module, kind = _found(modules, name, layer.shape, header)
         weight = weights.setdefault(layer.weight, HWeight.skeleton(layer.shape))
         successor = kind.successor(module, weight)
         if hasattr(successor, "bias"):
@@ -188,6 +192,20 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     return root.requires_grad_(False).eval()
 
 
+def _found(
+    modules: Mapping[str, nn.Module], name: str, shape: tuple[int, int], header: Header
+) -> tuple[nn.Module, Kind]:
+    """Return the layer of the original network that a file's layer replaces."""
+    module = modules.get(name)
+    kind = None if module is None else kind_of(module)
+    found = None if module is None or kind is None else shape_of(module)
+    if module is None or kind is None or found != shape:
+        came = "there is none" if module is None else f"is a {type(module).__name__}, of {found}"
+        mend = f"give the network that was compressed ({header.architecture or 'the file does not say which'})"
+        raise NetworkError(f"layer {name or '(network)'} of {shape}", came, mend)
+    return module, kind
+
+
 def _layer_of(entry: Any) -> _Layer:
     m, n = entry["shape"]
     return _Layer(str(entry["weight"]), (int(m), int(n)), bool(entry["has_bias"]), bool(entry["zero_padding"]))
@@ -202,6 +220,11 @@ def _layers(model: nn.Module) -> dict[str, _Layer]:
             has_bias = getattr(module, "bias", None) is not None
             layers[name] = _Layer(owner, module.weight.shape, has_bias, getattr(module, "zero_padding", False))
     return layers
+
+
+def _heads(model: nn.Module) -> dict[str, tuple[int, int]]:
+    modules = model.named_modules(remove_duplicate=False)
+    return {name: module.shape for name, module in modules if isinstance(module, ProgressiveLinear)}
 
 
 def _deduplicated(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
