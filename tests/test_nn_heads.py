@@ -55,7 +55,8 @@ def test_a_head_alone(tmp_path):
     linear = nn.Linear(30, 50)
     X = torch.randn(200, 30)
     head, _ = hnn.progressive_head(linear, [X], agreement=0.9, rule=hm.Rigorous(), progress=False)
-    np.testing.assert_array_equal(head(X).argmax(1), linear(X).argmax(1))
+    # The rows may be rounded to a precision that alone agrees in 90 %.
+    assert (head(X).argmax(1) == linear(X).argmax(1)).float().mean() > 0.9
     hnn.save(head, tmp_path / "file")
     assert torch.equal(hnn.load(tmp_path / "file", nn.Linear(30, 50))(X), head(X))
 

@@ -209,7 +209,8 @@ def _multiply(
     """Multiply rows of codes with quantised vectors ``(batch, columns)``; ``(batch, rows)``."""
     # float64 sums these integers exactly.
     integers = x.astype(np.float64) @ (codes.astype(np.float64) - 128).T
-    products: FloatArray = (2 * integers).astype(np.float32) * (np.float32(0.5) * step)[:, None] * scales
+    with np.errstate(over="ignore", invalid="ignore"):
+        products: FloatArray = (2 * integers).astype(np.float32) * (np.float32(0.5) * step)[:, None] * scales
     return products
 
 
