@@ -104,37 +104,11 @@ public:
     using Floats = Array<const float, 1>;
     using Numbers = Array<const std::int32_t, 1>;
 
-    // Sizes are rows, columns, rank, top, most, the number of the fine rows' precision, clusters and probes; basis and
-    // fine are words, scales, and for the basis weights; a level is words, scales, bias, remainder and reach.
     OwningHead(const std::string& instruction_set, const std::vector<std::int32_t>& sizes,
                const std::vector<std::vector<float>>& bounds, const std::vector<Words>& words,
                const std::vector<Floats>& floats, Numbers order, Numbers starts)
-        : refine_(find(instruction_set).refine), words_(words), floats_(floats), order_(order), starts_(starts) {
-        require(sizes.size() == 8 && bounds.size() == 2 && words.size() == 4 && floats.size() == 11,
-                "a head has 8 sizes, 2 bounds, 4 arrays of words and 11 of floats");
-        head_ = {};
-        head_.rows = sizes[0], head_.columns = sizes[1], head_.rank = sizes[2], head_.top = sizes[3];
-        head_.most = sizes[4], head_.fine = static_cast<Precision>(sizes[5]), head_.probes = sizes[7];
-        const std::int32_t clusters = sizes[6];
-        require(head_.rows >= 1 && head_.columns >= 1 && head_.columns <= max_head_columns && head_.rank >= 0 &&
-                    head_.rank <= head_.columns && head_.top >= 1 && head_.top <= head_.most &&
-                    head_.most <= head_.rows && sizes[5] >= 1 && sizes[5] <= 3 && clusters >= 0 &&
-                    clusters <= head_.rows && head_.probes >= (clusters > 0) && head_.probes <= clusters,
-                "sizes of a head are out of range");
-        if (clusters > 0) arrange(clusters);
-        const std::size_t rank = padded_to(head_.rank, strip_height);
-        require(words[0].shape(0) == rank * ((head_.columns + std::size_t{3}) / 4) && floats[0].shape(0) == rank &&
-                    floats[1].shape(0) == rank &&
-                    words[3].shape(0) == static_cast<std::size_t>(head_.rows * head_.fine_row_words()) &&
-                    floats[10].shape(0) == static_cast<std::size_t>(head_.rows),
-                "arrays of a head have the wrong length");
-        zeros_.resize(rank);
-        head_.basis = words[0].data(), head_.zeros = zeros_.data();
-        head_.basis_scales = floats[0].data(), head_.basis_weights = floats[1].data();
-        head_.places = level(clusters > 0 ? starts.data()[clusters] * strip_height : head_.rows, bounds[0], 1, 2);
-        head_.clusters = level(clusters, bounds[1], 2, 6);
-        head_.fine_words = words[3].data(), head_.fine_scales = floats[10].data();
-    }
+        : refine_(find(instruction_set).refine), words_(words), floats_(floats), order_(order), starts_(starts),
+          checked_({sizes, bounds, viewed(words), viewed(floats), viewed(order), viewed(starts)}), head_(checked_.head()) {}
 
     template <std::size_t Dimensions>
     void outputs(const Array<const float, Dimensions>& x, const Array<float, Dimensions>& y) const {
@@ -158,52 +132,41 @@ public:
                      counts ? counts->data() : nullptr, static_cast<std::ptrdiff_t>(batch));
     }
 
+    void largest_one(const Array<const float, 1>& x, const Array<float, 1>& values,
+                     const Array<std::int64_t, 1>& indices) const {
+        const std::size_t top = values.shape(0);
+        require(x.shape(0) == columns() && top >= 1 && top <= static_cast<std::size_t>(head_.rows) &&
+                    indices.shape(0) == top,
+                "x, values and indices must have the shapes of the largest outputs");
+        const nb::gil_scoped_release release;
+        head_largest(refine_, head_, x.data(), static_cast<std::int32_t>(top), values.data(), indices.data(), nullptr, 1);
+    }
+
 private:
     static void require(bool holds, const char* what) {
         if (!holds) throw nb::value_error(what);
     }
 
+    template <class T>
+    static View<T> viewed(const Array<const T, 1>& array) {
+        return {array.data(), array.shape(0)};
+    }
+
+    template <class T>
+    static std::vector<View<T>> viewed(const std::vector<Array<const T, 1>>& arrays) {
+        std::vector<View<T>> views;
+        for (const auto& array : arrays) views.push_back(viewed(array));
+        return views;
+    }
+
     std::size_t columns() const { return static_cast<std::size_t>(head_.columns); }
-
-    // Takes over where the clusters' rows stand. No index comes from outside after that.
-    void arrange(std::int32_t clusters) {
-        const std::int32_t *order = order_.data(), *starts = starts_.data();
-        require(starts_.shape(0) == static_cast<std::size_t>(clusters) + 1 && starts[0] == 0,
-                "clusters do not begin with the first strip");
-        std::int32_t rows = 0;
-        for (std::int32_t c = 0; c < clusters; ++c) {
-            require(starts[c + 1] > starts[c] && static_cast<std::size_t>(starts[c + 1]) <= order_.shape(0) / strip_height,
-                    "clusters do not follow each other");
-            std::int32_t count = 0;
-            for (std::int32_t p = starts[c] * strip_height; p < starts[c + 1] * strip_height; ++p) {
-                require(order[p] >= -1 && order[p] < head_.rows, "a cluster has a row that is not there");
-                count += order[p] >= 0;
-            }
-            rows += count;
-            counts_.push_back(count);
-        }
-        require(rows == head_.rows && order_.shape(0) == static_cast<std::size_t>(starts[clusters]) * strip_height,
-                "clusters do not cover the rows");
-        head_.order = order, head_.starts = starts, head_.counts = counts_.data();
-    }
-
-    Level level(std::int32_t rows, const std::vector<float>& bound, std::size_t word, std::size_t first) const {
-        const std::size_t height = padded_to(rows, strip_height), rank = padded_to(head_.rank, strip_height);
-        require(bound.size() == 6, "a bound has 6 numbers");
-        require(words_[word].shape(0) == height * (rank / 4), "words of a level have the wrong length");
-        for (std::size_t i = first; i < first + 4; ++i)
-            require(floats_[i].shape(0) == height, "an array of a level has the wrong length");
-        return {rows, {bound[0], bound[1], bound[2], bound[3], bound[4], bound[5]}, words_[word].data(),
-                floats_[first].data(), floats_[first + 1].data(), floats_[first + 2].data(), floats_[first + 3].data()};
-    }
 
     Refine refine_;
     std::vector<Words> words_;
     std::vector<Floats> floats_;
     Numbers order_, starts_;
-    std::vector<std::int32_t> counts_;
-    std::vector<float> zeros_;
-    Head head_;
+    CheckedHead checked_;
+    const Head& head_;
 };
 
 void bind_head(nb::module_& module) {
@@ -215,6 +178,8 @@ void bind_head(nb::module_& module) {
              nb::arg("starts").noconvert())
         .def("multiply", &OwningHead::outputs<1>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
         .def("multiply_batch", &OwningHead::outputs<2>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
+        .def("largest_one", &OwningHead::largest_one, nb::arg("x").noconvert(), nb::arg("values").noconvert(),
+             nb::arg("indices").noconvert())
         .def("largest", &OwningHead::largest, nb::arg("x").noconvert(), nb::arg("values").noconvert(),
              nb::arg("indices").noconvert(), nb::arg("counts").noconvert().none());
 }

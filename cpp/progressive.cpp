@@ -59,6 +59,7 @@ void Workspace::fit(const Head& head) {
     const std::int32_t columns = padded_to(head.columns, block_columns), rank = padded_to(head.rank, strip_height),
                        rows = padded_to(head.rows, strip_height);
     grow(codes, columns);
+    grow(rest, columns);
     grow(x, columns);
     grow(t, rank);
     // Quantising fills up whole segments.

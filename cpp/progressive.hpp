@@ -4,6 +4,7 @@
 // src/hmatrix/head_reference.py is the same in NumPy.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -13,11 +14,15 @@ namespace hmatrix {
 
 // Rows of the coarse factors are stored in strips of so many, one word of four columns after the other.
 constexpr std::int32_t strip_height = 16;
-// Columns of the fine rows are stored in blocks of so many: words of 16 lanes, whose parts are 16 columns apart.
+// Columns of the fine rows are stored in blocks of so many: codes in their order, floats in words of 16 lanes, whose
+// parts are 16 columns apart.
 constexpr std::int32_t block_columns = 64;
 
 // Sums of products of codes stay within 32 bits, even twice.
 constexpr std::int32_t max_head_columns = 1 << 15;
+
+// Where rows are codes, x is quantised to codes, and what these leave to so many parts of their step.
+constexpr int rest_steps = 254;
 
 constexpr std::int32_t padded_to(std::int32_t size, std::int32_t unit) { return (size + unit - 1) / unit * unit; }
 
@@ -58,6 +63,42 @@ struct Head {
     std::int64_t fine_row_words() const { return padded_to(columns, block_columns) / columns_per_word(fine); }
 };
 
+template <class T>
+struct View {
+    const T* data;
+    std::size_t size;
+};
+
+// The arrays of a head as they come from outside. Sizes are rows, columns, rank, top, most, the number of the fine rows'
+// precision, clusters and probes; bounds are those of the places and of the clusters; words are those of the basis, the
+// places, the clusters and the fine rows; floats are scales and weights of the basis, scales, bias, remainder and reach
+// of the places and of the clusters, and scales of the fine rows.
+struct HeadArrays {
+    std::vector<std::int32_t> sizes;
+    std::vector<std::vector<float>> bounds;
+    std::vector<View<std::uint32_t>> words;
+    std::vector<View<float>> floats;
+    View<std::int32_t> order, starts;
+};
+
+// A head that views such arrays; std::invalid_argument if they do not fit together. No index comes from outside then.
+class CheckedHead {
+public:
+    explicit CheckedHead(const HeadArrays& arrays);
+    CheckedHead(const CheckedHead&) = delete;
+    CheckedHead& operator=(const CheckedHead&) = delete;
+
+    const Head& head() const { return head_; }
+
+private:
+    void arrange(const HeadArrays& arrays, std::int32_t clusters);
+    Level level(const HeadArrays& arrays, std::int32_t rows, std::size_t which) const;
+
+    Head head_{};
+    std::vector<std::int32_t> counts_;
+    std::vector<float> zeros_;
+};
+
 // What a product with a head needs besides. Each thread has one, which grows.
 struct Workspace {
     void fit(const Head& head);
@@ -74,7 +115,7 @@ struct Workspace {
     // Drops what is no row from the chosen ones behind `begin`, which is there where outputs overflow. Returns their end.
     std::int32_t drop_filling(const Head& head, std::int32_t begin, std::int32_t end);
 
-    std::vector<std::int8_t> codes;        // of x
+    std::vector<std::int8_t> codes, rest;  // of x, and what they leave
     std::vector<float> x;                  // filled up with zeros to whole blocks
     std::vector<float> t;                  // V^T x
     std::vector<std::int8_t> inner_codes;  // of t

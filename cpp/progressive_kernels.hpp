@@ -12,24 +12,30 @@
 namespace hmatrix {
 namespace {
 
-// y = rows of the strips times codes, for G strips at once.
-template <class V, int G>
+// y = rows of the strips times codes, for G strips at once. Where these are few, more sums take turns.
+template <class V, int G, int turns>
 void multiply_strips(const std::uint32_t* words, std::int32_t row_words, const std::int8_t* codes, float half_step,
                      std::int32_t sum, const float* scales, const float* bias, float* y) {
     constexpr int parts = strip_height / V::width;
     const std::ptrdiff_t strip = std::ptrdiff_t{row_words} * strip_height;
-    typename V::ireg total[G * parts];
-    for (auto& t : total) t = V::zero_words();
-    for (std::int32_t w = 0; w < row_words; ++w) {
+    typename V::ireg total[turns][G * parts];
+    for (auto& turn : total)
+        for (auto& t : turn) t = V::zero_words();
+    const auto add = [&](int turn, std::int32_t w) {
         const auto x = V::broadcast_word(codes + 4 * w);
         for (int g = 0; g < G; ++g)
             for (int p = 0; p < parts; ++p)
-                total[g * parts + p] = V::template dot<Precision::int8, 0>(
-                    total[g * parts + p], V::load_words(words + g * strip + w * strip_height + p * V::width), x);
-    }
+                total[turn][g * parts + p] = V::template dot<Precision::int8, 0>(
+                    total[turn][g * parts + p], V::load_words(words + g * strip + w * strip_height + p * V::width), x);
+    };
+    std::int32_t w = 0;
+    for (; w + turns <= row_words; w += turns)
+        for (int turn = 0; turn < turns; ++turn) add(turn, w + turn);
+    for (; w < row_words; ++w) add(0, w);
     const auto step = V::broadcast(&half_step);
     for (int i = 0; i < G * parts; ++i) {
-        const auto value = V::mul(V::twice_less(total[i], 2 * 128 * sum), step);
+        for (int turn = 1; turn < turns; ++turn) total[0][i] = V::add_words(total[0][i], total[turn][i]);
+        const auto value = V::mul(V::twice_less(total[0][i], 2 * 128 * sum), step);
         V::store(y + i * V::width, V::add(V::mul(value, V::load(scales + i * V::width)), V::load(bias + i * V::width)));
     }
 }
@@ -39,13 +45,16 @@ void multiply_all(const std::uint32_t* words, std::int32_t rows, std::int32_t ro
                   float step, std::int32_t sum, const float* scales, const float* bias, float* y) {
     constexpr int G = 8 * V::width / strip_height;
     const std::int32_t strips = padded_to(rows, strip_height) / strip_height;
-    const auto run = [&](std::int32_t s, auto kernel) {
-        kernel(words + std::ptrdiff_t{s} * row_words * strip_height, row_words, codes, 0.5f * step, sum,
-               scales + s * strip_height, bias + s * strip_height, y + s * strip_height);
-    };
     std::int32_t s = 0;
-    for (; s + G <= strips; s += G) run(s, multiply_strips<V, G>);
-    for (; s < strips; ++s) run(s, multiply_strips<V, 1>);
+    const auto run = [&](std::int32_t group, auto kernel) {
+        for (; s + group <= strips; s += group)
+            kernel(words + std::ptrdiff_t{s} * row_words * strip_height, row_words, codes, 0.5f * step, sum,
+                   scales + s * strip_height, bias + s * strip_height, y + s * strip_height);
+    };
+    run(G, multiply_strips<V, G, 1>);
+    if constexpr (G >= 8) run(4, multiply_strips<V, 4, 2>);
+    if constexpr (G >= 4) run(2, multiply_strips<V, 2, G / 2>);
+    run(1, multiply_strips<V, 1, G>);
 }
 
 // The sum of weights * a^2 (or of a^2), over whole strips and in 16 lanes.
@@ -68,10 +77,18 @@ float sum_of_squares(const float* a, const float* weights, std::int32_t length) 
     return lanes[0];
 }
 
-// One fine row times x, whose columns are filled up to whole blocks.
+// What is known of an input besides its codes.
+struct Input {
+    float step, norm, outside;
+    float inner_step;
+    std::int32_t inner_sum;
+    std::int32_t sum, rest_sum;
+};
+
+// One fine row of floats times x, whose columns are filled up to whole blocks.
 template <class V, Precision P>
 float multiply_row(const std::uint32_t* words, const float* x, std::int32_t blocks) {
-    constexpr int parts = strip_height / V::width, per_word = columns_per_word(P), groups = 4 / per_word;
+    constexpr int parts = strip_height / V::width, groups = 4 / columns_per_word(P);
     typename V::reg total[4][parts];
     for (auto& lane : total)
         for (auto& t : lane) t = V::zero();
@@ -86,12 +103,8 @@ float multiply_row(const std::uint32_t* words, const float* x, std::int32_t bloc
                     add(g, p, V::load_values(place));
                 } else {
                     const auto word = V::load_words(place);
-                    add(g * per_word, p, V::template decode<P, 0>(word));
-                    add(g * per_word + 1, p, V::template decode<P, 1>(word));
-                    if constexpr (P == Precision::int8) {
-                        add(2, p, V::template decode<P, 2>(word));
-                        add(3, p, V::template decode<P, 3>(word));
-                    }
+                    add(2 * g, p, V::template decode<P, 0>(word));
+                    add(2 * g + 1, p, V::template decode<P, 1>(word));
                 }
             }
     }
@@ -100,12 +113,51 @@ float multiply_row(const std::uint32_t* words, const float* x, std::int32_t bloc
     return V::sum(sum);
 }
 
+// One fine row of codes times x = step * (codes + rest / rest_steps).
+template <class V>
+float multiply_codes(const std::uint32_t* words, const Workspace& work, const Input& input, std::int32_t blocks) {
+    constexpr int parts = strip_height / V::width;
+    typename V::ireg high[parts], low[parts];
+    for (int p = 0; p < parts; ++p) high[p] = low[p] = V::zero_words();
+    const std::int8_t *codes = work.codes.data(), *rest = work.rest.data();
+    for (std::int32_t b = 0; b < blocks; ++b)
+        for (int p = 0; p < parts; ++p) {
+            const std::int32_t at = b * strip_height + p * V::width;
+            const auto word = V::load_words(words + at);
+            high[p] = V::dot_lanes(high[p], word, codes + 4 * at);
+            low[p] = V::dot_lanes(low[p], word, rest + 4 * at);
+        }
+    for (int p = 1; p < parts; ++p) high[0] = V::add_words(high[0], high[p]), low[0] = V::add_words(low[0], low[p]);
+    const double total = double{rest_steps} * (V::sum_words(high[0]) - 128 * input.sum) +
+                         (V::sum_words(low[0]) - 128 * input.rest_sum);
+    return static_cast<float>(total * (double{input.step} / rest_steps));
+}
+
+// Codes of x, and what they leave, in parts of their step.
+template <class V>
+void quantize_twice(const float* x, std::int32_t length, Workspace& work, Input& input) {
+    const float factor = input.step > 0.0f ? 1.0f / input.step : 0.0f, minus_half = -0.5f, steps = rest_steps;
+    const auto by_step = V::broadcast(&factor), less = V::broadcast(&minus_half), parts = V::broadcast(&steps);
+    auto sum = V::zero_words(), rest_sum = V::zero_words();
+    for (std::int32_t i = 0; i < length; i += V::width) {
+        const auto scaled = V::mul(V::load(x + i), by_step);
+        const auto code = V::round(scaled);
+        const auto left = V::add(scaled, V::mul(V::twice_less(code, 0), less));
+        const auto rest = V::round(V::mul(left, parts));
+        sum = V::add_words(sum, code), rest_sum = V::add_words(rest_sum, rest);
+        V::store_bytes(work.codes.data() + i, code);
+        V::store_bytes(work.rest.data() + i, rest);
+    }
+    input.sum = V::sum_words(sum), input.rest_sum = V::sum_words(rest_sum);
+}
+
 // Words of a row that are fetched ahead; what is behind them the processor sees coming.
 constexpr std::int64_t farthest_prefetch = 1024;
 
 // The rows from `begin` to `end` of those that are chosen.
 template <class V, Precision P>
-void refine_rows(const Head& head, const float* x, Workspace& work, std::int32_t begin, std::int32_t end) {
+void refine_rows(const Head& head, const float* x, const Input& input, Workspace& work, std::int32_t begin,
+                 std::int32_t end) {
     const std::int64_t row_words = head.fine_row_words();
     const std::int32_t blocks = padded_to(head.columns, block_columns) / block_columns;
     const auto row_of = [&](std::int32_t i) { return work.row_at(head, work.chosen[i]); };
@@ -116,18 +168,16 @@ void refine_rows(const Head& head, const float* x, Workspace& work, std::int32_t
         if (next != row)
             for (std::int64_t w = 0; w < row_words && w < farthest_prefetch; w += 16)
                 __builtin_prefetch(head.fine_words + next * row_words + w);
-        const float product = multiply_row<V, P>(head.fine_words + row * row_words, x, blocks);
+        const std::uint32_t* words = head.fine_words + row * row_words;
+        float product;
+        if constexpr (P == Precision::int8)
+            product = multiply_codes<V>(words, work, input, blocks);
+        else
+            product = multiply_row<V, P>(words, x, blocks);
         work.refined[i] = product * head.fine_scales[row] + head.places.bias[work.place_at(head, work.chosen[i])];
         row = next;
     }
 }
-
-// What bounds need to know of an input.
-struct Input {
-    float step, norm, outside;
-    float inner_step;
-    std::int32_t inner_sum;
-};
 
 // Coarse outputs of some strips of a level, and what their rows' outputs may be at most.
 template <class V>
@@ -201,6 +251,7 @@ Input take_in(const Head& head, const float* x, Workspace& work) {
         std::fill(work.x.begin() + head.columns, work.x.begin() + padded_columns, 0.0f);
         x = work.x.data();
     }
+    if (head.fine == Precision::int8) quantize_twice<V>(x, padded_columns, work, input);
     const float square = sum_of_squares<V, false>(x, nullptr, padded_columns);
     const float known = std::max(std::sqrt(sum_of_squares<V, true>(t, head.basis_weights, padded_rank)) -
                                      head.places.bound.quantised * input.step,
@@ -229,11 +280,11 @@ std::int32_t refine_head(const Head& head, const float* x, std::int32_t top, Wor
 
     const auto refine = [&](std::int32_t begin, std::int32_t end) {
         if (head.fine == Precision::float32)
-            refine_rows<V, Precision::float32>(head, x, work, begin, end);
+            refine_rows<V, Precision::float32>(head, x, input, work, begin, end);
         else if (head.fine == Precision::bfloat16)
-            refine_rows<V, Precision::bfloat16>(head, x, work, begin, end);
+            refine_rows<V, Precision::bfloat16>(head, x, input, work, begin, end);
         else
-            refine_rows<V, Precision::int8>(head, x, work, begin, end);
+            refine_rows<V, Precision::int8>(head, x, input, work, begin, end);
     };
     std::int32_t* chosen = work.chosen.data();
     const std::int32_t first = work.drop_filling(head, 0, choose_largest<V>(coarse, length, top, chosen));

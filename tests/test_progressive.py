@@ -168,6 +168,17 @@ def test_threads_change_no_bit():
     assert [a.shape for a in head.topk(held_out[5], 4)] == [(4,), (4,)]
 
 
+@pytest.mark.parametrize("clusters", [0, 50])
+def test_the_error_of_the_coarse_part(clusters):
+    weight, bias, _, _ = layer(noise=0.5)
+    singular = np.linalg.svd(weight, compute_uv=False)
+    for rank in (0, 8, 90):
+        rule = {"rule": hm.Rigorous(), "ranks": [rank], "precisions": ["float32"], "cluster_rows": [clusters]}
+        error = hm.progressive(weight, bias, **rule).coarse_error()
+        best = np.linalg.norm(singular[rank:]) / np.linalg.norm(singular)
+        assert best - 1e-6 <= error <= 1.01 * best + 0.01
+
+
 def test_storage_counts_all_bytes():
     weight, bias, X, _ = layer()
     head = hm.progressive(weight, bias, calibration=X, agreement=0.9)

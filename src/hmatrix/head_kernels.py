@@ -20,6 +20,10 @@ class HeadProduct(Protocol):
         """Set y ``(batch, m)`` to the outputs of x ``(batch, n)``."""
         ...
 
+    def largest_one(self, x: FloatArray, values: FloatArray, indices: Indices) -> None:
+        """Set values and indices ``(k,)`` to the largest outputs of x ``(n,)``."""
+        ...
+
     def largest(self, x: FloatArray, values: FloatArray, indices: Indices, counts: Indices | None) -> None:
         """Set values and indices ``(batch, k)`` to the largest outputs, and counts ``(batch,)`` to refined rows."""
         ...

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
 from hmatrix.head import Level, PackedHead
-from hmatrix.head_words import STRIP, padded
+from hmatrix.head_words import BLOCK, REST_STEPS, STRIP, padded
 from hmatrix.kernels import quantize_activations
+from hmatrix.precision import Precision, from_words
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 
@@ -66,6 +67,10 @@ class ReferenceHead:
             y[b] = np.minimum(y[b], np.nextafter(refined.max(), np.float32(-np.inf)))
             y[b, rows] = refined
 
+    def largest_one(self, x: FloatArray, values: FloatArray, indices: Indices) -> None:
+        """Set values and indices ``(k,)`` to the largest outputs of x ``(n,)``."""
+        self.largest(x[None], values[None], indices[None])
+
     def largest(self, x: FloatArray, values: FloatArray, indices: Indices, counts: Indices | None = None) -> None:
         """Set values and indices ``(batch, k)`` to the largest outputs, and counts ``(batch,)`` to refined rows."""
         k = values.shape[1]
@@ -115,8 +120,7 @@ class ReferenceHead:
         slack = self.slack(known)
         for b in range(len(x)):
             clusters = (of_clusters[0][b], of_clusters[1][b])
-            finite = bool(np.isfinite(known.step[b]))
-            yield _Product(self._packed, self._order, x[b], outputs[b], upper[b], *clusters, slack[b], finite)
+            yield _Product(self._packed, self._order, x[b], outputs[b], upper[b], *clusters, slack[b], known.step[b])
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +135,7 @@ class _Product:
     cluster_outputs: FloatArray
     cluster_upper: FloatArray
     slack: np.floating
-    finite: bool
+    step: np.floating
 
     def refine(self, top: int) -> tuple[Indices, FloatArray, Indices]:
         """Return the rows that are refined, their outputs, and the clusters that are looked into.
@@ -140,7 +144,7 @@ class _Product:
         """
         nothing = _NONE, np.empty(0, np.float32), _NONE
         clustered = len(self.packed.order) > 0
-        if not self.finite:
+        if not np.isfinite(self.step):
             return nothing
         opened = self._first_clusters(top) if clustered else _NONE
         places = self._places(opened)
@@ -174,7 +178,7 @@ class _Product:
         starts = self.packed.starts
         sizes = np.diff(starts) * STRIP
         count = len(sizes)
-        of_clusters = (self.cluster_outputs - self.packed.cluster_bias)[:count]
+        of_clusters = self.cluster_outputs[:count] - self.packed.cluster_bias[:count]
         seen = np.zeros(count, bool)
         seen[opened] = True
         return np.where(np.repeat(seen, sizes), self.coarse, np.repeat(of_clusters, sizes) + self.packed.bias)
@@ -199,8 +203,25 @@ class _Product:
         return places[self.order[places] >= 0]
 
     def _fine(self, places: Indices) -> FloatArray:
-        outputs: FloatArray = self.packed.rows_of(self.order[places]) @ self.x + self.packed.bias[places]
+        rows = self.order[places]
+        outputs: FloatArray
+        if self.packed.precision is Precision.INT8:
+            outputs = self._products_of_codes(rows) * self.packed.fine_scales[rows] + self.packed.bias[places]
+        else:
+            outputs = self.packed.rows_of(rows) @ self.x + self.packed.bias[places]
         return outputs
+
+    def _products_of_codes(self, rows: Indices) -> FloatArray:
+        """Multiply codes of rows with x, quantised to codes and parts of their step."""
+        m, n = self.packed.shape
+        codes = from_words(self.packed.fine.reshape(m, -1)[rows], Precision.INT8, padded(n, BLOCK))[:, :n]
+        scaled = self.x * (np.float32(1) / self.step if self.step > 0 else np.float32(0))
+        whole = np.rint(scaled)
+        rest = np.rint((scaled - whole) * np.float32(REST_STEPS))
+        # float64 sums these integers exactly.
+        total = (codes.astype(np.float64) - 128) @ (REST_STEPS * whole.astype(np.float64) + rest)
+        products: FloatArray = (total * (float(self.step) / REST_STEPS)).astype(np.float32)
+        return products
 
 
 def _multiply(

@@ -15,7 +15,11 @@ STRIP = 16
 """Rows of a coarse factor that are stored together."""
 
 BLOCK = 64
-"""Columns of a fine row that are stored together: words of 16 lanes, whose parts are 16 columns apart."""
+"""Columns of a fine row that are stored together: codes in their order, floats in words of 16 lanes whose parts are 16
+columns apart."""
+
+REST_STEPS = 254
+"""Where rows are codes, x is quantised to codes, and what these leave to so many parts of their step."""
 
 
 def padded(size: int, unit: int) -> int:
@@ -79,5 +83,7 @@ def from_fine(words: Words, scales: Floats32, precision: Precision, n: int) -> F
 
 def _order(n: int, precision: Precision) -> npt.NDArray[np.intp]:
     """Return the column of each place of a fine row."""
+    if precision is Precision.INT8:
+        return np.arange(padded(n, BLOCK))
     places = np.arange(padded(n, BLOCK)).reshape(-1, precision.per_word, 16)
     return places.transpose(0, 2, 1).ravel()

@@ -15,7 +15,18 @@ import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
 from hmatrix.head import Bound, Level, PackedHead
-from hmatrix.head_words import STRIP, Floats32, Words, filled, from_fine, padded, symmetric, to_fine, to_strips
+from hmatrix.head_words import (
+    REST_STEPS,
+    STRIP,
+    Floats32,
+    Words,
+    filled,
+    from_fine,
+    padded,
+    symmetric,
+    to_fine,
+    to_strips,
+)
 from hmatrix.precision import Codes, Precision
 from hmatrix.row_clusters import RowClusters
 
@@ -162,7 +173,7 @@ class Coarse:
         nothing = np.empty(0, np.int32)
         count = 0 if clusters is None else len(clusters)
         size = float(np.abs(bias).max(initial=0.0))
-        rounding = self._rounding * float(rows.norms.max())
+        rounding = (self._rounding + _of_codes(rows.precision, n)) * float(rows.norms.max())
         limits = replace(places.bound, rounding=rounding, offset=16 * _UNIT * size)
         return PackedHead(
             sizes=np.array([m, n, rank, 1, m, rows.precision, count, min(count, 1)], np.int32),
@@ -225,6 +236,11 @@ class Coarse:
         """How far sums are off by rounding, relative to norms."""
         columns: int = self.rows.weight.shape[1]
         return 2 * (columns / STRIP + 16) * _UNIT
+
+
+def _of_codes(precision: Precision, columns: int) -> float:
+    """Return how far products of codes with a quantised x are off, relative to norms."""
+    return np.sqrt(columns) * 0.5 / 127 / REST_STEPS * (1 + 1e-3) if precision is Precision.INT8 else 0.0
 
 
 def _itself(values: FloatArray) -> FloatArray:

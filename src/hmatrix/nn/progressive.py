@@ -67,7 +67,11 @@ class ProgressiveLinear(nn.Module):
         """
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             raise NetworkError("ProgressiveLinear", "cannot be traced", "trace the network before its head is replaced")
-        outputs = self.head(self._rows(x))
+        if x.dtype == torch.float32 and not x.requires_grad and x.numel() == self.in_features == x.shape[-1]:
+            # One vector, the shortest way.
+            outputs = self.head(x.numpy().reshape(-1))
+        else:
+            outputs = self.head(self._rows(x))
         return torch.from_numpy(outputs).reshape(*x.shape[:-1], self.out_features)
 
     def topk(self, x: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
