@@ -209,7 +209,7 @@ class PackedHead:
                 raise ArgumentError(name, "has NaN or infinity in it", "give finite numbers")
             if not np.isneginf(array[~real]).all():
                 raise ArgumentError(name, "is not filled up with -inf", "give -inf where there is no row")
-        if self.precision is not Precision.INT8 and not np.isfinite(self.rows_of(np.arange(m))).all():
+        if not _all_finite(self.fine, self.precision):
             raise ArgumentError("fine", "has NaN or infinity in it", "give finite numbers")
 
     @property
@@ -257,6 +257,17 @@ class PackedHead:
         """Return fine rows decoded, float32 ``(rows, n)``."""
         m, n = self.shape
         return from_fine(self.fine.reshape(m, -1)[rows], self.fine_scales[rows], self.precision, n)
+
+
+def _all_finite(words: Words, precision: Precision) -> bool:
+    """Whether words hold finite numbers only, by their exponents."""
+    match precision:
+        case Precision.FLOAT32:
+            return bool(np.isfinite(words.view(np.float32)).all())
+        case Precision.BFLOAT16:
+            return bool((words.view(np.uint16) & 0x7F80 != 0x7F80).all())
+        case _:
+            return True
 
 
 WORDS = ("basis", "factor", "cluster_factor", "fine")

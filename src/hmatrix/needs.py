@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
 from hmatrix.calibration import conservative_quantile
-from hmatrix.head import Level, PackedHead
+from hmatrix.head import Level
 from hmatrix.head_reference import ReferenceHead
 from hmatrix.head_words import STRIP
 from hmatrix.row_clusters import RowClusters
@@ -162,16 +162,17 @@ def _limits(scores: FloatArray | None, rule: Rule, agreement: float, m: int, ope
 def _looks(groups: Sequence[tuple[Coarse, Samples]], most: int | None = None) -> Iterator["_Look"]:
     for coarse, samples in groups:
         count = len(samples.inputs) if most is None else min(len(samples.inputs), -(-most // len(groups)))
-        head = coarse.pack()
+        levels: dict[RowClusters, Level] = {}
         for start in range(0, count, _SAMPLES):
-            yield _Look(coarse, head, samples[np.arange(start, min(start + _SAMPLES, count))])
+            yield _Look(coarse, levels, samples[np.arange(start, min(start + _SAMPLES, count))])
 
 
 class _Look:
     """Some samples as a head sees them: the coarse outputs of all rows, and what they may be at most."""
 
-    def __init__(self, coarse: Coarse, head: PackedHead, samples: Samples) -> None:
-        self._coarse, self.samples = coarse, samples
+    def __init__(self, coarse: Coarse, levels: dict[RowClusters, Level], samples: Samples) -> None:
+        self._coarse, self._levels, self.samples = coarse, levels, samples
+        head = coarse.without_clusters
         self._reference = ReferenceHead(head)
         self.known = self._reference.take_in(samples.inputs)
         m = head.shape[0]
@@ -182,15 +183,11 @@ class _Look:
 
     def views(self, openings: Sequence[Opening]) -> Iterator["_View"]:
         """Yield what is seen with each opening."""
-        levels: dict[int, Level] = {}
         for opening in openings:
             clusters = opening.clusters
-            if clusters is None:
-                yield _View(self, opening, None)
-                continue
-            if id(clusters) not in levels:
-                levels[id(clusters)] = self._coarse.level(np.arange(len(clusters)), clusters)
-            yield _View(self, opening, levels[id(clusters)])
+            if clusters is not None and clusters not in self._levels:
+                self._levels[clusters] = self._coarse.level(np.arange(len(clusters)), clusters)
+            yield _View(self, opening, None if clusters is None else self._levels[clusters])
 
     def clusters(self, level: Level, count: int) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return outputs of clusters, what their rows' may be at most, and what a constant of 1 makes of a margin."""

@@ -8,6 +8,7 @@ SVD. Outputs are then ``U V^T x``, with U by least squares, so that the rows' re
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -197,6 +198,11 @@ class Coarse:
             fine=rows.words,
             fine_scales=rows.scales,
         )
+
+    @cached_property
+    def without_clusters(self) -> PackedHead:
+        """The head that looks at all rows."""
+        return self.pack()
 
     def level(self, order: npt.NDArray[np.integer[Any]], clusters: RowClusters | None = None) -> Level:
         """Return the level of the rows, or of the centres of clusters of them, in an order, where -1 is none."""
