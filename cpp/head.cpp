@@ -64,11 +64,11 @@ Level CheckedHead::level(const HeadArrays& arrays, std::int32_t rows, std::size_
     const std::size_t height = padded_to(rows, strip_height), rank = padded_to(head_.rank, strip_height);
     const auto& bound = arrays.bounds[which];
     const auto& factor = arrays.words[1 + which];
-    require(bound.size() == 6, "a bound has 6 numbers");
+    require(bound.size() == 7, "a bound has 7 numbers");
     require(factor.size == height * (rank / 4), "words of a level have the wrong length");
     const View<float>* floats = arrays.floats.data() + 2 + 4 * which;
     for (std::size_t i = 0; i < 4; ++i) require(floats[i].size == height, "an array of a level has the wrong length");
-    return {rows,           {bound[0], bound[1], bound[2], bound[3], bound[4], bound[5]},
+    return {rows,           {bound[0], bound[1], bound[2], bound[3], bound[4], bound[5], bound[6]},
             factor.data,    floats[0].data, floats[1].data, floats[2].data, floats[3].data};
 }
 

@@ -26,10 +26,10 @@ constexpr int rest_steps = 254;
 
 constexpr std::int32_t padded_to(std::int32_t size, std::int32_t unit) { return (size + unit - 1) / unit * unit; }
 
-// How far a fine output may be from its coarse one: scale * |x outside| * remainder + noise * reach, where
+// How far a fine output may be from its coarse one: (scale * |x outside| + constant) * remainder + noise * reach, where
 // noise = quantised * step of x + relative * |x| + inner * step of t; and what the refined outputs may be off.
 struct Bound {
-    float scale, quantised, relative, inner, rounding, offset;
+    float scale, quantised, relative, inner, rounding, offset, constant;
 };
 
 // Coarse outputs: those of rows, or one for each cluster of rows. All arrays are filled up to whole strips.

@@ -151,7 +151,8 @@ void quantize_twice(const float* x, std::int32_t length, Workspace& work, Input&
     input.sum = V::sum_words(sum), input.rest_sum = V::sum_words(rest_sum);
 }
 
-// Words of a row that are fetched ahead; what is behind them the processor sees coming.
+// Rows that are fetched ahead, and words of each; what is behind them the processor sees coming.
+constexpr std::int32_t rows_ahead = 2;
 constexpr std::int64_t farthest_prefetch = 1024;
 
 // The rows from `begin` to `end` of those that are chosen.
@@ -160,22 +161,26 @@ void refine_rows(const Head& head, const float* x, const Input& input, Workspace
                  std::int32_t end) {
     const std::int64_t row_words = head.fine_row_words();
     const std::int32_t blocks = padded_to(head.columns, block_columns) / block_columns;
-    const auto row_of = [&](std::int32_t i) { return work.row_at(head, work.chosen[i]); };
-    std::int64_t row = row_of(begin);
+    const auto words_of = [&](std::int32_t i) {
+        return head.fine_words + std::int64_t{work.row_at(head, work.chosen[i])} * row_words;
+    };
+    // The rows lie anywhere; those that follow are fetched while this one is multiplied.
+    const auto fetch = [&](std::int32_t i) {
+        if (i >= end) return;
+        const std::uint32_t* words = words_of(i);
+        for (std::int64_t w = 0; w < row_words && w < farthest_prefetch; w += 16) __builtin_prefetch(words + w);
+    };
+    for (std::int32_t i = begin; i < begin + rows_ahead; ++i) fetch(i);
     for (std::int32_t i = begin; i < end; ++i) {
-        const std::int64_t next = i + 1 < end ? row_of(i + 1) : row;
-        // The rows lie anywhere; the next one is fetched while this one is multiplied.
-        if (next != row)
-            for (std::int64_t w = 0; w < row_words && w < farthest_prefetch; w += 16)
-                __builtin_prefetch(head.fine_words + next * row_words + w);
-        const std::uint32_t* words = head.fine_words + row * row_words;
+        fetch(i + rows_ahead);
+        const std::int32_t row = work.row_at(head, work.chosen[i]);
+        const std::uint32_t* words = words_of(i);
         float product;
         if constexpr (P == Precision::int8)
             product = multiply_codes<V>(words, work, input, blocks);
         else
             product = multiply_row<V, P>(words, x, blocks);
         work.refined[i] = product * head.fine_scales[row] + head.places.bias[work.place_at(head, work.chosen[i])];
-        row = next;
     }
 }
 
@@ -188,7 +193,7 @@ void look_at(const Head& head, const Level& level, const Input& input, const Wor
     multiply_all<V>(level.factor + std::ptrdiff_t{first} * words, length, words, work.inner_codes.data(),
                     input.inner_step, input.inner_sum, level.scales + first, level.bias + first, coarse);
     const Bound& bound = level.bound;
-    const float margin = bound.scale * input.outside;
+    const float margin = bound.scale * input.outside + bound.constant;
     const float noise = bound.quantised * input.step + bound.relative * input.norm + bound.inner * input.inner_step;
     const auto of_remainder = V::broadcast(&margin), of_reach = V::broadcast(&noise);
     for (std::int32_t i = 0; i < length; i += V::width)

@@ -12,7 +12,7 @@ def test_a_report_has_a_line_for_each_call(capsys):
     report(subject, [0.8, 0.9], rules=[hm.Margin()], ranks=[16])
     printed = capsys.readouterr().out
     assert "vocabulary: 300 x 32, 60 inputs" in printed
-    for name in ("Margin 0.8", "Margin 0.8, topk", "Margin 0.9", "Margin 0.9, topk"):
+    for name in ("Margin 0.8", "Margin 0.8, topk", "Margin 0.8, module", "Margin 0.9", "Margin 0.9, topk"):
         assert f"| {name} | 16, 0," in printed
 
 

@@ -165,7 +165,7 @@ def test_saved_and_loaded(tmp_path):
         ("cluster_bias", lambda a: np.nan_to_num(a), "-inf"),
         ("cluster_reach", lambda a: -a - 1, "negative"),
         ("cluster_factor", lambda a: a[:-1], "entries"),
-        ("cluster_limits", lambda a: a[:-1], "six numbers"),
+        ("cluster_limits", lambda a: a[:-1], "seven numbers"),
     ],
 )
 def test_damaged_arrays(tmp_path, name, change, message):

@@ -10,6 +10,10 @@ _TAIL = 0.1
 """Part of the samples that the tail of their distribution is fitted to."""
 
 
+_OUTPUT_BYTES = 24
+"""Of a coarse output besides its coefficients: scale, bias, two norms, the output and its bound."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """Seconds of one product, as measured on one core of a Zen 4 with AVX-512.
@@ -19,11 +23,9 @@ class Cost:
     call
         Of a call that does nothing else.
     coarse, far
-        Of a byte of coarse factors that fit into the second cache, and of others.
+        Of a byte of the coarse part where that fits into the second cache, and where it does not.
     cache
         Bytes of the second cache.
-    output
-        Of an output that is looked at.
     jump
         Of a strip of rows that are looked at and do not follow those before.
     row
@@ -32,14 +34,13 @@ class Cost:
         Of a byte of a refined row.
     """
 
-    call: float = 1.0e-6
-    coarse: float = 1.0e-11
+    call: float = 1.8e-6
+    coarse: float = 1.03e-11
     far: float = 3.0e-11
     cache: int = 1 << 20
-    output: float = 2.5e-10
     jump: float = 5.0e-8
-    row: float = 2.0e-8
-    fine: float = 3.0e-11
+    row: float = 1.4e-8
+    fine: float = 2.8e-11
 
     def seconds(
         self, columns: int, rank: int, clusters: int, places: int, looked: float, refined: float, bits: int
@@ -57,11 +58,13 @@ class Cost:
         bits
             Of an entry of a fine row.
         """
-        coarse = self.coarse if rank * (columns + clusters + places) <= self.cache else self.far
-        read = self.coarse * rank * (columns + clusters) + (coarse * rank + self.output) * looked
+        output = rank + _OUTPUT_BYTES
+        fits = rank * columns + output * (clusters + places) <= self.cache
+        read = (
+            self.coarse * (rank * columns + output * clusters) + (self.coarse if fits else self.far) * output * looked
+        )
         jumps = self.jump * looked / 16 if clusters else 0.0
-        rows = refined * (self.row + self.fine * columns * bits / 8)
-        return self.call + read + self.output * clusters + jumps + rows
+        return self.call + read + jumps + refined * (self.row + self.fine * columns * bits / 8)
 
 
 def conservative_quantile(values: FloatArray, level: float) -> float:

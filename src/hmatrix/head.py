@@ -1,7 +1,8 @@
 """The flat arrays of a progressive head: what the kernel reads, a file holds and a state dict holds.
 
 The coarse part is ``U V^T`` of a low rank in int8; the fine part is the weight itself, row by row. What a row's
-output can be at most is its coarse output and ``scale * |x outside the span of V| * remainder + noise * reach``.
+output can be at most is its coarse output and
+``(scale * |x outside the span of V| + constant) * remainder + noise * reach``.
 Clusters of rows have one coarse output each, and the same kind of bound for all their rows.
 """
 
@@ -40,6 +41,8 @@ class Bound:
         Of the noise of the coarse outputs.
     rounding, offset
         ``rounding * |x| + offset`` is how far a refined output may be off.
+    constant
+        Of the norm of the row's remainder alone.
     """
 
     scale: float
@@ -48,6 +51,7 @@ class Bound:
     inner: float = 0.0
     rounding: float = 0.0
     offset: float = 0.0
+    constant: float = 0.0
 
     def __post_init__(self) -> None:
         values = self.as_floats()
@@ -105,7 +109,7 @@ class PackedHead:
         int32 ``(8,)``: rows, columns, rank, outputs that are to be the fine ones, most refined rows, precision of the
         fine rows, clusters, clusters that are looked into first.
     limits, cluster_limits
-        float32 ``(6,)``: the numbers of the `Bound` of each level.
+        float32 ``(7,)``: the numbers of the `Bound` of each level.
     basis, basis_scales
         ``V^T`` in int8: strips of words, and a scale for each row, filled up to whole strips.
     weights
@@ -155,8 +159,8 @@ class PackedHead:
             if not isinstance(array, np.ndarray) or array.dtype != kind or array.ndim != 1:
                 raise ArgumentError(field.name, "has another type or dimension", f"give a vector of {kind.__name__}")
             object.__setattr__(self, field.name, np.ascontiguousarray(array))
-        if self.sizes.shape != (8,) or self.limits.shape != (6,) or self.cluster_limits.shape != (6,):
-            raise ArgumentError("sizes, limits", "have the wrong length", "give eight sizes, and six numbers a bound")
+        if self.sizes.shape != (8,) or self.limits.shape != (7,) or self.cluster_limits.shape != (7,):
+            raise ArgumentError("sizes, limits", "have the wrong length", "give eight sizes, and seven numbers a bound")
         m, n, rank, top, most, precision, clusters, probes = self.sizes.tolist()
         if m < 1 or not 1 <= n <= MAX_COLUMNS or not 0 <= rank <= n or not 1 <= top <= most <= m:
             came = f"are {self.sizes.tolist()}"

@@ -88,7 +88,8 @@ class ReferenceHead:
         factors = [np.float32(factor) for factor in (bound.quantised, bound.relative, bound.inner)]
         noise = known.step * factors[0] + known.norm * factors[1] + known.inner_step * factors[2]
         with np.errstate(over="ignore", invalid="ignore"):
-            off = (np.float32(bound.scale) * known.outside)[:, None] * level.remainder + noise[:, None] * level.reach
+            margin = np.float32(bound.scale) * known.outside + np.float32(bound.constant)
+            off = margin[:, None] * level.remainder + noise[:, None] * level.reach
             return coarse, coarse + off
 
     def slack(self, known: Known) -> FloatArray:

@@ -49,8 +49,9 @@ class Needs:
     ----------
     opening
         Which clusters are looked into first.
-    scale, cluster_scale
-        Constants of the margins of rows and of clusters.
+    scale, constant, cluster_scale
+        Constants of the margins of rows, with the norm of x outside the coarse subspace and without, one of which is 0,
+        and of clusters.
     most
         Rows.
     refined, looked
@@ -59,6 +60,7 @@ class Needs:
 
     opening: Opening
     scale: float
+    constant: float
     cluster_scale: float
     most: int
     refined: float
@@ -98,19 +100,21 @@ def needs_of(
     if not isinstance(rule, Rigorous):
         for look in _looks(groups):
             for view, found in zip(look.views(openings), scores, strict=True):
-                found.append(np.stack([view.scales(), view.cluster_scales(), view.places()]))
-    limits = [_limits(np.concatenate(found, axis=1) if found else None, rule, agreement, m, opening)
-              for found, opening in zip(scores, openings, strict=True)]  # fmt: skip
-    counts: list[list[FloatArray]] = [[] for _ in openings]
+                found.append(view.scores())
+    limits = [
+        _limits(np.concatenate(found, axis=1) if found else None, rule, agreement, m, opening)
+        for found, opening in zip(scores, openings, strict=True)
+    ]
+    counts: list[list[list[FloatArray]]] = [[[] for _ in some] for some in limits]
     for look in _looks(groups, _COUNTED):
-        for view, limit, found in zip(look.views(openings), limits, counts, strict=True):
-            if limit is not None:
-                found.append(view.counts(limit, rule))
+        for view, some, counted in zip(look.views(openings), limits, counts, strict=True):
+            for limit, of_limit in zip(some, counted, strict=True):
+                of_limit.append(view.counts(limit, rule))
     needs = []
-    for opening, limit, found in zip(openings, limits, counts, strict=True):
-        if limit is not None:
-            refined, looked = np.concatenate(found, axis=1).mean(axis=1).tolist()
-            needs.append(Needs(opening, limit.scale, limit.cluster_scale, limit.most, refined, looked))
+    for opening, some, counted in zip(openings, limits, counts, strict=True):
+        for limit, of_limit in zip(some, counted, strict=True):
+            refined, looked = np.concatenate(of_limit, axis=1).mean(axis=1).tolist()
+            needs.append(Needs(opening, limit.scale, limit.constant, limit.cluster_scale, limit.most, refined, looked))
     return needs
 
 
@@ -137,26 +141,27 @@ def largest_rows(outputs: FloatArray, top: int) -> npt.NDArray[np.intp]:
 @dataclass(frozen=True)
 class _Limits:
     scale: float
+    constant: float
     cluster_scale: float
     most: int
 
 
-def _limits(scores: FloatArray | None, rule: Rule, agreement: float, m: int, opening: Opening) -> _Limits | None:
-    """Return the constants and the number of rows, or None where the rule cannot agree."""
+def _limits(scores: FloatArray | None, rule: Rule, agreement: float, m: int, opening: Opening) -> list[_Limits]:
+    """Return the constants and the number of rows, in as many ways as there are; none where the rule cannot agree."""
     if scores is None:
-        return _Limits(1.0, 1.0, m)
-    places = np.log2(scores[2])
+        return [_Limits(1.0, 0.0, 1.0, m)]
+    places = np.log2(scores[3])
     if isinstance(rule, FixedRows):
         count = min(rule.count, m)
         enough = conservative_quantile(places, agreement) <= np.log2(count)
-        return _Limits(0.0, 0.0, count) if enough or count == m else None
+        return [_Limits(0.0, 0.0, 0.0, count)] if enough or count == m else []
     # What may disagree is shared by all that may miss a row. Each score is the same whatever the other constants
     # are, so that each quantile holds by itself, and all of them together by the union bound.
     level = 1 - (1 - agreement) / (2 if opening.clusters is None else 3)
-    scale, cluster_scale = (conservative_quantile(values, level) for values in scores[:2])
-    if not np.isfinite(scale) or not np.isfinite(cluster_scale):
-        return None
-    return _Limits(scale, cluster_scale, min(m, int(np.ceil(2 ** conservative_quantile(places, level)))))
+    scale, constant, cluster_scale = (conservative_quantile(values, level) for values in scores[:3])
+    most = min(m, int(np.ceil(2 ** conservative_quantile(places, level))))
+    found = [_Limits(scale, 0.0, cluster_scale, most), _Limits(0.0, constant, cluster_scale, most)]
+    return [limit for limit in found if np.isfinite([limit.scale, limit.constant, limit.cluster_scale]).all()]
 
 
 def _looks(groups: Sequence[tuple[Coarse, Samples]], most: int | None = None) -> Iterator["_Look"]:
@@ -178,7 +183,7 @@ class _Look:
         m = head.shape[0]
         outputs, upper = self._reference.look(head.places, self.known)
         self.outputs, self.upper = outputs[:, :m], upper[:, :m]
-        self.spread = self.known.outside[:, None] * calibrated_remainder(head.places)[:m]
+        self.remainder = calibrated_remainder(head.places)[:m]
         self.slack = self._reference.slack(self.known)
 
     def views(self, openings: Sequence[Opening]) -> Iterator["_View"]:
@@ -218,12 +223,19 @@ class _View:
         self._threshold = np.take_along_axis(samples.dense, first, axis=1).min(axis=1)
         self._done = (samples.wanted[:, :, None] == first[:, None, :]).any(axis=2)
 
-    def scales(self) -> FloatArray:
-        """Return the least constant with which each sample's largest outputs are all refined."""
-        outputs, spread = (self._of_wanted(array) for array in (self._look.outputs, self._look.spread))
-        return _least(np.where(self._done, 0, self._threshold[:, None] - outputs), spread)
+    def scores(self) -> FloatArray:
+        """Return the constants that each sample needs, and its places, ``(4, samples)``."""
+        constants = self._constants()
+        scales = constants / self._look.known.outside
+        return np.stack([scales, constants, self._cluster_scales(), self._places()])
 
-    def cluster_scales(self) -> FloatArray:
+    def _constants(self) -> FloatArray:
+        """Return the least constant with which each sample's largest outputs are all refined."""
+        look = self._look
+        missing = np.where(self._done, 0, self._threshold[:, None] - self._of_wanted(look.outputs))
+        return _least(missing, look.remainder[look.samples.wanted])
+
+    def _cluster_scales(self) -> FloatArray:
         """Return the least constant with which the clusters of each sample's largest outputs are all looked into."""
         if self._clusters is None:
             return np.zeros(len(self._threshold))
@@ -233,7 +245,7 @@ class _View:
         )
         return _least(np.where(opened, 0, self._threshold[:, None] - outputs), spread)
 
-    def places(self) -> FloatArray:
+    def _places(self) -> FloatArray:
         """Return how many rows are refined, in the order of coarse outputs, until all of the largest outputs are.
 
         Of all rows: where clusters are skipped, these are fewer.
@@ -252,8 +264,8 @@ class _View:
         if isinstance(rule, FixedRows):
             return np.broadcast_to([[limits.most], [look.outputs.shape[1]]], (2, len(threshold)))
         rigorous = isinstance(rule, Rigorous)
-        upper = look.upper if rigorous else look.outputs + np.float32(limits.scale) * look.spread
-        within = upper >= threshold
+        margin = (np.float32(limits.scale) * look.known.outside + np.float32(limits.constant))[:, None]
+        within = (look.upper if rigorous else look.outputs + margin * look.remainder) >= threshold
         looked = np.full(len(threshold), look.outputs.shape[1])
         if self._clusters is not None:
             of_clusters = self._upper if rigorous else self._outputs + np.float32(limits.cluster_scale) * self._spread

@@ -85,7 +85,7 @@ def choose(weight: FloatArray, bias: FloatArray, calibration: FloatArray | None,
             mend = "give calibration inputs, or one rank, one precision, and the rule Rigorous() or FixedRows()"
             raise ArgumentError("calibration", "is missing", mend)
         opening = Opening(partitions[0], 0 if partitions[0] is None else 1)
-        point = _Point(asked.ranks[0], asked.precisions[0], Needs(opening, 1.0, 1.0, len(weight), 0.0, 0.0))
+        point = _Point(asked.ranks[0], asked.precisions[0], Needs(opening, 1.0, 0.0, 1.0, len(weight), 0.0, 0.0))
     else:
         point = _cheapest(weight, bias, calibration, square, partitions, asked)
     subspace = fit(square, calibration, point.rank)
@@ -165,7 +165,7 @@ def _with_rule(head: PackedHead, asked: Asked, needs: Needs) -> PackedHead:
     return replace(
         head,
         sizes=sizes,
-        limits=np.array(Bound(scale=needs.scale).as_floats(), np.float32),
+        limits=np.array(Bound(needs.scale, constant=needs.constant).as_floats(), np.float32),
         remainder=calibrated_remainder(head.places),
         cluster_limits=np.array(Bound(0.0, relative=needs.cluster_scale).as_floats(), np.float32),
         cluster_reach=calibrated_radius(head.clusters),

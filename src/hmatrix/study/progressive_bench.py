@@ -11,10 +11,12 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+import torch
 
 import hmatrix as hm
 from hmatrix._memory import aligned
 from hmatrix._validation import FloatArray
+from hmatrix.nn.progressive import ProgressiveLinear
 from hmatrix.study.environment import environment
 from hmatrix.study.head_rivals import Search, faiss_rivals
 from hmatrix.study.head_subjects import (
@@ -119,7 +121,7 @@ def report(
         point = f"{head.rank}, {head.clusters}, {head.most}, {head.precision.name.lower()}"
         agreed = np.mean(head.topk(subject.inputs)[1][:, 0] == dense)
         refined = head.refined(subject.inputs).mean()
-        for call in (name, f"{name}, topk"):
+        for call in (name, f"{name}, topk", f"{name}, module"):
             time = times[call]
             accuracy = _accuracies(subject, head)
             print(
@@ -158,11 +160,22 @@ def _calls(heads: dict[str, hm.ProgressiveHead]) -> dict[str, Callable[[FloatArr
     for name, head in heads.items():
         calls[name] = head
         calls[f"{name}, topk"] = _top(head)
+        calls[f"{name}, module"] = _module(head)
     return calls
 
 
 def _top(head: hm.ProgressiveHead) -> Callable[[FloatArray], object]:
     return lambda x: head.topk(x, 1)
+
+
+def _module(head: hm.ProgressiveHead) -> Callable[[FloatArray], object]:
+    layer = ProgressiveLinear(head)
+
+    def call(x: FloatArray) -> object:
+        with torch.inference_mode():
+            return layer(torch.from_numpy(x))
+
+    return call
 
 
 def _going_through(call: Callable[[FloatArray], object], xs: list[FloatArray]) -> Callable[[], object]:
