@@ -117,6 +117,8 @@ def test_a_progressive_head(capsys, tmp_path):
     assert "0 H-matrix layers, 1 progressive head" in printed
     lost = float(re.search(r"lost +(-?[\d.]+)", printed)[1])
     assert abs(lost) < 1.5
+    assert main(["show", "fast.safetensors"]) == 1
+    assert "no H-matrix, but a progressive head, fc3" in capsys.readouterr().err
     network = digits.train()
     x = digits.held_out()[0]
     agreed = load_whole(tmp_path / "fast.safetensors").module(x).argmax(1) == network(x).argmax(1)
