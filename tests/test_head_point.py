@@ -26,7 +26,7 @@ def subject():
 
 def test_a_head_is_a_point_of_the_study(subject, tmp_path):
     study = Study(
-        (Network("invented"),), ranks=(4,), methods=(Method.SVD,), timing=Timing(products=40), output=tmp_path
+        "small", (Network("invented"),), None, (Method.SVD,), (4,), timing=Timing(products=40), output=tmp_path
     )
     records = sweep(study, subject, RecordFile(tmp_path / "records.jsonl"))
     head = records[-1]

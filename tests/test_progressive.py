@@ -152,6 +152,21 @@ def test_more_outputs_than_the_rule_refines(kernel):
     np.testing.assert_allclose(values, -np.sort(-dense, axis=1), atol=1e-3)
 
 
+def test_one_vector_takes_a_shorter_way_to_the_same():
+    weight, bias, X, held_out = layer()
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9)
+    for x in held_out[:5]:
+        strided = np.repeat(x, 2)[::2]
+        np.testing.assert_array_equal(head(x), head(x[None])[0])
+        np.testing.assert_array_equal(head(strided), head(x))
+        np.testing.assert_allclose(head(x.astype(float)), head(x))
+        for k in (1, 4):
+            for own, other in zip(head.topk(x, k), head.topk(strided, np.int64(k)), strict=True):
+                np.testing.assert_array_equal(own, other)
+                assert own.shape == (k,)
+                assert own.dtype == other.dtype
+
+
 def test_threads_change_no_bit():
     weight, bias, X, held_out = layer(m=2000, samples=600)
     head = hm.progressive(weight, bias, calibration=X, agreement=0.9, ranks=[48])
@@ -283,7 +298,9 @@ def test_module(tmp_path):
     np.testing.assert_array_equal(module(x).numpy(), heads[0](held_out))
     assert module(x.reshape(2, 100, 90)).shape == (2, 100, 200)
     assert [t.shape for t in module.topk(x.reshape(2, 100, 90), 3)] == [(2, 100, 3)] * 2
-    assert module(x[0]).shape == (200,)
+    np.testing.assert_array_equal(module(x[0]).numpy(), heads[0](held_out[0]))
+    np.testing.assert_array_equal(module(x[:1, None]).numpy(), heads[0](held_out[:1])[:, None])
+    np.testing.assert_array_equal(module(x[:1].double()).numpy(), heads[0](held_out[:1]))
     torch.save(module.state_dict(), tmp_path / "state")
     other.load_state_dict(torch.load(tmp_path / "state"))
     np.testing.assert_array_equal(other(x).numpy(), module(x).numpy())
