@@ -120,6 +120,12 @@ public:
         head_outputs(refine_, head_, x.data(), y.data(), static_cast<std::ptrdiff_t>(batch));
     }
 
+    // Addresses of x and y, contiguous, and how many vectors there are; whoever calls has checked them.
+    void multiply_at(std::uintptr_t x, std::uintptr_t y, std::ptrdiff_t batch) const {
+        const nb::gil_scoped_release release;
+        head_outputs(refine_, head_, reinterpret_cast<const float*>(x), reinterpret_cast<float*>(y), batch);
+    }
+
     void largest(const Array<const float, 2>& x, const Array<float, 2>& values, const Array<std::int64_t, 2>& indices,
                  const std::optional<Array<std::int64_t, 1>>& counts) const {
         const std::size_t batch = x.shape(0), top = values.shape(1);
@@ -176,6 +182,7 @@ void bind_head(nb::module_& module) {
                       OwningHead::Numbers, OwningHead::Numbers>(),
              "instruction_set"_a, "sizes"_a, "bounds"_a, "words"_a, "floats"_a, nb::arg("order").noconvert(),
              nb::arg("starts").noconvert())
+        .def("multiply_at", &OwningHead::multiply_at, "x"_a, "y"_a, "batch"_a)
         .def("multiply", &OwningHead::outputs<1>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
         .def("multiply_batch", &OwningHead::outputs<2>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
         .def("largest_one", &OwningHead::largest_one, nb::arg("x").noconvert(), nb::arg("values").noconvert(),

@@ -11,7 +11,7 @@ References
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self, TypeGuard
 
@@ -60,6 +60,8 @@ class ProgressiveHead:
         self.shape = packed.shape
         """Rows and columns of the weight."""
         self._vector = packed.shape[1:]
+        self.multiply_at: Callable[[int, int, int], None] | None = getattr(self._product, "multiply_at", None)
+        """The native product by addresses of x and y and the size of the batch; ``None`` where no kernel is native."""
 
     def __reduce__(self) -> tuple[type[Self], tuple[PackedHead]]:
         return type(self), (self._packed,)

@@ -67,12 +67,15 @@ class ProgressiveLinear(nn.Module):
         """
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             raise NetworkError("ProgressiveLinear", "cannot be traced", "trace the network before its head is replaced")
-        if x.dtype == torch.float32 and not x.requires_grad and x.numel() == self.in_features == x.shape[-1]:
-            # One vector, the shortest way.
-            outputs = self.head(x.numpy().reshape(-1))
-        else:
+        multiply_at = self.head.multiply_at
+        shape = x.shape
+        if multiply_at is None or len(shape) != 2 or shape[1] != self.in_features or not _is_plain(x):
             outputs = self.head(self._rows(x))
-        return torch.from_numpy(outputs).reshape(*x.shape[:-1], self.out_features)
+            return torch.from_numpy(outputs).reshape(*shape[:-1], self.out_features)
+        # The shortest way, which most calls take.
+        y = torch.empty((shape[0], self.out_features))
+        multiply_at(x.data_ptr(), y.data_ptr(), shape[0])
+        return y
 
     def topk(self, x: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         """Return the k largest fine outputs of ``(..., in)`` and their rows, ``(..., k)`` each.
@@ -141,3 +144,14 @@ class ProgressiveLinear(nn.Module):
             error_msgs.append(f"{prefix.rstrip('.') or 'ProgressiveLinear'}: {error}")
             return
         self._set(head)
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether the kernel takes a tensor as it is."""
+    return (
+        type(x) is Tensor
+        and x.dtype is torch.float32
+        and x.is_contiguous()
+        and x.device.type == "cpu"
+        and not torch.is_grad_enabled()
+    )
