@@ -47,6 +47,9 @@ def main() -> int:
     parser.add_argument(
         "--corrupted", type=int, default=0, metavar="N", help="evaluate on N images with noise and blur"
     )
+    parser.add_argument(
+        "--agreement", type=float, metavar="X", help="of one head alone, beside nothing but the dense products"
+    )
     parser.add_argument("--digits", action="store_true", help="the digits network")
     parser.add_argument("--vocabulary", type=int, default=0, metavar="ROWS", help="such as 50000")
     options = parser.parse_args()
@@ -58,7 +61,10 @@ def main() -> int:
                 saved_subject(options.features) if options.features else study_subject(options.study, options.cache)
             )
             corrupted = corrupted_subjects(options.study, options.cache, options.corrupted) if options.corrupted else []
-            report(subject, [0.99, 0.995, 0.999], list(corrupted))
+            if options.agreement is not None:
+                report(subject, [options.agreement], list(corrupted), rules=[hm.Margin()])
+            else:
+                report(subject, [0.99, 0.995, 0.999], list(corrupted))
         if options.digits:
             report(digits_subject(), [0.999])
         if options.vocabulary:
