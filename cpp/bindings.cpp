@@ -123,77 +123,91 @@ class OwningHead {
 public:
     using Words = Array<const std::uint32_t, 1>;
     using Floats = Array<const float, 1>;
+    using Numbers = Array<const std::int32_t, 1>;
 
-    // Sizes are rows, columns, rank, top, most, and the number of the fine rows' precision; floats are the scales
-    // of the basis, its weights, the scales of the factor, the bias, remainder, reach, and the scales of the fine rows.
     OwningHead(const std::string& instruction_set, const std::vector<std::int32_t>& sizes,
-               const std::vector<float>& bound, Words basis, Words factor, Words fine, std::vector<Floats> floats)
-        : refine_(find(instruction_set).refine), basis_(basis), factor_(factor), fine_(fine), floats_(std::move(floats)) {
-        if (sizes.size() != 6 || bound.size() != 6 || floats_.size() != 7)
-            throw nb::value_error("a head has 6 sizes, 6 numbers of its bound and 7 arrays of floats");
-        head_ = {};
-        head_.rows = sizes[0], head_.columns = sizes[1], head_.rank = sizes[2], head_.top = sizes[3];
-        head_.most = sizes[4], head_.fine = static_cast<Precision>(sizes[5]);
-        head_.bound = {bound[0], bound[1], bound[2], bound[3], bound[4], bound[5]};
-        if (head_.rows < 1 || head_.columns < 1 || head_.columns > max_head_columns || head_.rank < 0 ||
-            head_.rank > head_.columns || head_.top < 1 || head_.top > head_.rows || head_.most < head_.top ||
-            head_.most > head_.rows || sizes[5] < 1 || sizes[5] > 3)
-            throw nb::value_error("sizes of a head are out of range");
-        const std::size_t rows = padded_to(head_.rows, strip_height), rank = padded_to(head_.rank, strip_height);
-        const std::size_t lengths[] = {rank, rank, rows, rows, rows, rows, static_cast<std::size_t>(head_.rows)};
-        for (std::size_t i = 0; i < floats_.size(); ++i)
-            if (floats_[i].shape(0) != lengths[i]) throw nb::value_error("an array of a head has the wrong length");
-        if (basis.shape(0) != rank * ((head_.columns + std::size_t{3}) / 4) || factor.shape(0) != rows * (rank / 4) ||
-            fine.shape(0) != static_cast<std::size_t>(head_.rows * head_.fine_row_words()))
-            throw nb::value_error("words of a head have the wrong length");
-        zeros_.resize(rank);
-        head_.basis = basis.data(), head_.factor = factor.data(), head_.fine_words = fine.data();
-        head_.zeros = zeros_.data();
-        head_.basis_scales = floats_[0].data(), head_.basis_weights = floats_[1].data();
-        head_.factor_scales = floats_[2].data(), head_.bias = floats_[3].data();
-        head_.remainder = floats_[4].data(), head_.reach = floats_[5].data(), head_.fine_scales = floats_[6].data();
-    }
+               const std::vector<std::vector<float>>& bounds, const std::vector<Words>& words,
+               const std::vector<Floats>& floats, Numbers order, Numbers starts)
+        : refine_(find(instruction_set).refine), words_(words), floats_(floats), order_(order), starts_(starts),
+          checked_({sizes, bounds, viewed(words), viewed(floats), viewed(order), viewed(starts)}), head_(checked_.head()) {}
 
     template <std::size_t Dimensions>
     void outputs(const Array<const float, Dimensions>& x, const Array<float, Dimensions>& y) const {
         const std::size_t batch = Dimensions == 1 ? 1 : x.shape(0);
-        if (x.shape(Dimensions - 1) != columns() || y.shape(Dimensions - 1) != static_cast<std::size_t>(head_.rows) ||
-            (Dimensions == 2 && y.shape(0) != batch))
-            throw nb::value_error("x and y must have the shapes of the product");
+        require(x.shape(Dimensions - 1) == columns() && y.shape(Dimensions - 1) == static_cast<std::size_t>(head_.rows) &&
+                    (Dimensions == 1 || y.shape(0) == batch),
+                "x and y must have the shapes of the product");
         const nb::gil_scoped_release release;
         head_outputs(refine_, head_, x.data(), y.data(), static_cast<std::ptrdiff_t>(batch));
+    }
+
+    // Addresses of x and y, contiguous, and how many vectors there are; whoever calls has checked them.
+    void multiply_at(std::uintptr_t x, std::uintptr_t y, std::ptrdiff_t batch) const {
+        const nb::gil_scoped_release release;
+        head_outputs(refine_, head_, reinterpret_cast<const float*>(x), reinterpret_cast<float*>(y), batch);
     }
 
     void largest(const Array<const float, 2>& x, const Array<float, 2>& values, const Array<std::int64_t, 2>& indices,
                  const std::optional<Array<std::int64_t, 1>>& counts) const {
         const std::size_t batch = x.shape(0), top = values.shape(1);
-        if (x.shape(1) != columns() || values.shape(0) != batch || indices.shape(0) != batch || top < 1 ||
-            top > static_cast<std::size_t>(head_.rows) || indices.shape(1) != top || (counts && counts->shape(0) != batch))
-            throw nb::value_error("x, values, indices and counts must have the shapes of the largest outputs");
+        require(x.shape(1) == columns() && values.shape(0) == batch && indices.shape(0) == batch && top >= 1 &&
+                    top <= static_cast<std::size_t>(head_.rows) && indices.shape(1) == top &&
+                    (!counts || counts->shape(0) == batch),
+                "x, values, indices and counts must have the shapes of the largest outputs");
         const nb::gil_scoped_release release;
         head_largest(refine_, head_, x.data(), static_cast<std::int32_t>(top), values.data(), indices.data(),
                      counts ? counts->data() : nullptr, static_cast<std::ptrdiff_t>(batch));
     }
 
+    void largest_one(const Array<const float, 1>& x, const Array<float, 1>& values,
+                     const Array<std::int64_t, 1>& indices) const {
+        const std::size_t top = values.shape(0);
+        require(x.shape(0) == columns() && top >= 1 && top <= static_cast<std::size_t>(head_.rows) &&
+                    indices.shape(0) == top,
+                "x, values and indices must have the shapes of the largest outputs");
+        const nb::gil_scoped_release release;
+        head_largest(refine_, head_, x.data(), static_cast<std::int32_t>(top), values.data(), indices.data(), nullptr, 1);
+    }
+
 private:
+    static void require(bool holds, const char* what) {
+        if (!holds) throw nb::value_error(what);
+    }
+
+    template <class T>
+    static View<T> viewed(const Array<const T, 1>& array) {
+        return {array.data(), array.shape(0)};
+    }
+
+    template <class T>
+    static std::vector<View<T>> viewed(const std::vector<Array<const T, 1>>& arrays) {
+        std::vector<View<T>> views;
+        for (const auto& array : arrays) views.push_back(viewed(array));
+        return views;
+    }
+
     std::size_t columns() const { return static_cast<std::size_t>(head_.columns); }
 
     Refine refine_;
-    Words basis_, factor_, fine_;
+    std::vector<Words> words_;
     std::vector<Floats> floats_;
-    std::vector<float> zeros_;
-    Head head_;
+    Numbers order_, starts_;
+    CheckedHead checked_;
+    const Head& head_;
 };
 
 void bind_head(nb::module_& module) {
-    using W = OwningHead::Words;
     nb::class_<OwningHead>(module, "ProgressiveHead")
-        .def(nb::init<const std::string&, const std::vector<std::int32_t>&, const std::vector<float>&, W, W, W,
-                      std::vector<OwningHead::Floats>>(),
-             "instruction_set"_a, "sizes"_a, "bound"_a, nb::arg("basis").noconvert(), nb::arg("factor").noconvert(),
-             nb::arg("fine").noconvert(), "floats"_a)
+        .def(nb::init<const std::string&, const std::vector<std::int32_t>&, const std::vector<std::vector<float>>&,
+                      const std::vector<OwningHead::Words>&, const std::vector<OwningHead::Floats>&,
+                      OwningHead::Numbers, OwningHead::Numbers>(),
+             "instruction_set"_a, "sizes"_a, "bounds"_a, "words"_a, "floats"_a, nb::arg("order").noconvert(),
+             nb::arg("starts").noconvert())
+        .def("multiply_at", &OwningHead::multiply_at, "x"_a, "y"_a, "batch"_a)
         .def("multiply", &OwningHead::outputs<1>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
         .def("multiply_batch", &OwningHead::outputs<2>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
+        .def("largest_one", &OwningHead::largest_one, nb::arg("x").noconvert(), nb::arg("values").noconvert(),
+             nb::arg("indices").noconvert())
         .def("largest", &OwningHead::largest, nb::arg("x").noconvert(), nb::arg("values").noconvert(),
              nb::arg("indices").noconvert(), nb::arg("counts").noconvert().none());
 }

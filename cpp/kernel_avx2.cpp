@@ -72,7 +72,9 @@ struct Float {
     static iword broadcast_word(const std::int8_t* p) {
         std::int32_t word;
         std::memcpy(&word, p, 4);
-        const __m256i x = _mm256_set1_epi32(word);
+        return even_and_odd(_mm256_set1_epi32(word));
+    }
+    static iword even_and_odd(__m256i x) {
         return {_mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8), _mm256_srai_epi16(x, 8)};
     }
     static reg twice_less(ireg a, std::int32_t b) {
@@ -97,6 +99,10 @@ struct Float {
         const __m256i even = _mm256_and_si256(_mm256_srli_epi32(w, bits * K), mask);
         const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(w, bits * K + 8), mask);
         return _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(even, x.even), _mm256_madd_epi16(odd, x.odd)));
+    }
+    // Codes of int8 with bytes of their own in each lane.
+    static ireg dot_lanes(ireg sum, ireg w, const std::int8_t* x) {
+        return dot<Precision::int8, 0>(sum, w, even_and_odd(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x))));
     }
 };
 

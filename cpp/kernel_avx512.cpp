@@ -76,6 +76,10 @@ struct Float {
         if constexpr (bits < 8) w = _mm512_and_si512(w, _mm512_set1_epi8((1 << bits) - 1));
         return _mm512_dpbusd_epi32(sum, w, x);
     }
+    // Codes of int8 with bytes of their own in each lane.
+    static ireg dot_lanes(ireg sum, ireg w, const std::int8_t* x) {
+        return _mm512_dpbusd_epi32(sum, w, _mm512_loadu_si512(x));
+    }
 };
 
 struct Double {

@@ -105,6 +105,10 @@ struct Float {
         }
         return vreinterpretq_u32_s32(s);
     }
+    // Codes of int8 with bytes of their own in each lane.
+    static ireg dot_lanes(ireg sum, ireg w, const std::int8_t* x) {
+        return dot<Precision::int8, 0>(sum, w, vld1q_s8(x));
+    }
 };
 
 struct Double {

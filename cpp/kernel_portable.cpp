@@ -119,6 +119,15 @@ struct Portable {
             return static_cast<std::uint32_t>(s);
         });
     }
+    // Codes of int8 with bytes of their own in each lane.
+    static ireg dot_lanes(const ireg& sum, const ireg& w, const std::int8_t* x) {
+        return each_word([&](int i) {
+            std::int32_t s = static_cast<std::int32_t>(sum.v[i]);
+            for (int byte = 0; byte < 4; ++byte)
+                s += static_cast<std::int32_t>((w.v[i] >> (8 * byte)) & 255u) * x[4 * i + byte];
+            return static_cast<std::uint32_t>(s);
+        });
+    }
 
 private:
     template <class F>

@@ -13,10 +13,13 @@ namespace {
 // A thread is woken for this many coefficients of coarse products.
 constexpr std::int64_t least_work = 1 << 18;
 
+// Coarse outputs of one product, at least.
+std::int32_t looked_at(const Head& head) { return head.clusters.rows > 0 ? head.clusters.rows : head.rows; }
+
 // Calls each(sample, workspace) for the samples of a batch, shared among the threads.
 template <class F>
 void for_samples(const Head& head, std::ptrdiff_t batch, F&& each) {
-    const std::int64_t work = batch * std::max<std::int64_t>(1, std::int64_t{head.rank} * (head.rows + head.columns));
+    const std::int64_t work = batch * std::max<std::int64_t>(1, std::int64_t{head.rank} * (looked_at(head) + head.columns));
     const auto tasks = static_cast<int>(
         std::max<std::int64_t>(1, std::min<std::int64_t>({get_num_threads(), batch, work / least_work})));
     const auto run = [&](int task) {
@@ -30,6 +33,23 @@ void for_samples(const Head& head, std::ptrdiff_t batch, F&& each) {
         run_tasks(tasks, tasks, run);
 }
 
+// Outputs by rows where there are clusters: coarse ones, or that of the cluster where it was not looked into.
+void spread_out(const Head& head, Workspace& work, float below, float* out) {
+    const auto put = [&](std::int32_t place, float value) {
+        if (head.order[place] >= 0) out[head.order[place]] = value < below ? value : below;
+    };
+    for (std::int32_t c = 0; c < head.clusters.rows; ++c) {
+        const float output = work.cluster_outputs[c] - head.clusters.bias[c];
+        for (std::int32_t p = head.starts[c] * strip_height; p < head.starts[c + 1] * strip_height; ++p)
+            put(p, output + head.places.bias[p]);
+    }
+    std::int32_t i = 0;
+    for (std::int32_t o = 0; o < work.opened_count; ++o)
+        for (const std::int32_t end = i + (head.starts[work.opened[o] + 1] - head.starts[work.opened[o]]) * strip_height;
+             i < end; ++i)
+            put(work.place_at(head, i), work.coarse[i]);
+}
+
 }  // namespace
 
 void Workspace::fit(const Head& head) {
@@ -39,26 +59,41 @@ void Workspace::fit(const Head& head) {
     const std::int32_t columns = padded_to(head.columns, block_columns), rank = padded_to(head.rank, strip_height),
                        rows = padded_to(head.rows, strip_height);
     grow(codes, columns);
+    grow(rest, columns);
     grow(x, columns);
     grow(t, rank);
     // Quantising fills up whole segments.
     grow(inner_codes, padded_to(head.rank, static_cast<std::int32_t>(segment_padding)));
-    for (auto* vector : {&coarse, &upper, &refined}) grow(*vector, rows);
-    grow(chosen, rows);
+    const std::int32_t places = head.order ? head.starts[head.clusters.rows] * strip_height : rows,
+                       clusters = padded_to(head.clusters.rows, strip_height);
+    for (auto* vector : {&coarse, &upper, &refined}) grow(*vector, places);
+    grow(chosen, places);
+    grow(strips, places / strip_height);
+    for (auto* vector : {&cluster_outputs, &cluster_upper}) grow(*vector, clusters);
+    grow(opened, clusters);
+}
+
+std::int32_t Workspace::drop_filling(const Head& head, std::int32_t begin, std::int32_t end) {
+    const auto first = chosen.begin() + begin, last = chosen.begin() + end;
+    const auto kept = std::remove_if(first, last, [&](std::int32_t i) { return row_at(head, i) < 0; });
+    return static_cast<std::int32_t>(kept - chosen.begin());
 }
 
 void head_outputs(Refine refine, const Head& head, const float* x, float* y, std::ptrdiff_t batch) {
     for_samples(head, batch, [&](std::ptrdiff_t b, Workspace& work) {
         const std::int32_t count = refine(head, x + b * head.columns, head.top, work);
         float* out = y + b * head.rows;
-        const float* coarse = work.coarse.data();
         if (count == 0) {
-            std::copy(coarse, coarse + head.rows, out);
+            std::fill_n(out, head.rows, std::numeric_limits<float>::quiet_NaN());
             return;
         }
         const float best = *std::max_element(work.refined.begin(), work.refined.begin() + count);
         const float below = std::nextafter(best, -std::numeric_limits<float>::infinity());
-        for (std::int32_t i = 0; i < head.rows; ++i) out[i] = coarse[i] < below ? coarse[i] : below;
+        const float* coarse = work.coarse.data();
+        if (head.order)
+            spread_out(head, work, below, out);
+        else
+            for (std::int32_t i = 0; i < head.rows; ++i) out[i] = coarse[i] < below ? coarse[i] : below;
         for (std::int32_t i = 0; i < count; ++i) out[work.chosen[i]] = work.refined[i];
     });
 }

@@ -109,6 +109,7 @@ SCALES = {
     Method.PARTIAL_ACA: 42.0,
     Method.RANDOMIZED_SVD: 14.0,
     Method.GLOBAL_SVD: 12.0,
+    Method.PROGRESSIVE: 11.0,
 }
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import hmatrix as hm
+from hmatrix.head import PackedHead
+from hmatrix.head_reference import ReferenceHead
 from hmatrix.kernels import ReferenceProduct
 from hmatrix.packed import PackedBlocks
 
@@ -23,23 +25,40 @@ pytestmark = [
 ]
 
 
+FLAGS = ["-std=c++17", "-O2", "-static", "-pthread", "-ffp-contract=off", "-march=armv8.2-a+dotprod"]
+LIBRARY = [
+    "checks.cpp",
+    "head.cpp",
+    "plan.cpp",
+    "progressive.cpp",
+    "threads.cpp",
+    "dispatch.cpp",
+    "kernel_portable.cpp",
+    "kernel_neon.cpp",
+]
+
+
 @pytest.fixture(scope="module")
-def program(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("arm") / "run_case"
-    names = [
-        "tests/run_case.cpp",
-        "checks.cpp",
-        "plan.cpp",
-        "progressive.cpp",
-        "threads.cpp",
-        "dispatch.cpp",
-        "kernel_portable.cpp",
-        "kernel_neon.cpp",
-    ]
-    flags = ["-std=c++17", "-O2", "-static", "-pthread", "-ffp-contract=off", "-march=armv8.2-a+dotprod"]
-    command = [COMPILER, *flags, *(str(SOURCES / name) for name in names), "-o", str(path)]
-    subprocess.run(command, check=True)
+def objects(tmp_path_factory) -> list[str]:
+    folder = tmp_path_factory.mktemp("objects")
+    subprocess.run([COMPILER, *FLAGS, "-c", *(str(SOURCES / name) for name in LIBRARY)], check=True, cwd=folder)
+    return [str(path) for path in folder.glob("*.o")]
+
+
+def linked(source: str, objects: list[str], folder: Path) -> Path:
+    path = folder / source
+    subprocess.run([COMPILER, *FLAGS, str(SOURCES / f"tests/{source}.cpp"), *objects, "-o", str(path)], check=True)
     return path
+
+
+@pytest.fixture(scope="module")
+def program(objects, tmp_path_factory) -> Path:
+    return linked("run_case", objects, tmp_path_factory.mktemp("case"))
+
+
+@pytest.fixture(scope="module")
+def head_program(objects, tmp_path_factory) -> Path:
+    return linked("run_head", objects, tmp_path_factory.mktemp("head"))
 
 
 def write_case(path: Path, packed: PackedBlocks, x: np.ndarray, transposed: bool) -> None:
@@ -55,10 +74,28 @@ def write_case(path: Path, packed: PackedBlocks, x: np.ndarray, transposed: bool
         *(np.empty(0, np.int32) if permutation is None else permutation for permutation in permutations),
         x,
     ]
+    write_arrays(path, arrays)
+
+
+def write_arrays(path: Path, arrays: list[np.ndarray]) -> None:
     with path.open("wb") as file:
         for array in arrays:
             file.write(struct.pack("<q", array.nbytes))
             file.write(array.tobytes())
+
+
+def write_head(path: Path, packed: PackedHead, x: np.ndarray, top: int) -> None:
+    levels = (packed.places, packed.clusters)
+    arrays = [
+        np.array([top], np.int32),
+        packed.sizes,
+        *(np.array(level.bound.as_floats(), np.float32) for level in levels),
+        *(packed.basis, packed.factor, packed.cluster_factor, packed.fine),
+        *(packed.basis_scales, packed.weights),
+        *(array for level in levels for array in (level.scales, level.bias, level.remainder, level.reach)),
+        *(packed.fine_scales, packed.order, packed.starts, x),
+    ]
+    write_arrays(path, arrays)
 
 
 @pytest.mark.parametrize("instruction_set", ["neon", "portable"])
@@ -89,3 +126,42 @@ def test_products(program, tmp_path, instruction_set, precision, activations, tr
     else:
         size = np.linalg.norm(matrix.to_dense()) * np.linalg.norm(x, axis=1)
         assert (np.abs(y - expected).max(axis=1) <= 20 * np.finfo(matrix.dtype).eps * size).all()
+
+
+@pytest.mark.parametrize("instruction_set", ["neon", "portable"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("rule", [hm.Margin(), hm.Rigorous()], ids=lambda rule: type(rule).__name__)
+@pytest.mark.parametrize("cluster_rows", [0, 40])
+def test_progressive_heads(head_program, tmp_path, instruction_set, precision, rule, cluster_rows):
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((300, 9)) @ rng.standard_normal((9, 70)) + 0.1 * rng.standard_normal((300, 70))
+    X = rng.standard_normal((130, 70)).astype(np.float32)
+    head = hm.progressive(
+        weight,
+        rng.standard_normal(300),
+        calibration=X[:100],
+        agreement=0.8,
+        rule=rule,
+        ranks=[20],
+        precisions=[precision, "float32"] if isinstance(rule, hm.Margin) else [precision],
+        cluster_rows=[cluster_rows],
+    )
+    x, top = X[100:].copy(), 3
+    x[4, 5] = np.nan
+    write_head(tmp_path / "case", head.pack(), x, top)
+    subprocess.run([EMULATOR, head_program, instruction_set, tmp_path / "case", tmp_path / "result"], check=True)
+    content = (tmp_path / "result").read_bytes()
+    y = np.frombuffer(content, np.float32, 30 * 300).reshape(30, 300)
+    values = np.frombuffer(content, np.float32, 30 * top, y.nbytes).reshape(30, top)
+    indices = np.frombuffer(content, np.int64, 30 * top, y.nbytes + values.nbytes).reshape(30, top)
+    counts = np.frombuffer(content, np.int64, 30, y.nbytes + values.nbytes + indices.nbytes)
+    reference = ReferenceHead(head.pack())
+    expected_y, expected_values = np.empty_like(y), np.empty_like(values)
+    expected_indices, expected_counts = np.empty_like(indices), np.empty_like(counts)
+    reference.multiply_batch(x, expected_y)
+    reference.largest(x, expected_values, expected_indices, expected_counts)
+    size = 1e-5 * np.linalg.norm(weight, axis=1).max() * np.nanmax(np.linalg.norm(x, axis=1))
+    np.testing.assert_array_equal(counts, expected_counts)
+    np.testing.assert_array_equal(indices, expected_indices)
+    np.testing.assert_allclose(values, expected_values, atol=size, rtol=0)
+    np.testing.assert_allclose(y, expected_y, atol=size, rtol=0)

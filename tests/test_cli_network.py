@@ -1,6 +1,7 @@
 """The commands for whole networks, by the examples of their help."""
 
 import json
+import re
 import shlex
 
 import numpy as np
@@ -106,11 +107,42 @@ def test_the_last_layer(capsys):
     assert list(hnn.read_header("small").layers) == ["fc3"]
 
 
+def test_a_progressive_head(capsys, tmp_path):
+    command = example(compress, 5)
+    assert command[2:4] == ["--head", "progressive"]
+    printed = run(command, capsys)
+    assert "head     fc3: 10 x " in printed
+    assert hnn.read_header("fast.safetensors").heads == {"fc3": (10, 64)}
+    printed = run(["evaluate", "fast.safetensors"], capsys)
+    assert "0 H-matrix layers, 1 progressive head" in printed
+    lost = float(re.search(r"lost +(-?[\d.]+)", printed)[1])
+    assert abs(lost) < 1.5
+    assert main(["show", "fast.safetensors"]) == 1
+    assert "no H-matrix, but a progressive head, fc3" in capsys.readouterr().err
+    network = digits.train()
+    x = digits.held_out()[0]
+    agreed = load_whole(tmp_path / "fast.safetensors").module(x).argmax(1) == network(x).argmax(1)
+    assert agreed.float().mean() > 0.98
+
+
+def test_a_budget_and_a_progressive_head(capsys):
+    command = "compress digits --storage 0.5 --head progressive --agreement 0.9 --layers re:fc[13] -o both --report r"
+    assert "head     fc3" in run(command.split(), capsys)
+    header = hnn.read_header("both")
+    assert (list(header.layers), list(header.heads)) == (["fc1"], ["fc3"])
+    assert "1 progressive head" in run(["evaluate", "both"], capsys)
+    assert "fc1" in run(["show", "both"], capsys)
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
         ("compress mobilenetv3_small_100 --max-drop 1 -o x --weights nowhere", "cannot be read"),
         ("compress head.safetensors --max-drop 1 -o x", "given with a lone matrix"),
+        ("compress head.safetensors --head progressive -o x", "--head: was given with a lone matrix"),
+        ("compress digits --storage 0.1 --agreement 0.9 -o x", "--agreement: was given without a head"),
+        ("compress digits --head progressive --agreement 1 -o x", "agreement: is 1.0"),
+        ("compress digits --head progressive --report y -o x", "--report: was given without a budget"),
         ("compress digits --storage 0.1 --layers nowhere -o x", "no layer that can be compressed"),
         ("compress digits --storage 0.00001 -o x", "of the storage"),
         ("compress digits --storage -1 -o x", "storage: got -1.0"),
@@ -133,9 +165,10 @@ def test_what_is_wrong_is_one_line(command, message, capsys):
 
 
 def test_one_budget_is_needed(capsys):
-    for arguments in ([], ["--storage", "0.1", "--time", "0.3"]):
-        with pytest.raises(SystemExit, match="2"):
-            main(["compress", "digits", "-o", "x", *arguments])
+    assert main(["compress", "digits", "-o", "x"]) == 1
+    assert "give --storage, --time or --max-drop, or --head progressive" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["compress", "digits", "-o", "x", "--storage", "0.1", "--time", "0.3"])
     assert "--storage" in capsys.readouterr().err
 
 

@@ -28,7 +28,7 @@ from hmatrix.study.settings import Method
 from hmatrix.study.structure_plot import structure_figure, structure_record
 from hmatrix.study.tradeoff_plot import tradeoff_figure
 
-ALL_METHODS = [m for m in Method if m not in (Method.DENSE, Method.GLOBAL_SVD)]
+ALL_METHODS = [m for m in Method if m not in (Method.DENSE, Method.GLOBAL_SVD, Method.PROGRESSIVE)]
 LONG_NAMES = {"network": "hf_hub:timm/" + 9 * "a_long_name_", "layer": "blocks.11.attention.output.dense"}
 
 

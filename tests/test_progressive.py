@@ -1,38 +1,13 @@
 import numpy as np
 import pytest
+from heads import largest, layer, outputs
 from multiplying import KERNELS, every_kernel
 
 import hmatrix as hm
 from hmatrix.calibration import conservative_quantile
-from hmatrix.head_kernels import REFERENCE, ReferenceHead, native_head
+from hmatrix.head_kernels import REFERENCE
+from hmatrix.head_reference import ReferenceHead
 from hmatrix.progressive import ProgressiveHead
-
-
-def layer(m=200, n=90, samples=400, rank=12, noise=0.05, seed=0):
-    """A weight, a bias, and inputs in two halves; the weight is of low rank but for noise."""
-    rng = np.random.default_rng(seed)
-    weight = rng.standard_normal((m, rank)) @ rng.standard_normal((rank, n)) + noise * rng.standard_normal((m, n))
-    X = rng.standard_normal((samples, n)).astype(np.float32)
-    return weight.astype(np.float32), rng.standard_normal(m).astype(np.float32), X[::2], X[1::2].copy()
-
-
-def product(head, kernel):
-    packed = head.pack()
-    return ReferenceHead(packed) if kernel == REFERENCE else native_head(packed, kernel)
-
-
-def largest(head, kernel, x, k):
-    values, indices = np.full((len(x), k), np.nan, np.float32), np.full((len(x), k), -1, np.int64)
-    counts = np.full(len(x), -1, np.int64)
-    product(head, kernel).largest(x, values, indices, counts)
-    return values, indices, counts
-
-
-def outputs(head, kernel, x):
-    y = np.empty((len(x), head.shape[0]), np.float32)
-    product(head, kernel).multiply_batch(x, y)
-    return y
-
 
 RULES = [hm.Margin(), hm.FixedRows(20), hm.Rigorous()]
 
@@ -109,7 +84,8 @@ def test_the_rigorous_bound_holds():
     for rank in (0, 4, 40, 90):
         head = hm.progressive(weight, bias, rule=hm.Rigorous(), ranks=[rank], precisions=["bfloat16"])
         fine = X.astype(float) @ head.pack().rows_of(np.arange(200)).astype(float).T + bias
-        coarse, upper, _ = ReferenceHead(head.pack()).coarse(X)
+        reference = ReferenceHead(head.pack())
+        coarse, upper = (outputs[:, :200] for outputs in reference.look(head.pack().places, reference.take_in(X)))
         assert (fine <= upper).all()
         assert (fine >= coarse - (upper - coarse)).all()
         assert (upper - coarse).max() < 3 * np.linalg.norm(weight, axis=1).max() * np.linalg.norm(X, axis=1).max()
@@ -176,6 +152,21 @@ def test_more_outputs_than_the_rule_refines(kernel):
     np.testing.assert_allclose(values, -np.sort(-dense, axis=1), atol=1e-3)
 
 
+def test_one_vector_takes_a_shorter_way_to_the_same():
+    weight, bias, X, held_out = layer()
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9)
+    for x in held_out[:5]:
+        strided = np.repeat(x, 2)[::2]
+        np.testing.assert_array_equal(head(x), head(x[None])[0])
+        np.testing.assert_array_equal(head(strided), head(x))
+        np.testing.assert_allclose(head(x.astype(float)), head(x))
+        for k in (1, 4):
+            for own, other in zip(head.topk(x, k), head.topk(strided, np.int64(k)), strict=True):
+                np.testing.assert_array_equal(own, other)
+                assert own.shape == (k,)
+                assert own.dtype == other.dtype
+
+
 def test_threads_change_no_bit():
     weight, bias, X, held_out = layer(m=2000, samples=600)
     head = hm.progressive(weight, bias, calibration=X, agreement=0.9, ranks=[48])
@@ -190,6 +181,17 @@ def test_threads_change_no_bit():
     np.testing.assert_array_equal(head(held_out[5]), alone[5])
     assert head(held_out[5]).shape == (2000,)
     assert [a.shape for a in head.topk(held_out[5], 4)] == [(4,), (4,)]
+
+
+@pytest.mark.parametrize("clusters", [0, 50])
+def test_the_error_of_the_coarse_part(clusters):
+    weight, bias, _, _ = layer(noise=0.5)
+    singular = np.linalg.svd(weight, compute_uv=False)
+    for rank in (0, 8, 90):
+        rule = {"rule": hm.Rigorous(), "ranks": [rank], "precisions": ["float32"], "cluster_rows": [clusters]}
+        error = hm.progressive(weight, bias, **rule).coarse_error()
+        best = np.linalg.norm(singular[rank:]) / np.linalg.norm(singular)
+        assert best - 1e-6 <= error <= 1.01 * best + 0.01
 
 
 def test_storage_counts_all_bytes():
@@ -215,9 +217,9 @@ def test_saved_and_loaded(tmp_path):
     ("name", "change", "message"),
     [
         ("sizes", lambda a: a * 2, "bias|basis|sizes"),
-        ("sizes", lambda a: a[:5], "six numbers"),
-        ("sizes", lambda a: a * [1, 1, 1, 0, 1, 1], "1 <= top"),
-        ("sizes", lambda a: a * [1, 1, 1, 1, 1, 0], "precision"),
+        ("sizes", lambda a: a[:5], "eight sizes"),
+        ("sizes", lambda a: a * [1, 1, 1, 0, 1, 1, 1, 1], "1 <= top"),
+        ("sizes", lambda a: a * [1, 1, 1, 1, 1, 0, 1, 1], "precision"),
         ("limits", lambda a: -a - 1, "at least 0"),
         ("bias", lambda a: a * np.float32(np.nan), "NaN"),
         ("bias", lambda a: np.nan_to_num(a), "-inf"),
@@ -234,7 +236,7 @@ def test_damaged_arrays(tmp_path, name, change, message):
     arrays = hm.progressive(weight, bias, calibration=X, agreement=0.9).pack().arrays()
     kept = arrays[name].dtype if change(arrays[name]).dtype != np.int64 or name == "sizes" else np.int64
     arrays[name] = change(arrays[name]).astype(kept)
-    write_arrays(arrays, tmp_path / "head", KEY, {"version": 1})
+    write_arrays(arrays, tmp_path / "head", KEY, {"version": 2})
     with pytest.raises(hm.HMatrixError, match=message):
         ProgressiveHead.load(tmp_path / "head")
 
@@ -296,7 +298,9 @@ def test_module(tmp_path):
     np.testing.assert_array_equal(module(x).numpy(), heads[0](held_out))
     assert module(x.reshape(2, 100, 90)).shape == (2, 100, 200)
     assert [t.shape for t in module.topk(x.reshape(2, 100, 90), 3)] == [(2, 100, 3)] * 2
-    assert module(x[0]).shape == (200,)
+    np.testing.assert_array_equal(module(x[0]).numpy(), heads[0](held_out[0]))
+    np.testing.assert_array_equal(module(x[:1, None]).numpy(), heads[0](held_out[:1])[:, None])
+    np.testing.assert_array_equal(module(x[:1].double()).numpy(), heads[0](held_out[:1]))
     torch.save(module.state_dict(), tmp_path / "state")
     other.load_state_dict(torch.load(tmp_path / "state"))
     np.testing.assert_array_equal(other(x).numpy(), module(x).numpy())

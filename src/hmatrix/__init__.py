@@ -35,9 +35,9 @@ from hmatrix.kernels import Backend, backend, set_num_threads
 from hmatrix.lowrank import LowRank, Truncation, recompress
 from hmatrix.matrix import HMatrix, Leaf, Storage, TransposedHMatrix
 from hmatrix.metrics import Norm, norm, relative_error
-from hmatrix.operating import FixedRows, Margin, Rigorous
 from hmatrix.precision import Activations, Precision
 from hmatrix.progressive import ProgressiveHead, progressive
+from hmatrix.rules import FixedRows, Margin, Rigorous
 
 __version__ = "0.1.0"
 

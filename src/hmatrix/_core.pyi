@@ -33,14 +33,16 @@ class ProgressiveHead:
         self,
         instruction_set: str,
         sizes: list[int],
-        bound: list[float],
-        basis: npt.NDArray[np.uint32],
-        factor: npt.NDArray[np.uint32],
-        fine: npt.NDArray[np.uint32],
+        bounds: list[list[float]],
+        words: list[npt.NDArray[np.uint32]],
         floats: list[npt.NDArray[np.float32]],
+        order: npt.NDArray[np.int32],
+        starts: npt.NDArray[np.int32],
     ) -> None: ...
+    def multiply_at(self, x: int, y: int, batch: int) -> None: ...
     def multiply(self, x: _Floats, y: _Floats) -> None: ...
     def multiply_batch(self, x: _Floats, y: _Floats) -> None: ...
+    def largest_one(self, x: _Floats, values: _Floats, indices: npt.NDArray[np.int64]) -> None: ...
     def largest(
         self,
         x: _Floats,

@@ -10,6 +10,10 @@ _TAIL = 0.1
 """Part of the samples that the tail of their distribution is fitted to."""
 
 
+_OUTPUT_BYTES = 24
+"""Of a coarse output besides its coefficients: scale, bias, two norms, the output and its bound."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """Seconds of one product, as measured on one core of a Zen 4 with AVX-512.
@@ -18,27 +22,49 @@ class Cost:
     ----------
     call
         Of a call that does nothing else.
-    coarse
-        Of a byte of the coarse factors.
-    output
-        Of a row that is looked at.
+    coarse, far
+        Of a byte of the coarse part where that fits into the second cache, and where it does not.
+    cache
+        Bytes of the second cache.
+    jump
+        Of a strip of rows that are looked at and do not follow those before.
     row
         Of a row that is refined, whatever its bytes.
     fine
         Of a byte of a refined row.
     """
 
-    call: float = 1.0e-6
-    coarse: float = 1.0e-11
-    output: float = 2.5e-10
-    row: float = 2.0e-8
-    fine: float = 3.0e-11
+    call: float = 1.8e-6
+    coarse: float = 1.03e-11
+    far: float = 3.0e-11
+    cache: int = 1 << 20
+    jump: float = 5.0e-8
+    row: float = 1.4e-8
+    fine: float = 2.8e-11
 
-    def seconds(self, shape: tuple[int, int], rank: int, refined: float, bits: int) -> float:
-        """Return the seconds of one product of a matrix ``(m, n)``, with `refined` rows of so many bits an entry."""
-        m, n = shape
-        row = self.row + self.fine * n * bits / 8
-        return self.call + self.coarse * rank * (m + n) + self.output * m + refined * row
+    def seconds(
+        self, columns: int, rank: int, clusters: int, places: int, looked: float, refined: float, bits: int
+    ) -> float:
+        """Return the seconds of one product.
+
+        Parameters
+        ----------
+        columns, rank
+            Of the weight and its coarse part.
+        clusters, places
+            That have coarse outputs.
+        looked, refined
+            Places that are looked at, and rows that are refined.
+        bits
+            Of an entry of a fine row.
+        """
+        output = rank + _OUTPUT_BYTES
+        fits = rank * columns + output * (clusters + places) <= self.cache
+        read = (
+            self.coarse * (rank * columns + output * clusters) + (self.coarse if fits else self.far) * output * looked
+        )
+        jumps = self.jump * looked / 16 if clusters else 0.0
+        return self.call + read + jumps + refined * (self.row + self.fine * columns * bits / 8)
 
 
 def conservative_quantile(values: FloatArray, level: float) -> float:

@@ -1,7 +1,9 @@
 """The flat arrays of a progressive head: what the kernel reads, a file holds and a state dict holds.
 
 The coarse part is ``U V^T`` of a low rank in int8; the fine part is the weight itself, row by row. What a row's
-output can be at most is its coarse output and ``scale * |x outside the span of V| * remainder + noise * reach``.
+output can be at most is its coarse output and
+``(scale * |x outside the span of V| + constant) * remainder + noise * reach``.
+Clusters of rows have one coarse output each, and the same kind of bound for all their rows.
 """
 
 from dataclasses import dataclass, fields
@@ -13,16 +15,10 @@ import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
 from hmatrix.errors import ArgumentError
-from hmatrix.precision import Codes, Precision, from_words, to_words
+from hmatrix.head_words import BLOCK, STRIP, Floats32, Words, from_fine, from_strips, padded
+from hmatrix.precision import Codes, Precision
 
-Words: TypeAlias = npt.NDArray[np.uint32]
-Floats32: TypeAlias = npt.NDArray[np.float32]
-
-STRIP = 16
-"""Rows of a coarse factor that are stored together."""
-
-BLOCK = 64
-"""Columns of a fine row that are stored together: words of 16 lanes, whose parts are 16 columns apart."""
+Integers: TypeAlias = npt.NDArray[np.int32]
 
 MAX_COLUMNS = 1 << 15
 """Sums of products of codes stay within 32 bits."""
@@ -45,6 +41,8 @@ class Bound:
         Of the noise of the coarse outputs.
     rounding, offset
         ``rounding * |x| + offset`` is how far a refined output may be off.
+    constant
+        Of the norm of the row's remainder alone.
     """
 
     scale: float
@@ -53,6 +51,7 @@ class Bound:
     inner: float = 0.0
     rounding: float = 0.0
     offset: float = 0.0
+    constant: float = 0.0
 
     def __post_init__(self) -> None:
         values = self.as_floats()
@@ -65,27 +64,64 @@ class Bound:
 
 
 @dataclass(frozen=True, eq=False)
+class Level:
+    """Coarse outputs ``U t + bias``, of rows or of clusters of rows. All arrays are filled up to whole strips.
+
+    Parameters
+    ----------
+    bound
+        How far fine outputs may be off.
+    factor, scales
+        U in int8: strips of words, and a scale for each row.
+    bias
+        ``-inf`` where there is no row.
+    remainder
+        Norms of what the rows of the weight have outside the span of V, at most.
+    reach
+        Norms of what each row makes of an error of x in the span of V.
+    """
+
+    bound: Bound
+    factor: Words
+    scales: Floats32
+    bias: Floats32
+    remainder: Floats32
+    reach: Floats32
+
+    @classmethod
+    def none(cls) -> "Level":
+        """Return a level of nothing."""
+        nothing = np.empty(0, np.float32)
+        return cls(Bound(0.0), np.empty(0, np.uint32), nothing, nothing, nothing, nothing)
+
+    def codes(self, rank: int) -> Codes:
+        """Return the codes of U, with the zeros that fill up strips and words."""
+        return from_strips(self.factor, len(self.bias), padded(rank, STRIP))
+
+
+@dataclass(frozen=True, eq=False)
 class PackedHead:
     """A progressive head in packed form.
 
     Parameters
     ----------
     sizes
-        int32: rows, columns, rank, outputs that are to be the fine ones, most refined rows, precision of the fine rows.
-    limits
-        float32 ``(6,)``: the numbers of its `Bound`.
+        int32 ``(8,)``: rows, columns, rank, outputs that are to be the fine ones, most refined rows, precision of the
+        fine rows, clusters, clusters that are looked into first.
+    limits, cluster_limits
+        float32 ``(7,)``: the numbers of the `Bound` of each level.
     basis, basis_scales
         ``V^T`` in int8: strips of words, and a scale for each row, filled up to whole strips.
     weights
         ``sum(weights * t^2)`` is at most the squared norm of the part of x in the span of V.
-    factor, factor_scales
-        U in int8.
-    bias
-        Filled up with ``-inf``.
-    remainder
-        Norms of the rows of the weight outside the span of V.
-    reach
-        Norms of what each row makes of an error of x in the span of V.
+    factor, factor_scales, bias, remainder, reach
+        The `Level` of the rows. Where there are clusters these lie one after another, each filled up to whole strips.
+    cluster_factor, cluster_scales, cluster_bias, cluster_remainder, cluster_reach
+        The `Level` of the clusters.
+    order
+        int32: the row at each place of the rows' level, -1 where there is none; empty without clusters.
+    starts
+        int32: the first strip of each cluster, and the end; empty without clusters.
     fine, fine_scales
         The rows, each in whole blocks, and a scale for each.
 
@@ -95,7 +131,7 @@ class PackedHead:
         If they do not fit together.
     """
 
-    sizes: npt.NDArray[np.int32]
+    sizes: Integers
     limits: Floats32
     basis: Words
     basis_scales: Floats32
@@ -105,31 +141,61 @@ class PackedHead:
     bias: Floats32
     remainder: Floats32
     reach: Floats32
+    cluster_limits: Floats32
+    cluster_factor: Words
+    cluster_scales: Floats32
+    cluster_bias: Floats32
+    cluster_remainder: Floats32
+    cluster_reach: Floats32
+    order: Integers
+    starts: Integers
     fine: Words
     fine_scales: Floats32
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            kind = np.int32 if field.name == "sizes" else np.uint32 if field.name in WORDS else np.float32
+            kind = np.int32 if field.name in INTEGERS else np.uint32 if field.name in WORDS else np.float32
             array = getattr(self, field.name)
             if not isinstance(array, np.ndarray) or array.dtype != kind or array.ndim != 1:
                 raise ArgumentError(field.name, "has another type or dimension", f"give a vector of {kind.__name__}")
             object.__setattr__(self, field.name, np.ascontiguousarray(array))
-        if self.sizes.shape != (6,) or self.limits.shape != (6,):
-            raise ArgumentError("sizes, limits", "have the wrong length", "give six numbers each")
-        m, n, rank, top, most, precision = self.sizes.tolist()
+        if self.sizes.shape != (8,) or self.limits.shape != (7,) or self.cluster_limits.shape != (7,):
+            raise ArgumentError("sizes, limits", "have the wrong length", "give eight sizes, and seven numbers a bound")
+        m, n, rank, top, most, precision, clusters, probes = self.sizes.tolist()
         if m < 1 or not 1 <= n <= MAX_COLUMNS or not 0 <= rank <= n or not 1 <= top <= most <= m:
             came = f"are {self.sizes.tolist()}"
             raise ArgumentError("sizes", came, f"give at most {MAX_COLUMNS} columns, and 1 <= top <= most <= rows")
         if precision not in FINE:
             raise ArgumentError("sizes", f"have the precision {precision}", "give float32, bfloat16 or int8")
-        rows, inner = padded(m, STRIP), padded(rank, STRIP)
+        if not 0 <= clusters <= m or not min(clusters, 1) <= probes <= clusters:
+            raise ArgumentError("sizes", f"have {clusters} clusters, {probes} first", "give 1 <= first <= clusters")
+        self._check_places()
+        self._check_arrays()
+        self.places, self.clusters  # noqa: B018  (they raise)
+
+    def _check_places(self) -> None:
+        m, clusters = int(self.sizes[0]), int(self.sizes[6])
+        if self.starts.shape != (clusters + 1 if clusters else 0,):
+            raise ArgumentError("starts", f"has {len(self.starts)} entries", "give one a cluster, and the end")
+        if clusters and (self.starts[0] != 0 or (np.diff(self.starts) <= 0).any()):
+            raise ArgumentError("starts", "do not increase from 0", "give the first strip of each cluster, and the end")
+        rows = self.order[self.order >= 0]
+        if len(self.order) != (int(self.starts[-1]) * STRIP if clusters else 0):
+            raise ArgumentError("order", f"has {len(self.order)} entries", "give as many as the clusters have places")
+        if clusters and ((self.order < -1).any() or not np.array_equal(np.sort(rows), np.arange(m))):
+            raise ArgumentError("order", "is no order of the rows", "name each row once, and -1 where there is none")
+
+    def _check_arrays(self) -> None:
+        m, n, rank, clusters = (int(self.sizes[i]) for i in (0, 1, 2, 6))
+        places, inner, strips = len(self.order) or padded(m, STRIP), padded(rank, STRIP), padded(clusters, STRIP)
         lengths = {
             "basis": inner * (padded(n, 4) // 4),
             "basis_scales": inner,
             "weights": inner,
-            "factor": rows * inner // 4,
-            **dict.fromkeys(("factor_scales", "bias", "remainder", "reach"), rows),
+            "factor": places * inner // 4,
+            **dict.fromkeys(("factor_scales", "bias", "remainder", "reach"), places),
+            "cluster_factor": strips * inner // 4,
+            **dict.fromkeys(("cluster_scales", "cluster_bias", "cluster_remainder", "cluster_reach"), strips),
             "fine": m * padded(n, BLOCK) // self.precision.per_word,
             "fine_scales": m,
         }
@@ -137,15 +203,18 @@ class PackedHead:
             array = getattr(self, name)
             if array.shape != (length,):
                 raise ArgumentError(name, f"has {len(array)} entries", f"give {length}")
-            if name not in WORDS and not np.isfinite(array[:m] if name == "bias" else array).all():
+            if name not in (*WORDS, "bias", "cluster_bias") and not np.isfinite(array).all():
                 raise ArgumentError(name, "has NaN or infinity in it", "give finite numbers")
-        if any((array < 0).any() for array in (self.weights, self.remainder, self.reach)):
-            raise ArgumentError("weights, remainder, reach", "have negative entries", "give norms")
-        if not np.isneginf(self.bias[m:]).all():
-            raise ArgumentError("bias", "is not filled up with -inf", "give -inf behind the last row")
-        if self.precision is not Precision.INT8 and not np.isfinite(self.rows_of(np.arange(m))).all():
+            if name in NORMS and (array < 0).any():
+                raise ArgumentError(name, "has negative entries", "give norms")
+        for name, real in (("bias", self.real), ("cluster_bias", np.arange(strips) < clusters)):
+            array = getattr(self, name)
+            if not np.isfinite(array[real]).all():
+                raise ArgumentError(name, "has NaN or infinity in it", "give finite numbers")
+            if not np.isneginf(array[~real]).all():
+                raise ArgumentError(name, "is not filled up with -inf", "give -inf where there is no row")
+        if not _all_finite(self.fine, self.precision):
             raise ArgumentError("fine", "has NaN or infinity in it", "give finite numbers")
-        self.bound  # noqa: B018  (raises)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -153,24 +222,40 @@ class PackedHead:
         return int(self.sizes[0]), int(self.sizes[1])
 
     @property
+    def rank(self) -> int:
+        """Rank of the coarse part."""
+        return int(self.sizes[2])
+
+    @property
     def precision(self) -> Precision:
         """Precision of the fine rows."""
         return Precision(int(self.sizes[5]))
 
+    @property
+    def real(self) -> npt.NDArray[np.bool_]:
+        """Which places of the rows' level hold a row."""
+        return self.order >= 0 if len(self.order) else np.arange(padded(self.shape[0], STRIP)) < self.shape[0]
+
     @cached_property
-    def bound(self) -> Bound:
-        """How far outputs may be off."""
-        return Bound(*self.limits.tolist())
+    def places(self) -> Level:
+        """The level of the rows."""
+        bound = Bound(*self.limits.tolist())
+        return Level(bound, self.factor, self.factor_scales, self.bias, self.remainder, self.reach)
+
+    @cached_property
+    def clusters(self) -> Level:
+        """The level of the clusters, without any row where there are none."""
+        arrays = (self.cluster_factor, self.cluster_scales, self.cluster_bias)
+        return Level(Bound(*self.cluster_limits.tolist()), *arrays, self.cluster_remainder, self.cluster_reach)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return all arrays by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
-    def coarse(self) -> tuple[Codes, Codes]:
-        """Codes of ``V^T`` ``(rank, n)`` and of U ``(m, rank)``, both with the zeros that fill up strips and words."""
-        m, n, rank = self.sizes[:3].tolist()
-        return from_strips(self.basis, rank, padded(n, 4)), from_strips(self.factor, m, padded(rank, STRIP))
+    def basis_codes(self) -> Codes:
+        """Codes of ``V^T`` ``(rank, n)``, with the zeros that fill up strips and words."""
+        return from_strips(self.basis, self.rank, padded(self.shape[1], 4))
 
     def rows_of(self, rows: npt.NDArray[np.integer[Any]]) -> FloatArray:
         """Return fine rows decoded, float32 ``(rows, n)``."""
@@ -178,70 +263,20 @@ class PackedHead:
         return from_fine(self.fine.reshape(m, -1)[rows], self.fine_scales[rows], self.precision, n)
 
 
-WORDS = ("basis", "factor", "fine")
+def _all_finite(words: Words, precision: Precision) -> bool:
+    """Whether words hold finite numbers only, by their exponents."""
+    match precision:
+        case Precision.FLOAT32:
+            return bool(np.isfinite(words.view(np.float32)).all())
+        case Precision.BFLOAT16:
+            return bool((words.view(np.uint16) & 0x7F80 != 0x7F80).all())
+        case _:
+            return True
+
+
+WORDS = ("basis", "factor", "cluster_factor", "fine")
 """Arrays of words."""
 
+INTEGERS = ("sizes", "order", "starts")
 
-def padded(size: int, unit: int) -> int:
-    """Return the least multiple of `unit` that is at least `size`."""
-    return -(-size // unit) * unit
-
-
-def filled(values: FloatArray, size: int, fill: float = 0.0) -> Floats32:
-    """Return a vector in float32, filled up."""
-    result = np.full(size, fill, np.float32)
-    result[: len(values)] = values
-    return result
-
-
-def symmetric(rows: FloatArray) -> tuple[Codes, Floats32]:
-    """Encode rows in int8, each with a scale of its own: codes and scales; the largest entry gets the largest code."""
-    scales = (np.abs(rows).max(axis=1, initial=0.0) / 127).astype(np.float32)
-    divisors = np.where(scales > 0, scales, np.float32(1))
-    codes = np.clip(np.rint(rows / divisors[:, None]), -127, 127) + Precision.INT8.zero
-    return codes.astype(np.uint8), scales
-
-
-def to_strips(codes: Codes) -> Words:
-    """Pack codes ``(rows, columns)`` of int8 into strips."""
-    rows = padded(len(codes), STRIP)
-    whole = np.full((rows, codes.shape[1]), int(Precision.INT8.zero), np.uint8)
-    whole[: len(codes)] = codes
-    words = to_words(whole, Precision.INT8)
-    strips = words.reshape(rows // STRIP, STRIP, words.shape[1])
-    return np.ascontiguousarray(strips.transpose(0, 2, 1)).ravel()
-
-
-def from_strips(words: Words, rows: int, columns: int) -> Codes:
-    """Return what `to_strips` packed, with the rows and columns that fill it up."""
-    strips = words.reshape(padded(rows, STRIP) // STRIP, columns // 4, STRIP).transpose(0, 2, 1)
-    codes: Codes = from_words(strips.reshape(padded(rows, STRIP), columns // 4), Precision.INT8, columns)
-    return codes
-
-
-def to_fine(weight: FloatArray, precision: Precision) -> tuple[Words, Floats32]:
-    """Pack the rows of a weight ``(m, n)``; words and scales."""
-    m, n = weight.shape
-    scales = np.ones(m, np.float32)
-    values: npt.NDArray[Any] = weight.astype(np.float32, copy=False)
-    if precision is Precision.INT8:
-        values, scales = symmetric(weight)
-    zero = int(precision.zero) if precision is Precision.INT8 else 0
-    whole = np.full((m, padded(n, BLOCK)), zero, values.dtype)
-    whole[:, :n] = values
-    return to_words(whole[:, _order(n, precision)], precision).ravel(), scales
-
-
-def from_fine(words: Words, scales: Floats32, precision: Precision, n: int) -> Floats32:
-    """Return the rows ``(rows, n)`` that `to_fine` packed into words ``(rows, words)``, decoded."""
-    values = from_words(words, precision, padded(n, BLOCK))
-    if precision is Precision.INT8:
-        values = values.astype(np.float32) - np.float32(precision.zero)
-    decoded: Floats32 = values[:, np.argsort(_order(n, precision))[:n]] * scales[:, None]
-    return decoded
-
-
-def _order(n: int, precision: Precision) -> npt.NDArray[np.intp]:
-    """Return the column of each place of a fine row."""
-    places = np.arange(padded(n, BLOCK)).reshape(-1, precision.per_word, 16)
-    return places.transpose(0, 2, 1).ravel()
+NORMS = ("weights", "remainder", "reach", "cluster_remainder", "cluster_reach")

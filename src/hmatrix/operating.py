@@ -1,87 +1,75 @@
-"""The operating point of a progressive head: its rank, precision and rule, for the least time at a stated agreement."""
+"""The operating point of a progressive head: what takes the least time at a stated agreement."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._validation import FloatArray, check_integer
-from hmatrix.calibration import Cost, conservative_quantile
+from hmatrix._validation import FloatArray
+from hmatrix.calibration import Cost
 from hmatrix.errors import ArgumentError
 from hmatrix.head import Bound, PackedHead
-from hmatrix.head_kernels import ReferenceHead
+from hmatrix.needs import Needs, Opening, Samples, calibrated_radius, calibrated_remainder, largest_rows, needs_of
 from hmatrix.precision import Precision
-from hmatrix.subspace import FineRows, fit, gram, pack_head
+from hmatrix.row_clusters import RowClusters, row_tree
+from hmatrix.rules import FixedRows, Margin, Rigorous, Rule
+from hmatrix.subspace import Coarse, FineRows, fit, gram
 
 RANKS = (0, 16, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512)
 """Ranks of the coarse part that are tried."""
 
-_LEAST_REMAINDER = 0.01
-"""Of a row's norm: what quantisation leaves where the subspace leaves nothing."""
+CLUSTER_ROWS = (0, 256, 128, 64)
+"""Most rows of a cluster that are tried; 0 is no clusters."""
+
+MANY_ROWS = 8192
+"""Clusters are tried for layers of at least so many rows."""
+
+PROBES = (1, 4, 16)
+"""Clusters that are looked into first that are tried."""
 
 _FOLDS = 2
-_SAMPLES = 64
-"""Samples that are looked at together."""
-
-
-@dataclass(frozen=True)
-class Margin:
-    """Refine the rows whose coarse output is within a margin of the best; where these are too many, the best of them.
-
-    The margin is the norm of x outside the coarse subspace times the norm of the row's remainder times a constant.
-    The constant and the number are calibrated, each for half of the disagreement that is allowed.
-    """
-
-
-@dataclass(frozen=True)
-class FixedRows:
-    """Refine the same number of rows for every sample.
-
-    Parameters
-    ----------
-    count
-        Rows, at least 1.
-    """
-
-    count: int
-
-    def __post_init__(self) -> None:
-        check_integer("count", self.count, at_least=1)
-
-
-@dataclass(frozen=True)
-class Rigorous:
-    """Refine all rows that can be among the largest, by Cauchy-Schwarz and bounds of all errors of the coarse part."""
-
-
-Rule: TypeAlias = Margin | FixedRows | Rigorous
 
 
 @dataclass(frozen=True, eq=False)
-class _Needs:
-    """What samples need at one rank: the constant, the rows with it, and the rows that are then within the margin."""
+class Asked:
+    """What a head is asked for.
 
-    scale: float
-    most: int
-    refined: float
+    Parameters
+    ----------
+    top
+        Outputs that are to be the dense layer's.
+    agreement
+        In which part of the samples they are to be.
+    rule
+        Which rows are refined.
+    ranks, precisions, cluster_rows
+        What there is to choose from; 0 rows a cluster are no clusters.
+    cost
+        What a product costs.
+    """
+
+    top: int
+    agreement: float
+    rule: Rule
+    ranks: Sequence[int]
+    precisions: Sequence[Precision]
+    cluster_rows: Sequence[int]
+    cost: Cost
 
 
-def choose(
-    weight: FloatArray,
-    bias: FloatArray,
-    calibration: FloatArray | None,
-    agreement: float,
-    top: int,
-    rule: Rule,
-    ranks: Sequence[int],
-    precisions: Sequence[Precision],
-    cost: Cost,
-) -> PackedHead:
-    """Return the head of the least cost whose `top` largest outputs are the dense ones in `agreement` of the samples.
+@dataclass(frozen=True, eq=False)
+class _Point:
+    rank: int
+    precision: Precision
+    needs: Needs
 
-    The subspace is fitted to other samples than those that calibrate the rule, in turn; the final one to all.
+
+def choose(weight: FloatArray, bias: FloatArray, calibration: FloatArray | None, asked: Asked) -> PackedHead:
+    """Return the head of the least cost whose largest outputs are the dense ones as often as is asked.
+
+    The subspace is fitted to other samples than those that calibrate the rule, in turn; the final one to all. The
+    clusters follow from the weight alone.
 
     Raises
     ------
@@ -89,17 +77,20 @@ def choose(
         If there is a choice but nothing to choose by, or no choice agrees as it should.
     """
     square = gram(weight)
+    sizes = [rows for rows in asked.cluster_rows if rows]
+    tree = row_tree(weight, square, min(sizes)) if sizes else None
+    partitions = [None if tree is None or not rows else RowClusters.cut(tree, rows) for rows in asked.cluster_rows]
     if calibration is None:
-        if len(ranks) > 1 or len(precisions) > 1 or isinstance(rule, Margin):
+        if max(map(len, (asked.ranks, asked.precisions, partitions))) > 1 or isinstance(asked.rule, Margin):
             mend = "give calibration inputs, or one rank, one precision, and the rule Rigorous() or FixedRows()"
             raise ArgumentError("calibration", "is missing", mend)
-        rank, precision, needs = ranks[0], precisions[0], _Needs(1.0, len(weight), 0.0)
+        opening = Opening(partitions[0], 0 if partitions[0] is None else 1)
+        point = _Point(asked.ranks[0], asked.precisions[0], Needs(opening, 1.0, 0.0, 1.0, len(weight), 0.0, 0.0))
     else:
-        rank, precision, needs = _cheapest(
-            weight, bias, calibration, square, agreement, top, rule, ranks, precisions, cost
-        )
-    subspace = fit(square, calibration, rank)
-    return _with_rule(pack_head(FineRows.of(weight, precision), bias, subspace, rank), rule, top, needs)
+        point = _cheapest(weight, bias, calibration, square, partitions, asked)
+    subspace = fit(square, calibration, point.rank)
+    coarse = Coarse.project(FineRows.of(weight, point.precision), bias, subspace, point.rank)
+    return _with_rule(coarse.pack(point.needs.opening.clusters), asked, point.needs)
 
 
 def _cheapest(
@@ -107,137 +98,62 @@ def _cheapest(
     bias: FloatArray,
     calibration: FloatArray,
     square: npt.NDArray[np.float64],
-    agreement: float,
-    top: int,
-    rule: Rule,
-    ranks: Sequence[int],
-    precisions: Sequence[Precision],
-    cost: Cost,
-) -> tuple[int, Precision, _Needs]:
+    partitions: Sequence[RowClusters | None],
+    asked: Asked,
+) -> _Point:
     dense = calibration @ weight.T + bias
-    wanted = _largest(dense, top)
+    samples = Samples(calibration, dense, largest_rows(dense, asked.top))
     usable = [
         precision
-        for precision in precisions
+        for precision in asked.precisions
         if precision is Precision.FLOAT32
-        or isinstance(rule, Rigorous)
-        or _agrees(FineRows.of(weight, precision), bias, calibration, wanted, agreement)
+        or isinstance(asked.rule, Rigorous)
+        or _agrees(FineRows.of(weight, precision), bias, samples, asked.agreement)
     ]
     exact = FineRows.of(weight, Precision.FLOAT32)
     folds = np.arange(len(calibration)) % min(_FOLDS, len(calibration))
     parts = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in range(folds.max() + 1)]
-    subspaces = [fit(square, calibration[others if len(others) else own], max(ranks)) for others, own in parts]
-    best: tuple[float, int, Precision, _Needs] | None = None
-    for rank in ranks:
-        heads = [pack_head(exact, bias, subspace, rank) for subspace in subspaces]
-        groups = [(head, own) for head, (_, own) in zip(heads, parts, strict=True)]
-        needs = _needs(groups, calibration, dense, wanted, agreement, top, rule)
-        if needs is None:
-            continue
-        for precision in usable:
-            seconds = cost.seconds((weight.shape[0], weight.shape[1]), rank, needs.refined, precision.bits)
-            if best is None or seconds < best[0]:
-                best = seconds, rank, precision, needs
+    subspaces = [fit(square, calibration[others if len(others) else own], max(asked.ranks)) for others, own in parts]
+    openings = [opening for clusters in partitions for opening in _openings(clusters, asked.top)]
+    best: tuple[float, _Point] | None = None
+    for rank in asked.ranks:
+        groups = [
+            (Coarse.project(exact, bias, subspace, rank), samples[own])
+            for subspace, (_, own) in zip(subspaces, parts, strict=True)
+        ]
+        for needs in needs_of(groups, openings, asked.rule, asked.agreement):
+            for precision in usable:
+                seconds = _seconds(asked.cost, weight, rank, needs, precision)
+                if best is None or seconds < best[0]:
+                    best = seconds, _Point(rank, precision, needs)
     if best is None:
         raise ArgumentError(
             "ranks, precisions and rule",
-            f"do not agree with the dense layer in {agreement:.2%} of the samples",
+            f"do not agree with the dense layer in {asked.agreement:.2%} of the samples",
             "allow larger ranks, float32, more rows, or less agreement",
         )
-    return best[1:]
+    return best[1]
 
 
-def _needs(
-    groups: Sequence[tuple[PackedHead, npt.NDArray[np.intp]]],
-    calibration: FloatArray,
-    dense: FloatArray,
-    wanted: npt.NDArray[np.intp],
-    agreement: float,
-    top: int,
-    rule: Rule,
-) -> "_Needs | None":
-    """Return what the rule needs, or None where it cannot agree."""
-    m = dense.shape[1]
-
-    def looks() -> Iterator["_Look"]:
-        for head, own in groups:
-            for start in range(0, len(own), _SAMPLES):
-                some = own[start : start + _SAMPLES]
-                yield _Look(head, calibration[some], dense[some], wanted[some], top)
-
-    if isinstance(rule, Rigorous):
-        return _Needs(1.0, m, float(np.concatenate([look.within_bound() for look in looks()]).mean()))
-    if isinstance(rule, FixedRows):
-        places = np.concatenate([look.places() for look in looks()])
-        count = min(rule.count, m)
-        enough = conservative_quantile(np.log2(places), agreement) <= np.log2(count)
-        return _Needs(0.0, count, count) if enough or count == m else None
-    # Half of what may disagree for the constant, half for the number of rows.
-    level = 1 - (1 - agreement) / 2
-    scale = conservative_quantile(np.concatenate([look.scales() for look in looks()]), level)
-    if not np.isfinite(scale):
-        return None
-    places = np.concatenate([look.places() for look in looks()])
-    most = min(m, int(np.ceil(2 ** conservative_quantile(np.log2(places), level))))
-    counts = np.concatenate([look.counts(scale) for look in looks()])
-    return _Needs(scale, most, float(np.minimum(counts, most).mean()))
+def _openings(clusters: RowClusters | None, top: int) -> list[Opening]:
+    """Return the openings to choose from: first clusters that hold enough rows for certain."""
+    if clusters is None:
+        return [Opening()]
+    enough = np.cumsum(np.sort(clusters.sizes)) >= top
+    return [Opening(clusters, probes) for probes in PROBES if probes <= len(clusters) and enough[probes - 1]]
 
 
-class _Look:
-    """Some samples as a head sees them: coarse outputs, and the threshold after its first rows are refined."""
-
-    def __init__(
-        self, head: PackedHead, x: FloatArray, dense: FloatArray, wanted: npt.NDArray[np.intp], top: int
-    ) -> None:
-        reference = ReferenceHead(head)
-        self._coarse, self._upper, slack = reference.coarse(x)
-        self._spread = reference.inside(x)[2][:, None] * calibrated_remainder(head)[: head.shape[0]]
-        first = _largest(self._coarse, top)
-        self._first = np.zeros(dense.shape, bool)
-        np.put_along_axis(self._first, first, True, axis=1)
-        self._threshold = np.take_along_axis(dense, first, axis=1).min(axis=1)
-        self._slack = slack
-        self._wanted = wanted
-
-    def scales(self) -> FloatArray:
-        """Return the least constant with which each sample's largest outputs are all refined."""
-        coarse, spread, done = (
-            np.take_along_axis(array, self._wanted, axis=1) for array in (self._coarse, self._spread, self._first)
-        )
-        missing = np.where(done, 0, np.maximum(self._threshold[:, None] - coarse, 0))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            scales: FloatArray = np.where(missing > 0, missing / spread, 0).max(axis=1)
-        return scales
-
-    def places(self) -> FloatArray:
-        """Return how many rows are refined, in the order of coarse outputs, until all of the largest outputs are."""
-        coarse = np.where(self._first, np.inf, self._coarse)
-        last = np.take_along_axis(coarse, self._wanted, axis=1).min(axis=1)
-        places: FloatArray = np.count_nonzero(coarse >= last[:, None], axis=1).astype(np.float64)
-        return places
-
-    def counts(self, scale: float) -> npt.NDArray[np.intp]:
-        """Return how many rows are within the margin."""
-        upper = self._coarse + np.float32(scale) * self._spread
-        counts: npt.NDArray[np.intp] = np.count_nonzero((upper >= self._threshold[:, None]) | self._first, axis=1)
-        return counts
-
-    def within_bound(self) -> npt.NDArray[np.intp]:
-        """Return how many rows are within the rigorous bound."""
-        threshold = self._threshold - self._slack
-        counts: npt.NDArray[np.intp] = np.count_nonzero((self._upper >= threshold[:, None]) | self._first, axis=1)
-        return counts
+def _seconds(cost: Cost, weight: FloatArray, rank: int, needs: Needs, precision: Precision) -> float:
+    m, n = weight.shape
+    clusters = needs.opening.clusters
+    centres, places = (0, m) if clusters is None else (len(clusters), len(clusters.order))
+    return cost.seconds(n, rank, centres, places, needs.looked, needs.refined, precision.bits)
 
 
-def calibrated_remainder(head: PackedHead) -> FloatArray:
-    """Return the norms of the remainders, no less than quantisation leaves."""
-    norms = np.hypot(head.remainder, head.reach)
-    return np.maximum(head.remainder, np.float32(_LEAST_REMAINDER) * norms)
-
-
-def _with_rule(head: PackedHead, rule: Rule, top: int, needs: _Needs) -> PackedHead:
+def _with_rule(head: PackedHead, asked: Asked, needs: Needs) -> PackedHead:
     sizes = head.sizes.copy()
-    m = sizes[0]
+    m, rule, top = sizes[0], asked.rule, asked.top
+    sizes[7] = needs.opening.probes
     if isinstance(rule, Rigorous):
         sizes[3:5] = top, m
         return replace(head, sizes=sizes)
@@ -246,21 +162,19 @@ def _with_rule(head: PackedHead, rule: Rule, top: int, needs: _Needs) -> PackedH
         sizes[3:5] = max(top, min(rule.count, m))
     else:
         sizes[3:5] = top, max(top, needs.most)
-    limits = np.array(Bound(scale=needs.scale).as_floats(), np.float32)
-    return replace(head, sizes=sizes, limits=limits, remainder=calibrated_remainder(head))
+    return replace(
+        head,
+        sizes=sizes,
+        limits=np.array(Bound(needs.scale, constant=needs.constant).as_floats(), np.float32),
+        remainder=calibrated_remainder(head.places),
+        cluster_limits=np.array(Bound(0.0, relative=needs.cluster_scale).as_floats(), np.float32),
+        cluster_reach=calibrated_radius(head.clusters),
+    )
 
 
-def _agrees(rows: FineRows, bias: FloatArray, x: FloatArray, wanted: npt.NDArray[np.intp], agreement: float) -> bool:
+def _agrees(rows: FineRows, bias: FloatArray, samples: Samples, agreement: float) -> bool:
     """Whether the rows alone agree with the dense layer often enough."""
-    own = _largest(x @ rows.weight.T + bias, wanted.shape[1])
+    wanted = samples.wanted
+    own = largest_rows(samples.inputs @ rows.weight.T + bias, wanted.shape[1])
     different = (np.sort(own, axis=1) != np.sort(wanted, axis=1)).any(axis=1)
-    return bool(np.count_nonzero(different) <= (1 - agreement) * len(x))
-
-
-def _largest(outputs: FloatArray, top: int) -> npt.NDArray[np.intp]:
-    """Return the rows of the `top` largest outputs ``(samples, top)``; of equal ones the first, where it is one."""
-    if top == 1:
-        best: npt.NDArray[np.intp] = outputs.argmax(axis=1)[:, None]
-        return best
-    rows: npt.NDArray[np.intp] = np.argpartition(-outputs, min(top, outputs.shape[1]) - 1, axis=1)[:, :top]
-    return rows
+    return bool(np.count_nonzero(different) <= (1 - agreement) * len(different))

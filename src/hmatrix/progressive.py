@@ -11,9 +11,9 @@ References
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +23,19 @@ from hmatrix.calibration import Cost
 from hmatrix.errors import ArgumentError, FormatError
 from hmatrix.files import read_arrays, write_arrays
 from hmatrix.head import FINE, MAX_COLUMNS, PackedHead
-from hmatrix.head_kernels import Indices, prepare_head
+from hmatrix.head_kernels import prepare_head
+from hmatrix.head_reference import Indices
 from hmatrix.matrix import Storage
-from hmatrix.operating import RANKS, Margin, Rule, choose
+from hmatrix.operating import CLUSTER_ROWS, MANY_ROWS, RANKS, Asked, choose
 from hmatrix.precision import Precision
 from hmatrix.products import apply
+from hmatrix.rules import FixedRows, Margin, Rule
+
+_CHUNK = 4096
+"""Rows that are decoded at once: a vocabulary is large."""
 
 KEY = "hmatrix_progressive"
-VERSION = 1
+VERSION = 2
 
 
 class ProgressiveHead:
@@ -43,9 +48,10 @@ class ProgressiveHead:
 
     Notes
     -----
-    Of equal outputs the first row is the larger one. An input with NaN or infinity in it makes all outputs NaN, and
-    the largest are then the first rows. A head of one class refines it always; equal rows are all within each
-    other's margin, and are refined up to the head's number of rows, the first ones first.
+    Of equal outputs the first row is the larger one. An input with NaN or infinity in it, or one so large that its
+    outputs overflow, makes all outputs NaN, and the largest are then the first rows. A head of one class refines it
+    always; equal rows are all within each other's margin, and are refined up to the head's number of rows, the first
+    ones first; where there are clusters, those of the first clusters.
     """
 
     def __init__(self, packed: PackedHead) -> None:
@@ -53,18 +59,31 @@ class ProgressiveHead:
         self._product = prepare_head(packed)
         self.shape = packed.shape
         """Rows and columns of the weight."""
+        self._vector = packed.shape[1:]
+        self.multiply_at: Callable[[int, int, int], None] | None = getattr(self._product, "multiply_at", None)
+        """The native product by addresses of x and y and the size of the batch; ``None`` where no kernel is native."""
+
+    def __reduce__(self) -> tuple[type[Self], tuple[PackedHead]]:
+        return type(self), (self._packed,)
 
     def __call__(self, x: npt.ArrayLike) -> FloatArray:
         """Return all outputs ``(m,)`` of x ``(n,)``, or ``(batch, m)`` of ``(batch, n)``; float32.
 
         Refined rows have their fine outputs, all others their coarse ones, or the next number below the largest
-        refined one where that is less: the largest output is always a refined one.
+        refined one where that is less: the largest output is always a refined one. The rows of a cluster that is
+        not looked into have the output of its centre, with their own biases.
 
         Raises
         ------
         ArgumentError
             If x has another shape or is not of real numbers.
         """
+        # As `_is_plain` has it; here even a call is dear.
+        if type(x) is np.ndarray and x.shape == self._vector and x.dtype == _FLOAT32 and x.flags.c_contiguous:
+            # What `apply` does, without its microsecond.
+            y = np.empty(self.shape[0], _FLOAT32)
+            self._product.multiply(x, y)
+            return y
         return apply(x, _FLOAT32, self.shape, self._product.multiply, self._product.multiply_batch)
 
     def topk(self, x: npt.ArrayLike, k: int = 1) -> tuple[FloatArray, Indices]:
@@ -84,6 +103,10 @@ class ProgressiveHead:
         ArgumentError
             If x has another shape or is not of real numbers, or k is not between 1 and the number of rows.
         """
+        if self._is_plain(x) and type(k) is int and 1 <= k <= self.shape[0]:
+            found, rows = np.empty(k, _FLOAT32), np.empty(k, _INT64)
+            self._product.largest_one(x, found, rows)
+            return found, rows
         values, indices, _ = self._largest(x, k, counted=False)
         return (values, indices) if np.ndim(x) == 2 else (values[0], indices[0])
 
@@ -103,9 +126,27 @@ class ProgressiveHead:
         """Return the bytes of its parts: fine rows (near field), coarse factors (far field), and all else."""
         packed = self._packed
         fine = packed.fine.nbytes + packed.fine_scales.nbytes
-        coarse = sum(a.nbytes for a in (packed.basis, packed.basis_scales, packed.factor, packed.factor_scales))
+        levels = (packed.places, packed.clusters)
+        coarse = packed.basis.nbytes + packed.basis_scales.nbytes
+        coarse += sum(level.factor.nbytes + level.scales.nbytes for level in levels)
         total = sum(array.nbytes for array in packed.arrays().values())
         return Storage(fine, coarse, total - fine - coarse, 4 * self.shape[0] * self.shape[1])
+
+    def coarse_error(self) -> float:
+        """Return the relative error of the coarse part in the Frobenius norm."""
+        packed = self._packed
+        m, n = self.shape
+        zero = Precision.INT8.zero
+        V = (packed.basis_codes[:, :n] - np.float32(zero)) * packed.basis_scales[:, None]
+        order = packed.order if len(packed.order) else np.arange(len(packed.real))
+        factor, rows = packed.places.codes(self.rank)[packed.real], order[packed.real]
+        U = (factor - np.float32(zero)) * packed.factor_scales[packed.real, None]
+        squares = np.zeros(2)
+        for start in range(0, m, _CHUNK):
+            fine = packed.rows_of(rows[start : start + _CHUNK])
+            off = fine - U[start : start + _CHUNK] @ V
+            squares += np.square(off, dtype=np.float64).sum(), np.square(fine, dtype=np.float64).sum()
+        return float(np.sqrt(squares[0] / squares[1])) if squares[1] else 0.0
 
     @property
     def rank(self) -> int:
@@ -116,6 +157,11 @@ class ProgressiveHead:
     def most(self) -> int:
         """Most rows that are refined, where no more outputs are asked for."""
         return int(self._packed.sizes[4])
+
+    @property
+    def clusters(self) -> int:
+        """Clusters of rows; 0 where all rows are looked at."""
+        return int(self._packed.sizes[6])
 
     @property
     def precision(self) -> Precision:
@@ -152,6 +198,10 @@ class ProgressiveHead:
         except (ArgumentError, TypeError) as error:
             raise FormatError(f"file {path}", str(error), "the file is damaged: write it again") from error
 
+    def _is_plain(self, x: npt.ArrayLike) -> TypeGuard[FloatArray]:
+        """Whether the kernel takes x ``(n,)`` as it is."""
+        return type(x) is np.ndarray and x.shape == self._vector and x.dtype == _FLOAT32 and x.flags.c_contiguous
+
     def _largest(self, x: npt.ArrayLike, k: int, *, counted: bool) -> tuple[FloatArray, Indices, Indices | None]:
         m, n = self.shape
         if check_integer("k", k, at_least=1) > m:
@@ -168,7 +218,7 @@ class ProgressiveHead:
         return values, indices, counts
 
 
-_FLOAT32 = np.dtype(np.float32)
+_FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
 
 def progressive(
@@ -181,6 +231,7 @@ def progressive(
     rule: Rule = Margin(),
     ranks: Sequence[int] | None = None,
     precisions: Sequence[Precision | str] = FINE,
+    cluster_rows: Sequence[int] | None = None,
     cost: Cost = Cost(),
 ) -> ProgressiveHead:
     """Make a progressive head of a dense layer, choosing its operating point for the least time.
@@ -204,6 +255,9 @@ def progressive(
         Of the coarse part, to choose from; ``None`` is a list from 0 to 512.
     precisions
         Of the fine rows, to choose from: float32, bfloat16, int8.
+    cluster_rows
+        Most rows of a cluster, to choose from, 0 being no clusters; ``None`` is a list from 0 to 256 where there are
+        8,192 rows or more, and no clusters elsewhere. `FixedRows` has none.
     cost
         What a product costs.
 
@@ -232,4 +286,10 @@ def progressive(
     if not allowed or not fine or not set(fine) <= set(FINE):
         came = f"are {ranks} and {precisions}"
         raise ArgumentError("ranks, precisions", came, "give ranks, and float32, bfloat16 or int8")
-    return ProgressiveHead(choose(matrix, vector, inputs, agreement, top, rule, allowed, fine, cost))
+    fixed = isinstance(rule, FixedRows)
+    if cluster_rows is None:
+        cluster_rows = CLUSTER_ROWS if m >= MANY_ROWS and inputs is not None and not fixed else (0,)
+    sizes = sorted({check_integer("cluster_rows", rows, at_least=0) for rows in cluster_rows})
+    if not sizes or (fixed and sizes != [0]):
+        raise ArgumentError("cluster_rows", f"are {list(cluster_rows)}", "give some, or with FixedRows() 0")
+    return ProgressiveHead(choose(matrix, vector, inputs, Asked(top, agreement, rule, allowed, fine, sizes, cost)))

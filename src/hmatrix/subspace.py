@@ -7,17 +7,19 @@ SVD. Outputs are then ``U V^T x``, with U by least squares, so that the rows' re
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
-from hmatrix.head import (
+from hmatrix.head import Bound, Level, PackedHead
+from hmatrix.head_words import (
+    REST_STEPS,
     STRIP,
-    Bound,
     Floats32,
-    PackedHead,
     Words,
     filled,
     from_fine,
@@ -27,11 +29,15 @@ from hmatrix.head import (
     to_strips,
 )
 from hmatrix.precision import Codes, Precision
+from hmatrix.row_clusters import RowClusters
 
 Floats64 = npt.NDArray[np.float64]
 
 _UNIT = float(np.finfo(np.float32).eps) / 2
 """How far rounding to float32 is off at most, relatively."""
+
+_CENTRE_SHARE = 0.05
+"""Of the norm of a cluster's centre, in its reach: errors of x count by it, deviations of rows by the rest."""
 
 _CHUNK = 4096
 """Rows that are converted to float64 at once: a vocabulary is large."""
@@ -116,65 +122,143 @@ def gram(weight: FloatArray) -> Floats64:
     return sum((A.T @ A for A in chunks), np.zeros((weight.shape[1],) * 2))
 
 
-def pack_head(rows: FineRows, bias: FloatArray, subspace: Subspace, rank: int) -> PackedHead:
-    """Pack a head that refines all rows within the rigorous bound.
+@dataclass(frozen=True, eq=False)
+class Coarse:
+    """The coarse part of a head: what a subspace keeps of its rows.
 
     Parameters
     ----------
     rows, bias
         The fine part A ``(m, n)`` and b ``(m,)``.
-    subspace
-        Of at least `rank` columns.
-    rank
-        Of the coarse part.
+    codes, scales
+        ``V^T`` in int8.
+    triangle
+        R of ``V = Q R``.
+    inside
+        The rows' coordinates in the orthonormal basis Q of the span of V ``(m, rank)``.
+    outside
+        Norms of what they have outside of it ``(m,)``.
     """
-    m, n = rows.weight.shape
-    height, inner = padded(m, STRIP), padded(rank, STRIP)
-    V = subspace.basis[:, :rank]
-    # The coordinates t and the columns of U get scales that make both about as uneven, so that both lose little.
-    columns = np.sqrt(np.square(_by_chunk(rows.weight, lambda A: A @ V)).mean(axis=0))
-    balance = np.sqrt(np.maximum(columns, 1e-30) / np.maximum(subspace.sizes[:rank], 1e-30))
-    basis, basis_scales = symmetric(V.T)
-    basis_scales = (basis_scales * balance).astype(np.float32)
-    B = _decoded(basis, basis_scales).T
-    Q, triangle = np.linalg.qr(B)
-    inside = _by_chunk(rows.weight, lambda A: A @ Q)
-    factor, factor_scales = symmetric(inside @ np.linalg.pinv(triangle).T)
-    U = _decoded(factor, factor_scales)
-    kept = U @ triangle.T
-    remainder = np.sqrt(np.maximum(np.square(rows.norms) - np.square(inside).sum(axis=1), 0)) + 1e-6 * rows.norms
-    reach = np.linalg.norm(kept, axis=1) + 1e-3 * rows.norms
-    lengths = np.maximum(np.linalg.norm(B, axis=0), 1e-30)
-    most = np.linalg.norm(B / lengths, 2) ** 2 if rank else 1.0
-    # What errors of the coordinates, of the stored U and of rounding make of each row, as multiples of its reach.
-    rounding = 2 * (n / STRIP + 16) * _UNIT
-    amount = np.where(reach > 0, reach, 1.0)
-    deviation = np.linalg.norm(inside - kept, axis=1) + rounding * rows.norms
-    size = float(np.abs(bias).max(initial=0.0))
-    bound = Bound(
-        scale=1.0,
-        quantised=0.5 * np.sqrt(n) * (1 + 1e-5),
-        relative=float((deviation / amount).max()) * (1 + 1e-5),
-        inner=0.5 * np.sqrt(rank) * float((np.linalg.norm(U, axis=1) / amount).max()) * (1 + 1e-5),
-        rounding=rounding * float(rows.norms.max()),
-        offset=16 * _UNIT * size,
-    )
-    whole = np.full((m, inner), int(Precision.INT8.zero), np.uint8)
-    whole[:, :rank] = factor
-    return PackedHead(
-        sizes=np.array([m, n, rank, 1, m, rows.precision], np.int32),
-        limits=np.array(bound.as_floats(), np.float32),
-        basis=to_strips(basis),
-        basis_scales=filled(basis_scales, inner),
-        weights=filled((1 - 1e-5) / (np.square(lengths) * most), inner),
-        factor=to_strips(whole),
-        factor_scales=filled(factor_scales, height),
-        bias=filled(bias, height, -np.inf),
-        remainder=filled(remainder * (1 + 1e-5), height),
-        reach=filled(reach * (1 + 1e-5), height),
-        fine=rows.words,
-        fine_scales=rows.scales,
-    )
+
+    rows: FineRows
+    bias: FloatArray
+    codes: Codes
+    scales: Floats32
+    triangle: Floats64
+    inside: Floats64
+    outside: Floats64
+
+    @classmethod
+    def project(cls, rows: FineRows, bias: FloatArray, subspace: Subspace, rank: int) -> "Coarse":
+        """Keep the first `rank` dimensions of a subspace."""
+        V = subspace.basis[:, :rank]
+        # The coordinates t and the columns of U get scales that make both about as uneven, so that both lose little.
+        columns = np.sqrt(np.square(_by_chunk(rows.weight, lambda A: A @ V)).mean(axis=0))
+        balance = np.sqrt(np.maximum(columns, 1e-30) / np.maximum(subspace.sizes[:rank], 1e-30))
+        codes, scales = symmetric(V.T)
+        scales = (scales * balance).astype(np.float32)
+        Q, triangle = np.linalg.qr(_decoded(codes, scales).T)
+        inside = _by_chunk(rows.weight, lambda A: A @ Q)
+        rest = np.maximum(np.square(rows.norms) - np.square(inside).sum(axis=1), 0)
+        return cls(rows, bias, codes, scales, triangle, inside, np.sqrt(rest) + 1e-6 * rows.norms)
+
+    def pack(self, clusters: RowClusters | None = None) -> PackedHead:
+        """Pack a head that refines all rows within the rigorous bound, and looks into clusters if there are any."""
+        rows, bias = self.rows, self.bias
+        m, n = rows.weight.shape
+        rank = len(self.codes)
+        lengths = np.maximum(np.linalg.norm(self.triangle, axis=0), 1e-30)
+        most = np.linalg.norm(self.triangle / lengths, 2) ** 2 if rank else 1.0
+        places = self.level(np.arange(m) if clusters is None else clusters.order)
+        centres = Level.none() if clusters is None else self.level(np.arange(len(clusters)), clusters)
+        nothing = np.empty(0, np.int32)
+        count = 0 if clusters is None else len(clusters)
+        size = float(np.abs(bias).max(initial=0.0))
+        rounding = (self._rounding + _of_codes(rows.precision, n)) * float(rows.norms.max())
+        limits = replace(places.bound, rounding=rounding, offset=16 * _UNIT * size)
+        return PackedHead(
+            sizes=np.array([m, n, rank, 1, m, rows.precision, count, min(count, 1)], np.int32),
+            limits=np.array(limits.as_floats(), np.float32),
+            basis=to_strips(self.codes),
+            basis_scales=filled(self.scales, padded(rank, STRIP)),
+            weights=filled((1 - 1e-5) / (np.square(lengths) * most), padded(rank, STRIP)),
+            factor=places.factor,
+            factor_scales=places.scales,
+            bias=places.bias,
+            remainder=places.remainder,
+            reach=places.reach,
+            cluster_limits=np.array(centres.bound.as_floats(), np.float32),
+            cluster_factor=centres.factor,
+            cluster_scales=centres.scales,
+            cluster_bias=centres.bias,
+            cluster_remainder=centres.remainder,
+            cluster_reach=centres.reach,
+            order=nothing if clusters is None else clusters.order,
+            starts=nothing if clusters is None else clusters.starts,
+            fine=rows.words,
+            fine_scales=rows.scales,
+        )
+
+    @cached_property
+    def without_clusters(self) -> PackedHead:
+        """The head that looks at all rows."""
+        return self.pack()
+
+    def level(self, order: npt.NDArray[np.integer[Any]], clusters: RowClusters | None = None) -> Level:
+        """Return the level of the rows, or of the centres of clusters of them, in an order, where -1 is none."""
+        centres: FloatArray = self.inside
+        labels, largest = np.arange(len(centres)), _itself
+        if clusters is not None:
+            centres, labels, largest = clusters.means(self.inside), clusters.labels, clusters.largest
+        rank = len(self.codes)
+        codes, scales = symmetric(centres @ np.linalg.pinv(self.triangle).T)
+        U = _decoded(codes, scales)
+        kept = U @ self.triangle.T
+        size, norms = np.linalg.norm(kept, axis=1), largest(self.rows.norms)
+        deviation = largest(np.linalg.norm(self.inside - kept[labels], axis=1))
+        reach = (1.0 if clusters is None else _CENTRE_SHARE) * size + deviation + 1e-3 * norms
+        # What errors of the coordinates, of the stored U and of rounding make of each row, as multiples of its reach.
+        amount = np.where(reach > 0, reach, 1.0)
+        n = self.rows.weight.shape[1]
+        bound = Bound(
+            scale=1.0,
+            quantised=0.5 * np.sqrt(n) * float((size / amount).max(initial=1.0)) * (1 + 1e-5),
+            relative=float(((deviation + self._rounding * norms) / amount).max()) * (1 + 1e-5),
+            inner=0.5 * np.sqrt(rank) * float((np.linalg.norm(U, axis=1) / amount).max()) * (1 + 1e-5),
+        )
+        whole = np.full((len(codes), padded(rank, STRIP)), int(Precision.INT8.zero), np.uint8)
+        whole[:, :rank] = codes
+        return Level(
+            bound=bound,
+            factor=to_strips(_placed(whole, order, int(Precision.INT8.zero))),
+            scales=_placed(scales, order),
+            bias=_placed(largest(self.bias), order, -np.inf),
+            remainder=_placed(largest(self.outside) * (1 + 1e-5), order),
+            reach=_placed(reach * (1 + 1e-5), order),
+        )
+
+    @property
+    def _rounding(self) -> float:
+        """How far sums are off by rounding, relative to norms."""
+        columns: int = self.rows.weight.shape[1]
+        return 2 * (columns / STRIP + 16) * _UNIT
+
+
+def _of_codes(precision: Precision, columns: int) -> float:
+    """Return how far products of codes with a quantised x are off, relative to norms."""
+    return np.sqrt(columns) * 0.5 / 127 / REST_STEPS * (1 + 1e-3) if precision is Precision.INT8 else 0.0
+
+
+def _itself(values: FloatArray) -> FloatArray:
+    return values
+
+
+def _placed(values: npt.NDArray[Any], order: npt.NDArray[np.integer[Any]], fill: float = 0) -> npt.NDArray[Any]:
+    """Return values in an order, -1 being none, filled up to whole strips."""
+    kind = np.float32 if values.dtype.kind == "f" else values.dtype
+    placed = np.full((padded(len(order), STRIP), *values.shape[1:]), fill, kind)
+    placed[: len(order)][order >= 0] = values[order[order >= 0]]
+    return placed
 
 
 def _by_chunk(weight: FloatArray, function: Callable[[Floats64], Floats64]) -> Floats64:

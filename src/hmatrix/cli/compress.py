@@ -11,6 +11,9 @@ from hmatrix.errors import ArgumentError
 from hmatrix.files import default_cache, written
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from hmatrix.nn.report import Report
     from hmatrix.nn.targets import Select
     from hmatrix.study.whole import Whole
 
@@ -26,6 +29,10 @@ examples:
       a Hugging Face folder (needs transformers); a text with a sentence a line
   hmatrix compress head.safetensors --storage 0.125 -o small.safetensors
       a lone matrix, for hmatrix.load
+  hmatrix compress digits --head progressive --agreement 0.99 -o fast.safetensors
+      the last linear layer computes only its largest outputs exactly, those of the dense one for 99 % of the inputs
+  hmatrix compress resnet50 --data imagenet/val --storage 0.25 --head progressive -o both.safetensors
+      all other layers in a quarter of their storage, and such a head
 """
 
 
@@ -44,11 +51,22 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "model", help="digits, a torchvision or timm name, a study file (.toml), a Hugging Face folder, or a matrix"
     )
-    budget = parser.add_mutually_exclusive_group(required=True)
+    budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--storage", type=float, metavar="X", help="bytes of the layers, as a fraction of float32")
     budget.add_argument("--time", type=float, metavar="X", help="time of each layer, as a fraction of the dense one's")
     budget.add_argument(
         "--max-drop", type=float, metavar="P", help="points of the score that may be lost (needs data); see --trials"
+    )
+    parser.add_argument(
+        "--head",
+        choices=("progressive",),
+        help="how the last nn.Linear is replaced, apart from a budget: progressive for speed (needs data)",
+    )
+    parser.add_argument(
+        "--agreement",
+        type=float,
+        metavar="X",
+        help="in which part of the inputs such a head's largest output is the dense one's (default: 0.999)",
     )
     parser.add_argument(
         "--layers",
@@ -76,7 +94,16 @@ def run(options: argparse.Namespace) -> int:
     from hmatrix.study.whole_images import open_classifier
     from hmatrix.study.whole_text import is_encoder, open_encoder
 
-    budget = hmatrix.Budget(storage=options.storage, time=options.time, max_drop=options.max_drop)
+    stated = [value for value in (options.storage, options.time, options.max_drop) if value is not None]
+    if not stated and options.head is None:
+        raise ArgumentError("budget", "is missing", "give --storage, --time or --max-drop, or --head progressive")
+    if options.report is not None and not stated:
+        raise ArgumentError(
+            "--report", "was given without a budget", "leave it out: what became of the head is printed"
+        )
+    if options.agreement is not None and options.head is None:
+        raise ArgumentError("--agreement", "was given without a head", "give --head progressive, too")
+    budget = hmatrix.Budget(storage=options.storage, time=options.time, max_drop=options.max_drop) if stated else None
     cache = options.cache or default_cache()
     print(f"kernel {hmatrix.backend().name}")
     if is_encoder(options.model):
@@ -86,34 +113,55 @@ def run(options: argparse.Namespace) -> int:
         if len(study.networks) != 1:
             raise ArgumentError("model", f"{options.model} has {len(study.networks)} networks", "name one")
         if study.networks[0].model is None:
-            if options.max_drop is not None:
-                raise ArgumentError("--max-drop", "was given with a lone matrix", "give --storage or --time")
-            return _compress_matrix(load_matrix(study.networks[0])[0], budget, options.output)
+            for name, value in (("--max-drop", options.max_drop), ("--head", options.head)):
+                if value is not None:
+                    raise ArgumentError(name, "was given with a lone matrix", "give --storage or --time")
+            if budget is not None:
+                return _compress_matrix(load_matrix(study.networks[0])[0], budget, options.output)
         whole = open_classifier(study.networks[0], study.data)
+    model, report = whole.module, None
+    if budget is not None:
+        model, report = _within(budget, whole, options, cache)
+        print(report)
+    if options.head is not None:
+        if whole.calibration is None:
+            raise ArgumentError("--head", "was given without data", "name some with --data")
+        agreement = 0.999 if options.agreement is None else options.agreement
+        model, head = hnn.progressive_head(model, whole.calibration, agreement=agreement, forward=whole.forward)
+        print(head)
+    if whole.judge is not None:
+        before, after = whole.judge.scores(whole.module), whole.judge.scores(model)
+        print(f"score    {before.mean():.2f} -> {after.mean():.2f}: {whole.judge.name}")
+    hnn.save(model, options.output, whole.architecture)
+    if options.report is not None and report is not None:
+        with written(options.report) as temporary:
+            temporary.write_text(report.to_json(), encoding="utf-8")
+    print(f"written  {options.output} ({options.output.stat().st_size / 1e6:.2f} MB)")
+    return 0
+
+
+def _within(
+    budget: hmatrix.Budget, whole: "Whole", options: argparse.Namespace, cache: Path
+) -> tuple["nn.Module", "Report"]:
+    """Compress the layers that are chosen, but not a head that is replaced otherwise."""
+    import hmatrix.nn as hnn
+
     if whole.judge is None:
         if options.max_drop is not None:
             raise ArgumentError("--max-drop", "was given without data", "name some with --data")
         print("no data: all columns of a weight and all layers count the same (name some with --data)")
-    model, report = hnn.compress(
+    chosen = _selection(options.layers, whole)
+    head = (lambda *_: False) if options.head is None else hnn.last_linear(whole.module)
+    return hnn.compress(
         whole.module,
         budget,
-        select=_selection(options.layers, whole),
+        select=lambda name, module: chosen(name, module) and not head(name, module),
         calibration=whole.calibration,
         evaluate=whole.judge.scores if whole.judge is not None and options.max_drop is not None else None,
         forward=whole.forward,
         evaluations=options.trials,
         cache=cache / "layers",
     )
-    print(report)
-    if whole.judge is not None:
-        before, after = whole.judge.scores(whole.module), whole.judge.scores(model)
-        print(f"score    {before.mean():.2f} -> {after.mean():.2f}: {whole.judge.name}")
-    hnn.save(model, options.output, whole.architecture)
-    if options.report is not None:
-        with written(options.report) as temporary:
-            temporary.write_text(report.to_json(), encoding="utf-8")
-    print(f"written  {options.output} ({options.output.stat().st_size / 1e6:.2f} MB)")
-    return 0
 
 
 def _selection(layers: str, whole: "Whole") -> "Select":

@@ -39,8 +39,9 @@ def run(options: argparse.Namespace) -> int:
     from hmatrix.study.whole_files import load_whole, original_of
 
     network = load_whole(options.file)
-    layers = hnn.read_header(options.file).layers
-    print(f"{network.name}: {len(layers)} H-matrix layers, {options.file.stat().st_size / 1e6:.2f} MB")
+    header = hnn.read_header(options.file)
+    heads = f"{len(header.heads)} progressive head, " if header.heads else ""
+    print(f"{network.name}: {len(header.layers)} H-matrix layers, {heads}{options.file.stat().st_size / 1e6:.2f} MB")
     print(f"kernel {hmatrix.backend().name}")
     found = original_of(options.file, network, options.data, options.weights, default_cache())
     if found is None:

@@ -4,6 +4,7 @@ from hmatrix.nn.compression import Compressed, compress
 from hmatrix.nn.conv import HConv2d
 from hmatrix.nn.embedding import HEmbedding
 from hmatrix.nn.files import Header, load, load_matrix, read_header, save
+from hmatrix.nn.heads import HeadReport, WithHead, progressive_head
 from hmatrix.nn.linear import HLinear
 from hmatrix.nn.progressive import ProgressiveLinear
 from hmatrix.nn.report import LayerReport, Report, Trial
@@ -17,6 +18,7 @@ __all__ = [
     "HEmbedding",
     "HLinear",
     "HWeight",
+    "HeadReport",
     "Header",
     "LayerReport",
     "LayerSettings",
@@ -24,12 +26,14 @@ __all__ = [
     "Report",
     "TrainableWeight",
     "Trial",
+    "WithHead",
     "compress",
     "freeze",
     "last_linear",
     "load",
     "load_matrix",
     "matching",
+    "progressive_head",
     "read_header",
     "save",
     "trainable",

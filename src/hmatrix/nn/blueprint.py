@@ -10,8 +10,9 @@ from torch import nn
 from hmatrix.errors import NetworkError
 from hmatrix.nn.conv import HConv2d
 from hmatrix.nn.embedding import HEmbedding
-from hmatrix.nn.kinds import kind_of, shape_of
+from hmatrix.nn.kinds import Kind, kind_of, shape_of
 from hmatrix.nn.linear import HLinear
+from hmatrix.nn.progressive import ProgressiveLinear
 from hmatrix.nn.replacing import exchange
 from hmatrix.nn.weight import HWeight
 
@@ -63,6 +64,7 @@ def build(
     blueprints: Mapping[str, Blueprint],
     make_weight: Callable[[str, Blueprint], HWeight],
     *,
+    heads: Mapping[str, tuple[int, int]] | None = None,
     mend: str,
 ) -> nn.Module:
     """Put layers of H-matrices in the places that blueprints name.
@@ -75,6 +77,8 @@ def build(
         By name.
     make_weight
         Of the first layer with a weight, to that weight.
+    heads
+        The shapes of the layers that are progressive heads, by name.
     mend
         What to do if the network is another one.
 
@@ -91,13 +95,10 @@ def build(
     modules = dict(model.named_modules(remove_duplicate=False))
     weights: dict[str, HWeight] = {}
     made: dict[nn.Module, nn.Module] = {}
+    for name, shape in (heads or {}).items():
+        made[_found(modules, name, shape, mend)[0]] = ProgressiveLinear.skeleton(shape)
     for name, blueprint in blueprints.items():
-        module = modules.get(name)
-        kind = None if module is None else kind_of(module)
-        found = None if module is None or kind is None else shape_of(module)
-        if module is None or kind is None or found != blueprint.shape:
-            came = "there is none" if module is None else f"is a {type(module).__name__}, of {found}"
-            raise NetworkError(f"layer {name or '(network)'} of {blueprint.shape}", came, mend)
+        module, kind = _found(modules, name, blueprint.shape, mend)
         if blueprint.weight not in weights:
             weights[blueprint.weight] = make_weight(name, blueprint)
         weight, own = weights[blueprint.weight], module.get_parameter("weight")
@@ -112,6 +113,23 @@ def build(
     root = made.get(model, model)
     exchange(model, made)
     return root
+
+
+def _found(modules: Mapping[str, nn.Module], name: str, shape: tuple[int, int], mend: str) -> tuple[nn.Module, Kind]:
+    """Return the layer of the original network that another one replaces."""
+    module = modules.get(name)
+    kind = None if module is None else kind_of(module)
+    found = None if module is None or kind is None else shape_of(module)
+    if module is None or kind is None or found != shape:
+        came = "there is none" if module is None else f"is a {type(module).__name__}, of {found}"
+        raise NetworkError(f"layer {name or '(network)'} of {shape}", came, mend)
+    return module, kind
+
+
+def heads_of(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Return the shapes of all progressive heads, by name."""
+    modules = model.named_modules(remove_duplicate=False)
+    return {name: module.shape for name, module in modules if isinstance(module, ProgressiveLinear)}
 
 
 def weights_of(model: nn.Module) -> Iterable[tuple[str, HWeight]]:

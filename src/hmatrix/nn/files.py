@@ -6,7 +6,7 @@ Nothing in a file is executed. Tensors are mapped into memory, not read; what is
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from hmatrix.files import read_header as read_json
 from hmatrix.files import written
 from hmatrix.io import KEY
 from hmatrix.matrix import HMatrix
-from hmatrix.nn.blueprint import Blueprint, blueprints_of, build
+from hmatrix.nn.blueprint import Blueprint, blueprints_of, build, heads_of
 from hmatrix.nn.prepared import PackedTensors
 from hmatrix.nn.pretrained import make_ready
 from hmatrix.nn.weight import HWeight
@@ -45,6 +45,8 @@ class Header:
         The layers that are H-matrices, by name.
     shared
         Names of tensors that are stored under another name.
+    heads
+        The shapes of the layers that are progressive heads, by name.
     """
 
     version: int
@@ -52,15 +54,16 @@ class Header:
     architecture: dict[str, Any]
     layers: dict[str, Blueprint]
     shared: dict[str, str]
+    heads: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def save(model: nn.Module, path: str | os.PathLike[str], architecture: Mapping[str, Any] | None = None) -> None:
-    """Write a network with H-matrices to a safetensors file, all of it or nothing.
+    """Write a network with H-matrices or progressive heads to a safetensors file, all of it or nothing.
 
     Parameters
     ----------
     model
-        As `compress` returned it.
+        As `compress` or `progressive_head` returned it.
     path
         The file.
     architecture
@@ -69,14 +72,15 @@ def save(model: nn.Module, path: str | os.PathLike[str], architecture: Mapping[s
     Raises
     ------
     ArgumentError
-        If the network has no H-matrix, or `architecture` is not of plain values.
+        If the network has neither, or `architecture` is not of plain values.
     OutputError
         If the file cannot be written.
     """
     path = Path(path)
     tensors, shared = _deduplicated(model.state_dict())
-    header = Header(NETWORK_VERSION, hmatrix.__version__, dict(architecture or {}), blueprints_of(model), shared)
-    if not header.layers:
+    layers, heads = blueprints_of(model), heads_of(model)
+    header = Header(NETWORK_VERSION, hmatrix.__version__, dict(architecture or {}), layers, shared, heads)
+    if not layers and not heads:
         raise ArgumentError("model", "has no H-matrix", "compress it first")
     try:
         text = json.dumps({"kind": "network", **asdict(header)})
@@ -107,7 +111,9 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         raise FormatError(subject, f"has version {version!r}", mend)
     try:
         layers = {str(name): Blueprint.of_plain(entry) for name, entry in content["layers"].items()}
-        return Header(version, content["hmatrix"], dict(content["architecture"]), layers, dict(content["shared"]))
+        heads = {str(name): (int(m), int(n)) for name, (m, n) in content.get("heads", {}).items()}
+        architecture, shared = dict(content["architecture"]), dict(content["shared"])
+        return Header(version, content["hmatrix"], architecture, layers, shared, heads)
     except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise FormatError(subject, "has a damaged header", "write it again") from error
 
@@ -144,7 +150,7 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     if missing := set(header.shared.values()) - tensors.keys():
         raise FormatError(subject, f"lacks {', '.join(sorted(missing))}", "write it again")
     mend = f"give the network that was compressed ({header.architecture or 'the file does not say which'})"
-    root = build(model, header.layers, lambda _, layer: HWeight.skeleton(layer.shape), mend=mend)
+    root = build(model, header.layers, lambda _, layer: HWeight.skeleton(layer.shape), heads=header.heads, mend=mend)
     state = {**tensors, **{name: tensors[owner] for name, owner in header.shared.items()}}
     try:
         root.load_state_dict(state, assign=True)

@@ -1,5 +1,6 @@
 """A classification head of which only the largest outputs are computed exactly."""
 
+from dataclasses import fields
 from typing import Any, Self
 
 import numpy as np
@@ -27,10 +28,32 @@ class ProgressiveLinear(nn.Module):
         self.out_features, self.in_features = head.shape
         self._set(head)
 
+    @classmethod
+    def skeleton(cls, shape: tuple[int, int]) -> Self:
+        """Return a layer that waits for a state dict."""
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer.out_features, layer.in_features = shape
+        layer._head = None
+        return layer
+
     @property
     def head(self) -> ProgressiveHead:
-        """The progressive head."""
+        """The progressive head.
+
+        Raises
+        ------
+        NetworkError
+            If its state dict was not loaded yet.
+        """
+        if self._head is None:
+            raise NetworkError("ProgressiveLinear", "has no head yet", "load its state dict")
         return self._head
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the weight."""
+        return self.out_features, self.in_features
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in)`` to ``(..., out)``, as `ProgressiveHead` does.
@@ -44,8 +67,15 @@ class ProgressiveLinear(nn.Module):
         """
         if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             raise NetworkError("ProgressiveLinear", "cannot be traced", "trace the network before its head is replaced")
-        outputs = self._head(self._rows(x))
-        return torch.from_numpy(outputs).reshape(*x.shape[:-1], self.out_features)
+        multiply_at = self.head.multiply_at
+        shape = x.shape
+        if multiply_at is None or len(shape) != 2 or shape[1] != self.in_features or not _is_plain(x):
+            outputs = self.head(self._rows(x))
+            return torch.from_numpy(outputs).reshape(*shape[:-1], self.out_features)
+        # The shortest way, which most calls take.
+        y = torch.empty((shape[0], self.out_features))
+        multiply_at(x.data_ptr(), y.data_ptr(), shape[0])
+        return y
 
     def topk(self, x: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         """Return the k largest fine outputs of ``(..., in)`` and their rows, ``(..., k)`` each.
@@ -55,13 +85,13 @@ class ProgressiveLinear(nn.Module):
         ArgumentError
             If x has another shape, or k is out of range.
         """
-        values, indices = self._head.topk(self._rows(x), k)
+        values, indices = self.head.topk(self._rows(x), k)
         shape = (*x.shape[:-1], k)
         return torch.from_numpy(values).reshape(shape), torch.from_numpy(indices).reshape(shape)
 
     def extra_repr(self) -> str:
         """Describe the layer in the printed network."""
-        head = self._head
+        head = self.head
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, rank={head.rank}, "
             f"precision={head.precision.name.lower()}, storage={head.storage().ratio:.1%}"
@@ -74,7 +104,7 @@ class ProgressiveLinear(nn.Module):
         return (rows if x.dim() == 1 else rows.reshape(-1, self.in_features)).numpy()
 
     def _set(self, head: ProgressiveHead) -> None:
-        self._head = head
+        self._head: ProgressiveHead | None = head
         for name, array in head.pack().arrays().items():
             # int32, since not everything in torch knows unsigned words.
             self.register_buffer(name, torch.from_numpy(array.view(np.int32) if name in WORDS else array))
@@ -97,7 +127,7 @@ class ProgressiveLinear(nn.Module):
         unexpected_keys: list[str],  # noqa: ARG002
         error_msgs: list[str],
     ) -> None:
-        names = list(self._head.pack().arrays())
+        names = [field.name for field in fields(PackedHead)]
         missing = [prefix + name for name in names if prefix + name not in state_dict]
         if missing:
             # The parts of a head mean nothing without each other: none is taken.
@@ -114,3 +144,8 @@ class ProgressiveLinear(nn.Module):
             error_msgs.append(f"{prefix.rstrip('.') or 'ProgressiveLinear'}: {error}")
             return
         self._set(head)
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether the kernel takes a tensor as it is."""
+    return type(x) is Tensor and x.dtype is torch.float32 and x.is_contiguous() and x.is_cpu

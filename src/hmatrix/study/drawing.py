@@ -97,6 +97,7 @@ LOOKS: Mapping[Method, Look] = MappingProxyType(
         Method.ACA: Look("ACA", "#009E73", "^", 5.0, False, (1.2, 1.2)),
         Method.PARTIAL_ACA: Look("partial ACA", "#CC79A7", "v", 5.0, True, (6, 1.5, 1.2, 1.5)),
         Method.GLOBAL_SVD: Look("global SVD of equal storage", "#6B6B6B", "D", 5.4, False, (2.4, 1.2)),
+        Method.PROGRESSIVE: Look("progressive head", "#E69F00", "*", 9.0, True, ()),
         Method.DENSE: Look("uncompressed", INK, "_", 6.0, True, (6, 2)),
     }
 )

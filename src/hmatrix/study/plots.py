@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hmatrix.study.rank_plots import plot_accuracy, plot_storage, plot_time
 from hmatrix.study.records import Record
+from hmatrix.study.settings import Method
 from hmatrix.study.structure_plot import plot_structure, structure_record
 from hmatrix.study.tables import in_order
 from hmatrix.study.tradeoff_plot import plot_tradeoff
@@ -37,7 +38,9 @@ def draw_all(records: Sequence[Record], folder: Path, prefix: str) -> list[Path]
     OutputError
         If a file cannot be written.
     """
-    records = in_order(records)
+    everything = in_order(records)
+    # A progressive head has no rank of the study's.
+    records = [record for record in everything if record.method is not Method.PROGRESSIVE]
     shown = structure_record(records)
     fourth = "accuracy" if any(record.accuracy for record in records) else "error"
     paths = plot_structure(shown, folder / f"{prefix}-fig1-structure") if shown else []
@@ -45,8 +48,7 @@ def draw_all(records: Sequence[Record], folder: Path, prefix: str) -> list[Path]
         ("fig2-time", plot_time),
         ("fig3-storage", plot_storage),
         (f"fig4-{fourth}", plot_accuracy),
-        ("fig5-tradeoff", plot_tradeoff),
     )
     for name, plot in plots:
         paths += plot(records, folder / f"{prefix}-{name}")
-    return paths
+    return paths + plot_tradeoff(everything, folder / f"{prefix}-fig5-tradeoff")

@@ -18,13 +18,16 @@ def saved_matrices(path: Path, layer: str | None) -> dict[str, HMatrix]:
     FormatError
         If the file holds neither a matrix nor a network.
     ArgumentError
-        If there is no such layer.
+        If there is no such layer, or no H-matrix at all.
     """
     if is_matrix(path):
         if layer is not None:
             raise ArgumentError("--layer", f"was given, but {path} holds a single matrix", "leave it out")
         return {path.stem: hmatrix.load(path)}
     header = hnn.read_header(path)
+    if not header.layers:
+        came = f"holds no H-matrix, but a progressive head, {', '.join(header.heads)}"
+        raise ArgumentError(f"file {path}", came, "judge it by hmatrix evaluate")
     return {name: hnn.load_matrix(path, name) for name in (header.layers if layer is None else [layer])}
 
 

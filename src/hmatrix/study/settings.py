@@ -101,6 +101,7 @@ class Method(StrEnum):
     RANDOMIZED_SVD = "randomized-svd"
     DENSE = "dense"
     GLOBAL_SVD = "global-svd"
+    PROGRESSIVE = "progressive"
 
 
 class CoordinatesName(StrEnum):

@@ -48,6 +48,12 @@ class Subject:
             return None
         return paired(_right(self.features, matrix.apply(self.features.inputs), self.bias), self._dense)
 
+    def accuracy_of(self, outputs: FloatArray) -> AccuracyEvidence | None:
+        """Return how the network classifies with outputs ``(samples, out)`` of its layer, bias included."""
+        if self.features is None or self._dense is None:
+            return None
+        return paired(np.equal(self.features.classifier.predictions(outputs), self.features.labels), self._dense)
+
     def baseline(self) -> AccuracyEvidence | None:
         """Return how the network classifies as it is."""
         return None if self._dense is None else paired(self._dense, self._dense)

@@ -19,6 +19,7 @@ from hmatrix.packing import PackedLeaf
 from hmatrix.schedule import DENSE
 from hmatrix.study import strategies
 from hmatrix.study.environment import environment
+from hmatrix.study.head_point import AGREEMENT, has_head, measure_head
 from hmatrix.study.records import Record, RecordFile
 from hmatrix.study.settings import Method, Structure, Study
 from hmatrix.study.subject import Subject
@@ -64,11 +65,21 @@ def sweep(study: Study, subject: Subject, file: RecordFile) -> list[Record]:
     with threads(study.timing.threads):
         for point in tqdm(points(study), desc=subject.network, unit="point", delay=2):
             asked = {**settings, **asdict(point)}
-            key = hashlib.sha256(json.dumps([asked, surroundings], sort_keys=True).encode()).hexdigest()
+            key = _key(asked, surroundings)
             if key not in file:
                 file.append(_measure(study, subject, point, key, asked, surroundings))
             records.append(file[key])
+        if subject.features is not None and has_head(subject):
+            asked = {**settings, "method": Method.PROGRESSIVE, "agreement": AGREEMENT}
+            key = _key(asked, surroundings)
+            if key not in file:
+                file.append(measure_head(study, subject, subject.features, key, asked, surroundings))
+            records.append(file[key])
     return records
+
+
+def _key(asked: dict[str, Any], surroundings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([asked, surroundings], sort_keys=True).encode()).hexdigest()
 
 
 def approximate(weight: FloatArray, structure: Structure, method: Method, rank: int) -> HMatrix:

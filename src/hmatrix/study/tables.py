@@ -27,6 +27,7 @@ ORDER = (
     Method.ACA,
     Method.PARTIAL_ACA,
     Method.GLOBAL_SVD,
+    Method.PROGRESSIVE,
 )
 """Order of the methods in tables and legends: each baseline at its end."""
 
@@ -154,6 +155,11 @@ def table_note(records: Sequence[Record]) -> str:
         parts.append(f"top-1 over {', '.join(samples)} images, loss with its paired 95 % interval")
     if any(record.method is Method.GLOBAL_SVD for record in records):
         parts.append("global-svd: one truncated SVD of no more storage than the SVD H-matrix, its own rank in brackets")
+    if any(record.method is Method.PROGRESSIVE for record in records):
+        parts.append(
+            "progressive: rank and error of its coarse part, the rows that can be the largest are exact; each half of "
+            "the images is classified by the head that the other half calibrates"
+        )
     return "; ".join(parts) + "."
 
 

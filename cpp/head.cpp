@@ -1,0 +1,75 @@
+// Takes over the arrays of a progressive head.
+#include <stdexcept>
+
+#include "progressive.hpp"
+
+namespace hmatrix {
+namespace {
+
+void require(bool holds, const char* what) {
+    if (!holds) throw std::invalid_argument(what);
+}
+
+}  // namespace
+
+CheckedHead::CheckedHead(const HeadArrays& arrays) {
+    const auto& [sizes, bounds, words, floats, order, starts] = arrays;
+    require(sizes.size() == 8 && bounds.size() == 2 && words.size() == 4 && floats.size() == 11,
+            "a head has 8 sizes, 2 bounds, 4 arrays of words and 11 of floats");
+    const std::int32_t clusters = sizes[6];
+    head_.rows = sizes[0], head_.columns = sizes[1], head_.rank = sizes[2], head_.top = sizes[3];
+    head_.most = sizes[4], head_.fine = static_cast<Precision>(sizes[5]), head_.probes = sizes[7];
+    require(head_.rows >= 1 && head_.columns >= 1 && head_.columns <= max_head_columns && head_.rank >= 0 &&
+                head_.rank <= head_.columns && head_.top >= 1 && head_.top <= head_.most && head_.most <= head_.rows &&
+                sizes[5] >= 1 && sizes[5] <= 3 && clusters >= 0 && clusters <= head_.rows &&
+                head_.probes >= (clusters > 0) && head_.probes <= clusters,
+            "sizes of a head are out of range");
+    if (clusters > 0) arrange(arrays, clusters);
+    const std::size_t rank = padded_to(head_.rank, strip_height);
+    require(words[0].size == rank * ((head_.columns + std::size_t{3}) / 4) && floats[0].size == rank &&
+                floats[1].size == rank && words[3].size == static_cast<std::size_t>(head_.rows * head_.fine_row_words()) &&
+                floats[10].size == static_cast<std::size_t>(head_.rows),
+            "arrays of a head have the wrong length");
+    zeros_.resize(rank);
+    head_.basis = words[0].data, head_.zeros = zeros_.data();
+    head_.basis_scales = floats[0].data, head_.basis_weights = floats[1].data;
+    head_.places = level(arrays, clusters > 0 ? starts.data[clusters] * strip_height : head_.rows, 0);
+    head_.clusters = level(arrays, clusters, 1);
+    head_.fine_words = words[3].data, head_.fine_scales = floats[10].data;
+}
+
+void CheckedHead::arrange(const HeadArrays& arrays, std::int32_t clusters) {
+    const auto &order = arrays.order, &starts = arrays.starts;
+    require(starts.size == static_cast<std::size_t>(clusters) + 1 && starts.data[0] == 0,
+            "clusters do not begin with the first strip");
+    std::int32_t rows = 0;
+    for (std::int32_t c = 0; c < clusters; ++c) {
+        const std::int32_t begin = starts.data[c], end = starts.data[c + 1];
+        require(end > begin && static_cast<std::size_t>(end) <= order.size / strip_height,
+                "clusters do not follow each other");
+        std::int32_t count = 0;
+        for (std::int32_t place = begin * strip_height; place < end * strip_height; ++place) {
+            require(order.data[place] >= -1 && order.data[place] < head_.rows, "a cluster has a row that is not there");
+            count += order.data[place] >= 0;
+        }
+        rows += count;
+        counts_.push_back(count);
+    }
+    require(rows == head_.rows && order.size == static_cast<std::size_t>(starts.data[clusters]) * strip_height,
+            "clusters do not cover the rows");
+    head_.order = order.data, head_.starts = starts.data, head_.counts = counts_.data();
+}
+
+Level CheckedHead::level(const HeadArrays& arrays, std::int32_t rows, std::size_t which) const {
+    const std::size_t height = padded_to(rows, strip_height), rank = padded_to(head_.rank, strip_height);
+    const auto& bound = arrays.bounds[which];
+    const auto& factor = arrays.words[1 + which];
+    require(bound.size() == 7, "a bound has 7 numbers");
+    require(factor.size == height * (rank / 4), "words of a level have the wrong length");
+    const View<float>* floats = arrays.floats.data() + 2 + 4 * which;
+    for (std::size_t i = 0; i < 4; ++i) require(floats[i].size == height, "an array of a level has the wrong length");
+    return {rows,           {bound[0], bound[1], bound[2], bound[3], bound[4], bound[5], bound[6]},
+            factor.data,    floats[0].data, floats[1].data, floats[2].data, floats[3].data};
+}
+
+}  // namespace hmatrix

@@ -1,0 +1,281 @@
+"""The product with a progressive head in NumPy, with the kernel's arithmetic: the reference of its tests."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hmatrix._validation import FloatArray
+from hmatrix.head import Level, PackedHead
+from hmatrix.head_words import BLOCK, REST_STEPS, STRIP, padded
+from hmatrix.kernels import quantize_activations
+from hmatrix.precision import Precision, from_words
+
+Indices: TypeAlias = npt.NDArray[np.int64]
+
+BISECTIONS = 12
+_HUGE, _TINY = np.float32(1e37), np.float32(1e-37)
+_NONE = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What bounds need to know of inputs ``(batch, n)``.
+
+    Parameters
+    ----------
+    step, norm, outside
+        Steps of quantisation, NaN where x is not finite; norms; and norms outside the span of V; ``(batch,)`` each.
+    inner_codes, inner_step
+        Those of ``V^T x``.
+    """
+
+    step: FloatArray
+    norm: FloatArray
+    outside: FloatArray
+    inner_codes: npt.NDArray[np.int8]
+    inner_step: FloatArray
+
+
+class ReferenceHead:
+    """The product in NumPy, with the kernel's arithmetic.
+
+    Coarse outputs, bounds and the rows that are refined are the kernel's to the bit, except that a row within
+    rounding of the threshold may be refined by one and not by the other; refined outputs differ by rounding.
+    """
+
+    def __init__(self, packed: PackedHead) -> None:
+        self._packed = packed
+        m = packed.shape[0]
+        self._order = packed.order if len(packed.order) else np.where(packed.real, np.arange(padded(m, STRIP)), -1)
+
+    def multiply(self, x: FloatArray, y: FloatArray) -> None:
+        """Set y ``(m,)`` to the outputs of x ``(n,)``."""
+        self.multiply_batch(x[None], y[None])
+
+    def multiply_batch(self, x: FloatArray, y: FloatArray) -> None:
+        """Set y ``(batch, m)`` to the outputs of x ``(batch, n)``."""
+        for b, product in enumerate(self._products(x)):
+            rows, refined, opened = product.refine(int(self._packed.sizes[3]))
+            if not len(rows):
+                y[b] = np.nan
+                continue
+            outputs = product.outputs(opened)
+            y[b, self._order[self._order >= 0]] = outputs[self._order >= 0]
+            y[b] = np.minimum(y[b], np.nextafter(refined.max(), np.float32(-np.inf)))
+            y[b, rows] = refined
+
+    def largest_one(self, x: FloatArray, values: FloatArray, indices: Indices) -> None:
+        """Set values and indices ``(k,)`` to the largest outputs of x ``(n,)``."""
+        self.largest(x[None], values[None], indices[None])
+
+    def largest(self, x: FloatArray, values: FloatArray, indices: Indices, counts: Indices | None = None) -> None:
+        """Set values and indices ``(batch, k)`` to the largest outputs, and counts ``(batch,)`` to refined rows."""
+        k = values.shape[1]
+        for b, product in enumerate(self._products(x)):
+            rows, refined, _ = product.refine(max(k, int(self._packed.sizes[3])))
+            if counts is not None:
+                counts[b] = len(rows)
+            order = np.lexsort((rows, -refined))[:k]
+            values[b], indices[b] = (refined[order], rows[order]) if len(rows) else (np.nan, np.arange(k))
+
+    def look(self, level: Level, known: Known) -> tuple[FloatArray, FloatArray]:
+        """Return outputs of a level, and what the fine ones may be at most, ``(batch, its places)`` each."""
+        bound, codes = level.bound, level.codes(self._packed.rank)
+        coarse = _multiply(codes, known.inner_codes, known.inner_step, level.scales) + level.bias
+        factors = [np.float32(factor) for factor in (bound.quantised, bound.relative, bound.inner)]
+        noise = known.step * factors[0] + known.norm * factors[1] + known.inner_step * factors[2]
+        with np.errstate(over="ignore", invalid="ignore"):
+            margin = np.float32(bound.scale) * known.outside + np.float32(bound.constant)
+            off = margin[:, None] * level.remainder + noise[:, None] * level.reach
+            return coarse, coarse + off
+
+    def slack(self, known: Known) -> FloatArray:
+        """Return how far refined outputs may be off ``(batch,)``."""
+        bound = self._packed.places.bound
+        return np.float32(bound.rounding) * known.norm + np.float32(bound.offset)
+
+    def take_in(self, x: FloatArray) -> Known:
+        """Return what is to be known of inputs ``(batch, n)``."""
+        packed = self._packed
+        n = packed.shape[1]
+        codes, step = quantize_activations(x)
+        filled = np.zeros((len(x), padded(n, 4)), np.int8)
+        filled[:, :n] = codes
+        t = _multiply(packed.basis_codes, filled, step, packed.basis_scales)
+        inner_codes, inner_step = quantize_activations(t)
+        with np.errstate(over="ignore", invalid="ignore"):
+            square = _lanes(np.square(x))
+            known = np.sqrt(_lanes(t * t * packed.weights)) - np.float32(packed.places.bound.quantised) * step
+            known = np.maximum(known, 0)
+            outside = np.sqrt(np.maximum(square * np.float32(1.0001) - known * known, _TINY))
+            norm = np.where(square < _HUGE, np.sqrt(square), np.finfo(np.float32).max).astype(np.float32)
+        return Known(step, norm, np.where(square < _HUGE, outside, norm), inner_codes, inner_step)
+
+    def _products(self, x: FloatArray) -> Iterator["_Product"]:
+        known = self.take_in(x)
+        outputs, upper = self.look(self._packed.places, known)
+        of_clusters = self.look(self._packed.clusters, known)
+        slack = self.slack(known)
+        for b in range(len(x)):
+            clusters = (of_clusters[0][b], of_clusters[1][b])
+            yield _Product(self._packed, self._order, x[b], outputs[b], upper[b], *clusters, slack[b], known.step[b])
+
+
+@dataclass(frozen=True, eq=False)
+class _Product:
+    """One input, and the outputs of all levels."""
+
+    packed: PackedHead
+    order: npt.NDArray[np.signedinteger[Any]]
+    x: FloatArray
+    coarse: FloatArray
+    upper: FloatArray
+    cluster_outputs: FloatArray
+    cluster_upper: FloatArray
+    slack: np.floating
+    step: np.floating
+
+    def refine(self, top: int) -> tuple[Indices, FloatArray, Indices]:
+        """Return the rows that are refined, their outputs, and the clusters that are looked into.
+
+        No rows where x is not finite, or outputs are not.
+        """
+        nothing = _NONE, np.empty(0, np.float32), _NONE
+        clustered = len(self.packed.order) > 0
+        if not np.isfinite(self.step):
+            return nothing
+        opened = self._first_clusters(top) if clustered else _NONE
+        places = self._places(opened)
+        first = self._real(places[_choose_largest(self.coarse[places], top)]) if len(places) else _NONE
+        if len(first) < top:
+            return nothing
+        refined = self._fine(first)
+        threshold = refined.min() - self.slack
+        if clustered:
+            rest = self.cluster_upper.copy()
+            rest[opened] = -np.inf
+            opened = np.concatenate([opened, np.flatnonzero(rest >= threshold)])
+            places = self._places(opened)
+        rest = self.upper.copy()
+        rest[first] = -np.inf
+        room = max(int(self.packed.sizes[4]) - len(first), 0)
+        candidates = places[rest[places] >= threshold]
+        if len(candidates) <= room:
+            more = candidates
+        elif room:
+            coarse = np.where(np.isneginf(rest), rest, self.coarse)[places]
+            more = self._real(places[_choose_largest(coarse, room)])
+        else:
+            more = _NONE
+        return self.order[np.concatenate([first, more])], np.concatenate([refined, self._fine(more)]), opened
+
+    def outputs(self, opened: Indices) -> FloatArray:
+        """Return the coarse outputs of all places: those of their clusters where these are not `opened`."""
+        if not len(self.packed.order):
+            return self.coarse
+        starts = self.packed.starts
+        sizes = np.diff(starts) * STRIP
+        count = len(sizes)
+        of_clusters = self.cluster_outputs[:count] - self.packed.cluster_bias[:count]
+        seen = np.zeros(count, bool)
+        seen[opened] = True
+        return np.where(np.repeat(seen, sizes), self.coarse, np.repeat(of_clusters, sizes) + self.packed.bias)
+
+    def _first_clusters(self, top: int) -> Indices:
+        """Return the clusters with nearly the largest outputs, of at least `top` rows."""
+        count, wanted = self.packed.sizes[6:].tolist()
+        while True:
+            opened = _choose_largest(self.cluster_outputs, wanted)
+            if len(opened) < wanted or len(self._real(self._places(opened))) >= top:
+                return opened
+            wanted = min(2 * wanted, count)
+
+    def _places(self, opened: Indices) -> Indices:
+        """Return the places that are looked at, in their order."""
+        if not len(self.packed.order):
+            return np.arange(len(self.order))
+        starts = self.packed.starts
+        return np.concatenate([np.arange(starts[c] * STRIP, starts[c + 1] * STRIP) for c in opened] or [_NONE])
+
+    def _real(self, places: Indices) -> Indices:
+        return places[self.order[places] >= 0]
+
+    def _fine(self, places: Indices) -> FloatArray:
+        rows = self.order[places]
+        outputs: FloatArray
+        if self.packed.precision is Precision.INT8:
+            outputs = self._products_of_codes(rows) * self.packed.fine_scales[rows] + self.packed.bias[places]
+        else:
+            outputs = self.packed.rows_of(rows) @ self.x + self.packed.bias[places]
+        return outputs
+
+    def _products_of_codes(self, rows: Indices) -> FloatArray:
+        """Multiply codes of rows with x, quantised to codes and parts of their step."""
+        m, n = self.packed.shape
+        codes = from_words(self.packed.fine.reshape(m, -1)[rows], Precision.INT8, padded(n, BLOCK))[:, :n]
+        scaled = self.x * (np.float32(1) / self.step if self.step > 0 else np.float32(0))
+        whole = np.rint(scaled)
+        rest = np.rint((scaled - whole) * np.float32(REST_STEPS))
+        # float64 sums these integers exactly.
+        total = (codes.astype(np.float64) - 128) @ (REST_STEPS * whole.astype(np.float64) + rest)
+        products: FloatArray = (total * (float(self.step) / REST_STEPS)).astype(np.float32)
+        return products
+
+
+def _multiply(
+    codes: npt.NDArray[np.uint8], x: npt.NDArray[np.int8], step: FloatArray, scales: FloatArray
+) -> FloatArray:
+    """Multiply rows of codes with quantised vectors ``(batch, columns)``; ``(batch, rows)``."""
+    # float64 sums these integers exactly.
+    integers = x.astype(np.float64) @ (codes.astype(np.float64) - 128).T
+    with np.errstate(over="ignore", invalid="ignore"):
+        products: FloatArray = (2 * integers).astype(np.float32) * (np.float32(0.5) * step)[:, None] * scales
+    return products
+
+
+def _lanes(terms: FloatArray) -> FloatArray:
+    """Sum rows ``(batch, length)`` in float32 in the order of the kernel: in 16 lanes, which are then halved."""
+    whole = np.zeros((len(terms), max(padded(terms.shape[1], STRIP), STRIP)), np.float32)
+    whole[:, : terms.shape[1]] = terms
+    lanes = np.zeros((len(terms), STRIP), np.float32)
+    for start in range(0, whole.shape[1], STRIP):
+        lanes += whole[:, start : start + STRIP]
+    while lanes.shape[1] > 1:
+        lanes = lanes[:, : lanes.shape[1] // 2] + lanes[:, lanes.shape[1] // 2 :]
+    return lanes[:, 0]
+
+
+def _choose(values: FloatArray, low: np.floating, wanted: int) -> Indices:
+    """Choose `wanted` rows with nearly the largest values, where at least so many are at least `low`."""
+    high = np.nextafter(values.max(), np.float32(np.inf))
+    low = np.float32(low)
+    for _ in range(BISECTIONS):
+        middle = np.float32(0.5) * low + np.float32(0.5) * high
+        count = int(np.count_nonzero(values >= middle))
+        if count > wanted:
+            low = middle
+        else:
+            high = middle
+        if count == wanted:
+            break
+    above = np.flatnonzero(values >= high)
+    return np.concatenate([above, np.flatnonzero((values >= low) & (values < high))[: wanted - len(above)]])
+
+
+def _choose_largest(values: FloatArray, wanted: int) -> Indices:
+    """Choose the `wanted` rows with nearly the largest values of all; none if there are not so many finite ones."""
+    most = values.max()
+    if not np.isfinite(most):
+        return _NONE
+    if wanted == 1:
+        return np.flatnonzero(values >= most)[:1]
+    step = np.maximum(np.abs(most), np.float32(1e-30)) / np.float32(64)
+    with np.errstate(over="ignore"):
+        while np.count_nonzero(values >= most - step) < wanted:
+            step *= np.float32(2)
+            if not np.isfinite(step):
+                return _NONE
+    return _choose(values, most - step, wanted)

@@ -1,0 +1,76 @@
+"""A progressive head as a point of a study: its time and accuracy beside those of the H-matrices."""
+
+import time
+from collections.abc import Callable
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+
+from hmatrix._memory import aligned
+from hmatrix._validation import FloatArray
+from hmatrix.progressive import ProgressiveHead, progressive
+from hmatrix.schedule import DENSE
+from hmatrix.study.classifiers import LastLayer
+from hmatrix.study.features import Features
+from hmatrix.study.records import HMATRIX, Record
+from hmatrix.study.settings import Method, Study
+from hmatrix.study.subject import Subject
+from hmatrix.study.timing import alternate, dense_products
+
+AGREEMENT = 0.999
+"""In which part of the inputs the largest output is to be the dense layer's."""
+
+FEWEST = 100
+"""Images that a half of the data must have to calibrate a head."""
+
+_TIMED = 64
+"""Inputs that the calls of a timing go through, since a head's time depends on its input."""
+
+
+def has_head(subject: Subject) -> bool:
+    """Return whether a subject's layer is the last one, of images that are enough to calibrate a head."""
+    features = subject.features
+    return features is not None and isinstance(features.classifier, LastLayer) and len(features.labels) >= 2 * FEWEST
+
+
+def measure_head(
+    study: Study, subject: Subject, features: Features, key: str, asked: dict[str, Any], surroundings: dict[str, Any]
+) -> Record:
+    """Measure a progressive head: each half of the images is classified by the head that the other half calibrates.
+
+    The head of the first half is timed, on the other half's inputs.
+    """
+    weight = subject.weight
+    m, n = weight.shape
+    start = time.perf_counter()
+    halves = [features.inputs[half::2] for half in (0, 1)]
+    heads = [progressive(weight, subject.bias, calibration=half, agreement=AGREEMENT) for half in halves]
+    seconds = (time.perf_counter() - start) / 2
+    outputs = np.empty((len(features.inputs), m), np.float32)
+    for half in (0, 1):
+        outputs[half::2] = heads[1 - half](halves[half])
+    head = heads[0]
+    return Record(
+        key=key,
+        network=subject.network,
+        layer=subject.layer,
+        rows=m,
+        columns=n,
+        method=Method.PROGRESSIVE,
+        rank=head.rank,
+        settings=asked,
+        leaves=((0, m, 0, n, head.rank), (0, m, 0, n, DENSE)),
+        storage=head.storage(),
+        relative_error=head.coarse_error(),
+        accuracy=subject.accuracy_of(outputs),
+        times=alternate(_contenders(head, weight, halves[1]), study.timing.products),
+        build_seconds=seconds,
+        environment=surroundings,
+    )
+
+
+def _contenders(head: ProgressiveHead, weight: FloatArray, inputs: FloatArray) -> dict[str, Callable[[], object]]:
+    xs = [aligned(x) for x in inputs[:_TIMED]]
+    following = cycle(xs).__next__
+    return {HMATRIX: lambda: head(following()), **dense_products(weight, xs[0])}

@@ -1,0 +1,32 @@
+"""Progressive heads, by any kernel, for their tests."""
+
+import numpy as np
+
+from hmatrix.head_kernels import REFERENCE, native_head
+from hmatrix.head_reference import ReferenceHead
+
+
+def layer(m=200, n=90, samples=400, rank=12, noise=0.05, seed=0):
+    """A weight, a bias, and inputs in two halves; the weight is of low rank but for noise."""
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((m, rank)) @ rng.standard_normal((rank, n)) + noise * rng.standard_normal((m, n))
+    X = rng.standard_normal((samples, n)).astype(np.float32)
+    return weight.astype(np.float32), rng.standard_normal(m).astype(np.float32), X[::2], X[1::2].copy()
+
+
+def product(head, kernel):
+    packed = head.pack()
+    return ReferenceHead(packed) if kernel == REFERENCE else native_head(packed, kernel)
+
+
+def largest(head, kernel, x, k):
+    values, indices = np.full((len(x), k), np.nan, np.float32), np.full((len(x), k), -1, np.int64)
+    counts = np.full(len(x), -1, np.int64)
+    product(head, kernel).largest(x, values, indices, counts)
+    return values, indices, counts
+
+
+def outputs(head, kernel, x):
+    y = np.empty((len(x), head.shape[0]), np.float32)
+    product(head, kernel).multiply_batch(x, y)
+    return y
