@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from hmatrix.errors import DataError
 from hmatrix.study import architectures, digits
+from hmatrix.study.augmentation import ShuffledImages
 from hmatrix.study.datasets import LabelledImages, open_data, read_ahead
 from hmatrix.study.models import DIGITS, ImageNetwork, load_network
 from hmatrix.study.settings import Data, DigitsData, Interpolation, Network, PreprocessingOverride
-from hmatrix.study.whole import Judge, Scores, Whole
+from hmatrix.study.whole import HELD_OUT, Judge, Scores, Whole
 
 _BATCH = 32
+_TRAINED_BATCH = 16
 _WORKERS = 2
 
 
@@ -36,8 +38,22 @@ def open_classifier(network: Network, data: Data | None) -> Whole:
     loaded = load_network(network)
     own = None if loaded.preprocessing is None else asdict(loaded.preprocessing)
     architecture = {"model": network.model, "options": dict(network.options), "preprocessing": own}
-    calibration, judge = (None, None) if data is None else _halves(loaded, data)
-    return Whole(loaded.module, architecture, calibration, judge, _scores)
+    if data is None:
+        return Whole(loaded.module, architecture, None, None, None, None, _scores)
+    calibration, judge = _halves(loaded, data)
+    rows = np.arange(len(calibration.rows))
+    held, trained = (
+        np.array(calibration.rows)[(rows % HELD_OUT == HELD_OUT // 2) == chosen] for chosen in (True, False)
+    )
+    return Whole(
+        loaded.module,
+        architecture,
+        calibration,
+        ShuffledImages(calibration.images, tuple(trained.tolist()), _TRAINED_BATCH),
+        _Batches(calibration.images, tuple(held.tolist())),
+        judge,
+        _scores,
+    )
 
 
 def judge_of(network: ImageNetwork, data: Data) -> Judge:
