@@ -10,8 +10,8 @@ from hmatrix.files import default_cache
 
 EXAMPLES = """\
 examples:
-  hmatrix finetune small.safetensors --minutes 0.1 -o better.safetensors
-      the embedded network; it needs neither weights nor data
+  hmatrix finetune small.safetensors --steps 200 -o better.safetensors
+      the embedded network, in seconds; it needs neither weights nor data
   hmatrix finetune small.safetensors --data imagenet/val --weights mine.safetensors -o better.safetensors
       images of even-numbered classes train, as they calibrated; those of odd-numbered ones judge
   hmatrix finetune small.safetensors --data sentences.txt --minutes 30 -o better.safetensors

@@ -81,15 +81,14 @@ class Finetuning:
     rate
         Length of a step of Adam, in proportion to the root mean square of each tensor. It rises during the first
         twentieth, and falls like a cosine afterwards.
+    codes
+        The same for integer codes, before they are rounded, in codes.
     loss
         Of outputs.
     matching
         Weight of the mean square error of the outputs of all compressed layers, each in proportion to its variance.
     trained
         What is trained besides the H-matrices.
-    correction
-        Batches by which biases are corrected first: layer after layer, each seeing what the layers before it make of
-        the data.
     measurements
         How often the packed network is measured on held-out data.
     seed
@@ -103,11 +102,11 @@ class Finetuning:
 
     seconds: float | None = 600.0
     steps: int | None = None
-    rate: float = 2e-3
+    rate: float = 2e-4
+    codes: float = 4e-3
     loss: Loss = SquaredError()
     matching: float = 1.0
     trained: Trained = Trained.ALL
-    correction: int = 8
     measurements: int = 12
     seed: int = 0
 
@@ -119,9 +118,9 @@ class Finetuning:
         if self.steps is not None:
             check_integer("steps", self.steps, at_least=1)
         _check_positive("rate", self.rate)
+        _check_positive("codes", self.codes)
         if not 0 <= self.matching < math.inf:
             raise ArgumentError("matching", f"got {self.matching}", "give a number that is not negative")
-        check_integer("correction", self.correction, at_least=0)
         check_integer("measurements", self.measurements, at_least=1)
 
     def rate_at(self, fraction: float) -> float:
@@ -154,7 +153,7 @@ class FinetuningReport:
     seconds
         All in all.
     measurements
-        In their order; the first is after the correction of biases, if there was one.
+        In their order.
     interrupted
         Whether it was ended by hand.
     """

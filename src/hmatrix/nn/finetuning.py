@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from hmatrix.errors import ArgumentError, DataError, NetworkError
 from hmatrix.nn.conv import HConv2d
-from hmatrix.nn.correction import correct_biases
 from hmatrix.nn.distillation import Finetuning, FinetuningReport, Loss, Measurement, variance
 from hmatrix.nn.embedding import HEmbedding
 from hmatrix.nn.linear import HLinear
@@ -40,9 +39,6 @@ _EVERY = 8
 
 _SMALLEST = 1e-3
 """Tensors whose root mean square is smaller take steps as if it were this."""
-
-_CODES = float(__import__("os").environ.get("UNIT", "3"))
-"""Of codes before rounding."""
 
 _EPSILON = 1e-12
 _BETAS = (0.9, 0.99)
@@ -122,11 +118,7 @@ def finetune(
     try:
         with _seeded(settings.seed), torch.inference_mode(False):
             batches = _repeated(data, skipped)
-            if settings.correction:
-                corrected = copy.deepcopy(model)
-                correct_biases(Pair(corrected, teacher, _LAYERS), islice(batches, settings.correction), forward)
-                best.offer(corrected, 0)
-            trainer = _Trainer(Pair(best.copied(), teacher, _LAYERS), settings, forward)
+            trainer = _Trainer(Pair(copy.deepcopy(model), teacher, _LAYERS), settings, forward)
             due = 1
             for fraction in shown(_fractions(settings, start), "distillation", enabled=progress, total=settings.steps):
                 if fraction * settings.measurements >= due:
@@ -200,7 +192,8 @@ class _Trainer:
         self._variances: dict[str, float] = {}
         trainable(pair.student.eval(), dense=True)
         factors = [module for module in pair.student.modules() if isinstance(module, TrainableFactor)]
-        codes = {factor.latent: _CODES * factor.steps() for factor in factors if factor.scales is not None}
+        longer = settings.codes / settings.rate
+        codes = {factor.latent: longer * factor.steps() for factor in factors if factor.scales is not None}
         owned = {parameter for factor in factors for parameter in factor.parameters()}
         sizes: dict[nn.Parameter, Tensor] = {}
         for parameter in pair.student.parameters():

@@ -1,6 +1,6 @@
 """Two networks with layers of the same names, and the outputs of these layers while the networks run."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,12 +8,6 @@ from torch import Tensor, nn
 
 from hmatrix.errors import NetworkError
 from hmatrix.nn.running import first_tensor
-
-Recorded = dict[str, list[Tensor]]
-"""For each layer its outputs, in the order of its calls."""
-
-Seen = Callable[[str, Tensor], Tensor | None]
-"""Is told a layer's name and its output, and may return what goes on in the place of that."""
 
 
 class Pair:
@@ -45,27 +39,19 @@ class Pair:
 
 
 @contextmanager
-def watching(layers: Mapping[str, nn.Module], seen: Seen) -> Iterator[None]:
-    """Tell a function the outputs of layers as they are computed."""
+def recording(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Tensor]]]:
+    """Record the outputs of layers, in the order of their calls.
+
+    Where what follows a layer works in place, its output is seen as that leaves it.
+    """
+    recorded: dict[str, list[Tensor]] = {name: [] for name in layers}
 
     def hook(name: str) -> Any:
-        return lambda module, arguments, output: seen(name, first_tensor(output))  # noqa: ARG005
+        return lambda module, arguments, output: recorded[name].append(first_tensor(output))  # noqa: ARG005
 
     hooks = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
     try:
-        yield
+        yield recorded
     finally:
         for handle in hooks:
             handle.remove()
-
-
-@contextmanager
-def recording(layers: Mapping[str, nn.Module]) -> Iterator[Recorded]:
-    """Record the outputs of layers."""
-    recorded: Recorded = {name: [] for name in layers}
-
-    def seen(name: str, output: Tensor) -> None:
-        recorded[name].append(output)
-
-    with watching(layers, seen):
-        yield recorded
