@@ -1,6 +1,7 @@
 """A whole network compressed by one call."""
 
 import os
+import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from hmatrix.nn.progress import shown
 from hmatrix.nn.replacing import Successors, replaced, replacing, successors
 from hmatrix.nn.report import LayerReport, Report, Trial, described
 from hmatrix.nn.running import Forward, outputs, run_batch
-from hmatrix.nn.sensitivity import change, sensitivities
+from hmatrix.nn.sensitivity import change, effect, rounded, sensitivities
 from hmatrix.nn.sharing import Curve, share
 from hmatrix.nn.targets import LayerSettings, Override, Select, Target, everything, find_targets
 from hmatrix.precision import Activations
@@ -160,8 +161,11 @@ def compress(
     trials: list[Trial] = []
     if budget.max_drop is None or evaluate is None:
         fitted = allocation.fit(budget)
+        if budget.time is None and _weigh(model, allocation, fitted, inputs.probes, forward, progress=progress):
+            fitted = allocation.fit(budget)
     else:
         fitted, trials = _search(model, allocation, evaluate, budget.max_drop, evaluations)
+    parts = allocation.parts
     made: Successors = {}
     for part, result in zip(parts, fitted, strict=True):
         if result is not None:
@@ -217,6 +221,12 @@ class _Allocation:
     def dense_bytes(self) -> int:
         """Bytes of the layers that share the budget, as they are."""
         return sum(part.target.dense_bytes for part in self._sharing)
+
+    def reweigh(self, sensitivities: list[float]) -> None:
+        """Let the errors of the layers count otherwise."""
+        self.parts = [part._replace(sensitivity=value) for part, value in zip(self.parts, sensitivities, strict=True)]
+        self._sharing = [part for part in self.parts if part.target.settings.budget is None]
+        self._curves = {}
 
     @property
     def least(self) -> float:
@@ -274,6 +284,40 @@ class _Allocation:
                 extra = part.new_bias if self.measured else 0
                 self._curves[id(part)] = Curve(sizes + extra, part.sensitivity * errors, part.target.dense_bytes)
         return [self._curves[id(part)] for part in self._sharing]
+
+
+def _weigh(
+    model: nn.Module,
+    allocation: _Allocation,
+    fitted: list[Fitted | None],
+    probes: list[Any],
+    forward: Forward,
+    *,
+    progress: bool,
+) -> bool:
+    """Weigh the errors of layers by what their H-matrices do to the output, and return whether that can be measured."""
+    errors = [0.0 if result is None else result.measured_error for result in fitted]
+    # Where nothing else shares the budget, its weight does not matter.
+    if not probes or len(fitted) - errors.count(0.0) < 2:
+        return False
+    reference = outputs(model, probes, forward)
+    found: list[float | None] = []
+    parts = list(zip(allocation.parts, fitted, errors, strict=True))
+    for part, result, error in shown(parts, "effects", enabled=progress):
+        alone = None
+        if result is not None and error > 0:
+            alone = effect(model, successors(part.target, result), probes, reference, forward) / error**2
+        found.append(alone)
+    # Of a layer that stays as it is nothing can be measured: it counts more or less as the others do.
+    changes = [now / part.sensitivity for now, part in zip(found, allocation.parts, strict=True) if now is not None]
+    usual = statistics.median(changes)
+    allocation.reweigh(
+        [
+            rounded(part.sensitivity * usual if now is None else now)
+            for now, part in zip(found, allocation.parts, strict=True)
+        ]
+    )
+    return True
 
 
 def _search(

@@ -6,6 +6,9 @@ standard deviation, it is a weighted square norm of the Jacobian. That is estima
 projections of the output, differentiated backwards. Errors of different layers are nearly independent, so that their
 effects add up.
 
+Errors of neighbouring positions are not independent, and do not average out where positions are summed up: once a layer
+has an H-matrix, `effect` measures what that does.
+
 References
 ----------
 M. Hutchinson, "A stochastic estimator of the trace of the influence matrix", Communications in Statistics 19 (1990),
@@ -20,7 +23,8 @@ from torch import Tensor, nn
 from hmatrix.errors import NetworkError
 from hmatrix.nn.kinds import Kind
 from hmatrix.nn.progress import shown
-from hmatrix.nn.running import Forward, evaluating, first_tensor
+from hmatrix.nn.replacing import Successors, exchange
+from hmatrix.nn.running import Forward, evaluating, first_tensor, outputs
 from hmatrix.nn.targets import Target
 
 _PROJECTIONS = 2
@@ -77,8 +81,21 @@ def sensitivities(
             for index, value in errors.energies((output * signs).sum(), keep=not last):
                 totals[index] += value / _PROJECTIONS
     scale = sum(output.numel() for output in seen) * _spread(torch.cat([_vectors(output) for output in seen]).double())
-    # They are estimates: rounded, so that the noise of floating-point sums does not change what they lead to.
-    return [float(f"{total / scale if scale > 0 else total:.{_DIGITS}g}") for total in totals]
+    return [rounded(total / scale if scale > 0 else total) for total in totals]
+
+
+def effect(model: nn.Module, made: Successors, batches: list[Any], reference: list[Tensor], forward: Forward) -> float:
+    """Return what successors of some layers do to the network's output, see `change`; they leave no trace."""
+    exchange(model, made)
+    try:
+        return change(reference, outputs(model, batches, forward))
+    finally:
+        exchange(model, {successor: module for module, successor in made.items()})
+
+
+def rounded(sensitivity: float) -> float:
+    """Return an estimate without the noise of floating-point sums, which would change what it leads to."""
+    return float(f"{sensitivity:.{_DIGITS}g}")
 
 
 class _Errors:
