@@ -10,7 +10,7 @@ from hmatrix.files import default_cache
 
 EXAMPLES = """\
 examples:
-  hmatrix finetune small.safetensors --steps 200 -o better.safetensors
+  hmatrix finetune small.safetensors --steps 500 -o better.safetensors
       the embedded network, in seconds; it needs neither weights nor data
   hmatrix finetune small.safetensors --data imagenet/val --weights mine.safetensors -o better.safetensors
       images of even-numbered classes train, as they calibrated; those of odd-numbered ones judge

@@ -102,8 +102,8 @@ class Finetuning:
 
     seconds: float | None = 600.0
     steps: int | None = None
-    rate: float = 2e-4
-    codes: float = 4e-3
+    rate: float = 5e-4
+    codes: float = 5e-3
     loss: Loss = SquaredError()
     matching: float = 1.0
     trained: Trained = Trained.ALL
