@@ -81,7 +81,7 @@ def test_the_embedded_network_is_trained_back(capsys, tmp_path):
     losses = [float(line.split()[-1]) for line in printed.splitlines() if "held-out loss" in line]
     before = float(re.search(r"^loss +(\S+) ->", printed, re.MULTILINE)[1])
     assert min(losses) < 0.9 * before
-    assert re.search(r"top-1 on 899 images\nlost .* 95 % interval", printed)
+    assert re.search(r"top-1 on 899 images\nlost .*95 % interval", printed)
     header, again = (hnn.read_header(tmp_path / f"{name}.safetensors") for name in ("small", "better"))
     assert again == header
     small, better = (load_whole(tmp_path / f"{name}.safetensors").module for name in ("small", "better"))
