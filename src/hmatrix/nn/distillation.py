@@ -80,7 +80,7 @@ class Finetuning:
         each time.
     rate
         Length of a step of Adam, in proportion to the root mean square of each tensor. It rises during the first
-        twentieth, and falls like a cosine afterwards.
+        tenth, and falls like a cosine afterwards.
     codes
         The same for integer codes, before they are rounded, in codes.
     loss
@@ -102,7 +102,7 @@ class Finetuning:
 
     seconds: float | None = 600.0
     steps: int | None = None
-    rate: float = 5e-4
+    rate: float = 2e-4
     codes: float = 5e-3
     loss: Loss = SquaredError()
     matching: float = 1.0
@@ -128,7 +128,7 @@ class Finetuning:
         return self.rate * min(1.0, fraction / _WARMUP + _FIRST) * (1 + math.cos(math.pi * min(fraction, 1.0))) / 2
 
 
-_WARMUP = 0.05
+_WARMUP = 0.1
 _FIRST = 0.1
 
 
