@@ -1,7 +1,8 @@
 """Classifiers of images as whole networks: half of the data calibrates, the other half judges."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -19,6 +20,9 @@ from hmatrix.study.whole import HELD_OUT, Judge, Scores, Whole
 
 _BATCH = 32
 _TRAINED_BATCH = 16
+_KEPT = 1024
+"""Images that stay in memory while a network is trained."""
+
 _WORKERS = 2
 
 
@@ -41,16 +45,14 @@ def open_classifier(network: Network, data: Data | None) -> Whole:
     if data is None:
         return Whole(loaded.module, architecture, None, None, None, None, _scores)
     calibration, judge = _halves(loaded, data)
-    rows = np.arange(len(calibration.rows))
-    held, trained = (
-        np.array(calibration.rows)[(rows % HELD_OUT == HELD_OUT // 2) == chosen] for chosen in (True, False)
-    )
+    rows = calibration.rows
+    trained = tuple(row for number, row in enumerate(rows) if number % HELD_OUT != HELD_OUT // 2)
     return Whole(
         loaded.module,
         architecture,
         calibration,
-        ShuffledImages(calibration.images, tuple(trained.tolist()), _TRAINED_BATCH),
-        _Batches(calibration.images, tuple(held.tolist())),
+        ShuffledImages(_kept(calibration.images), trained, _TRAINED_BATCH),
+        _Batches(calibration.images, rows[HELD_OUT // 2 :: HELD_OUT]),
         judge,
         _scores,
     )
@@ -94,6 +96,11 @@ class _Batches:
         with read_ahead(self.images, self.rows, _WORKERS) as inputs:
             while batch := list(islice(inputs, _BATCH)):
                 yield torch.stack(batch)
+
+
+def _kept(images: LabelledImages) -> LabelledImages:
+    """Return images that are read once, where they are few."""
+    return replace(images, read=lru_cache(_KEPT)(images.read))
 
 
 def _halves(network: ImageNetwork, data: Data) -> tuple[_Batches, Judge]:
