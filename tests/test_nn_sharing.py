@@ -10,9 +10,10 @@ from hmatrix.errors import ArgumentError
 from hmatrix.nn.calibration import collect_inputs
 from hmatrix.nn.kinds import kind_of
 from hmatrix.nn.running import run_batch
-from hmatrix.nn.sensitivity import change, effect, sensitivities
+from hmatrix.nn.sensitivity import change, sensitivities
 from hmatrix.nn.sharing import Curve, share
 from hmatrix.nn.targets import LayerSettings, everything, find_targets
+from hmatrix.nn.weighing import effect
 
 
 def curve(rng, points, weight):

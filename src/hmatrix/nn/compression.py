@@ -1,7 +1,6 @@
 """A whole network compressed by one call."""
 
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,9 +18,10 @@ from hmatrix.nn.progress import shown
 from hmatrix.nn.replacing import Successors, replaced, replacing, successors
 from hmatrix.nn.report import LayerReport, Report, Trial, described
 from hmatrix.nn.running import Forward, outputs, run_batch
-from hmatrix.nn.sensitivity import change, effect, rounded, sensitivities
+from hmatrix.nn.sensitivity import change, sensitivities
 from hmatrix.nn.sharing import Curve, share
 from hmatrix.nn.targets import LayerSettings, Override, Select, Target, everything, find_targets
+from hmatrix.nn.weighing import measured_sensitivities
 from hmatrix.precision import Activations
 
 _PROBE_SAMPLES = 32
@@ -60,7 +60,8 @@ def compress(
 
     The budget is shared between the layers so that the error of the network's output is least: by the predicted
     error of each layer for so many bytes, and by how much an error of its output changes that of the network, which
-    is measured on the first calibration data. A layer for which nothing pays stays as it is, and its bytes count.
+    is measured on the first calibration data: first by derivatives, then, for the final shares, by what the H-matrix of
+    each layer alone does. A layer for which nothing pays stays as it is, and its bytes count.
     Layers that share a weight still do so afterwards. Of a layer without a bias the mean of what is lost
     becomes its bias, whose bytes count.
 
@@ -161,7 +162,17 @@ def compress(
     trials: list[Trial] = []
     if budget.max_drop is None or evaluate is None:
         fitted = allocation.fit(budget)
-        if budget.time is None and _weigh(model, allocation, fitted, inputs.probes, forward, progress=progress):
+        measured = measured_sensitivities(
+            model,
+            [part.target for part in parts],
+            fitted,
+            [part.sensitivity for part in parts],
+            inputs.probes,
+            forward=forward,
+            progress=progress,
+        )
+        if budget.time is None and measured is not None:
+            allocation.reweigh(measured)
             fitted = allocation.fit(budget)
     else:
         fitted, trials = _search(model, allocation, evaluate, budget.max_drop, evaluations)
@@ -284,40 +295,6 @@ class _Allocation:
                 extra = part.new_bias if self.measured else 0
                 self._curves[id(part)] = Curve(sizes + extra, part.sensitivity * errors, part.target.dense_bytes)
         return [self._curves[id(part)] for part in self._sharing]
-
-
-def _weigh(
-    model: nn.Module,
-    allocation: _Allocation,
-    fitted: list[Fitted | None],
-    probes: list[Any],
-    forward: Forward,
-    *,
-    progress: bool,
-) -> bool:
-    """Weigh the errors of layers by what their H-matrices do to the output, and return whether that can be measured."""
-    errors = [0.0 if result is None else result.measured_error for result in fitted]
-    # Where nothing else shares the budget, its weight does not matter.
-    if not probes or len(fitted) - errors.count(0.0) < 2:
-        return False
-    reference = outputs(model, probes, forward)
-    found: list[float | None] = []
-    parts = list(zip(allocation.parts, fitted, errors, strict=True))
-    for part, result, error in shown(parts, "effects", enabled=progress):
-        alone = None
-        if result is not None and error > 0:
-            alone = effect(model, successors(part.target, result), probes, reference, forward) / error**2
-        found.append(alone)
-    # Of a layer that stays as it is nothing can be measured: it counts more or less as the others do.
-    changes = [now / part.sensitivity for now, part in zip(found, allocation.parts, strict=True) if now is not None]
-    usual = statistics.median(changes)
-    allocation.reweigh(
-        [
-            rounded(part.sensitivity * usual if now is None else now)
-            for now, part in zip(found, allocation.parts, strict=True)
-        ]
-    )
-    return True
 
 
 def _search(

@@ -6,9 +6,6 @@ standard deviation, it is a weighted square norm of the Jacobian. That is estima
 projections of the output, differentiated backwards. Errors of different layers are nearly independent, so that their
 effects add up.
 
-Errors of neighbouring positions are not independent, and do not average out where positions are summed up: once a layer
-has an H-matrix, `effect` measures what that does.
-
 References
 ----------
 M. Hutchinson, "A stochastic estimator of the trace of the influence matrix", Communications in Statistics 19 (1990),
@@ -23,8 +20,7 @@ from torch import Tensor, nn
 from hmatrix.errors import NetworkError
 from hmatrix.nn.kinds import Kind
 from hmatrix.nn.progress import shown
-from hmatrix.nn.replacing import Successors, exchange
-from hmatrix.nn.running import Forward, evaluating, first_tensor, outputs
+from hmatrix.nn.running import Forward, evaluating, first_tensor
 from hmatrix.nn.targets import Target
 
 _PROJECTIONS = 2
@@ -82,15 +78,6 @@ def sensitivities(
                 totals[index] += value / _PROJECTIONS
     scale = sum(output.numel() for output in seen) * _spread(torch.cat([_vectors(output) for output in seen]).double())
     return [rounded(total / scale if scale > 0 else total) for total in totals]
-
-
-def effect(model: nn.Module, made: Successors, batches: list[Any], reference: list[Tensor], forward: Forward) -> float:
-    """Return what successors of some layers do to the network's output, see `change`; they leave no trace."""
-    exchange(model, made)
-    try:
-        return change(reference, outputs(model, batches, forward))
-    finally:
-        exchange(model, {successor: module for module, successor in made.items()})
 
 
 def rounded(sensitivity: float) -> float:
