@@ -55,7 +55,7 @@ def compressed(teacher, compression="int4"):
 
 def finetune(model, teacher, data=None, steps=120, **settings):
     keywords = {key: settings.pop(key) for key in ("held_out", "forward") if key in settings}
-    chosen = hnn.Finetuning(seconds=None, steps=steps, **{"rate": 5e-3, "codes": 0.03, "measurements": 4, **settings})
+    chosen = hnn.Finetuning(steps=steps, **{"rate": 5e-3, "codes": 0.03, "measurements": 4, **settings})
     return hnn.finetune(model, teacher, batches() if data is None else data, chosen, progress=False, **keywords)
 
 
@@ -287,7 +287,6 @@ def test_a_report_is_plain():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"seconds": None}, "seconds, steps: are both None"),
         ({"seconds": 0}, "seconds: got 0"),
         ({"steps": 0}, "steps"),
         ({"rate": 0}, "rate: got 0"),
@@ -301,6 +300,12 @@ def test_a_report_is_plain():
 def test_settings_are_checked(settings, message):
     with pytest.raises(ArgumentError, match=message):
         hnn.Finetuning(**settings)
+
+
+def test_ten_minutes_unless_steps_are_given():
+    assert hnn.Finetuning().seconds == 600
+    assert hnn.Finetuning(steps=3).seconds is None
+    assert hnn.Finetuning(seconds=1, steps=3).seconds == 1
 
 
 def test_a_temperature_is_positive():

@@ -52,8 +52,8 @@ def run(options: argparse.Namespace) -> int:
     from hmatrix.study.compared import compare
     from hmatrix.study.whole_files import load_whole, reopen
 
-    minutes = 10.0 if options.minutes is None and options.steps is None else options.minutes
-    settings = hnn.Finetuning(seconds=None if minutes is None else 60 * minutes, steps=options.steps)
+    seconds = None if options.minutes is None else 60 * options.minutes
+    settings = hnn.Finetuning(seconds=seconds, steps=options.steps)
     print(f"kernel {hmatrix.backend().name}")
     network = load_whole(options.file)
     original = reopen(options.file, options.data, options.weights, default_cache())

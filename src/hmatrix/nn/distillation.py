@@ -69,6 +69,15 @@ class Trained(Enum):
         return self is Trained.ALL or (self is Trained.VECTORS and parameter.dim() <= 1)
 
 
+_SECONDS = 600.0
+
+_WARMUP = 0.1
+"""Part of the training in which steps become longer."""
+
+_FIRST = 0.1
+"""Length of the first step, as a fraction."""
+
+
 @dataclass(frozen=True)
 class Finetuning:
     """How a network is trained back.
@@ -76,8 +85,8 @@ class Finetuning:
     Parameters
     ----------
     seconds, steps
-        When it ends: at whichever comes first; ``None`` for no limit. Only a number of steps gives the same bits
-        each time.
+        When it ends: at whichever comes first; ten minutes where neither is given. Only a number of steps gives the
+        same bits each time.
     rate
         Length of a step of Adam, in proportion to the root mean square of each tensor. It rises during the first
         tenth, and falls like a cosine afterwards.
@@ -97,10 +106,10 @@ class Finetuning:
     Raises
     ------
     ArgumentError
-        If a value is out of range, or nothing ends it.
+        If a value is out of range.
     """
 
-    seconds: float | None = 600.0
+    seconds: float | None = None
     steps: int | None = None
     rate: float = 2e-4
     codes: float = 5e-3
@@ -112,7 +121,7 @@ class Finetuning:
 
     def __post_init__(self) -> None:
         if self.seconds is None and self.steps is None:
-            raise ArgumentError("seconds, steps", "are both None", "give at least one")
+            object.__setattr__(self, "seconds", _SECONDS)
         if self.seconds is not None:
             _check_positive("seconds", self.seconds)
         if self.steps is not None:
@@ -126,10 +135,6 @@ class Finetuning:
     def rate_at(self, fraction: float) -> float:
         """Return the length of a step when a fraction of the training is over."""
         return self.rate * min(1.0, fraction / _WARMUP + _FIRST) * (1 + math.cos(math.pi * min(fraction, 1.0))) / 2
-
-
-_WARMUP = 0.1
-_FIRST = 0.1
 
 
 @dataclass(frozen=True)
