@@ -10,6 +10,7 @@ from torch import nn
 import hmatrix as hm
 import hmatrix.nn as hnn
 from hmatrix.errors import ArgumentError, DataError, NetworkError
+from hmatrix.nn import compression
 from hmatrix.nn.compression import compress
 
 torch.manual_seed(0)
@@ -358,6 +359,15 @@ def test_layers_count_by_what_their_errors_do():
     # With errors that are independent between 36 positions it would count a fraction of this.
     conv, last = report.layers
     assert conv.sensitivity > 0.3 * last.sensitivity
+
+
+def test_shares_that_make_it_worse_are_not_kept(monkeypatch):
+    network, arguments = small(32, 48, 10), {"calibration": vectors(32), "progress": False}
+    monkeypatch.setattr(compression, "measured_sensitivities", lambda *_, **__: None)
+    first, _ = compress(network, hm.Budget(storage=0.2), **arguments)
+    monkeypatch.setattr(compression, "measured_sensitivities", lambda *_, **__: [1e9, 1e-9])
+    second, _ = compress(network, hm.Budget(storage=0.2), **arguments)
+    assert same(first.state_dict(), second.state_dict())
 
 
 def test_a_cache_that_cannot_be_made(tmp_path):

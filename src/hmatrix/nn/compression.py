@@ -21,7 +21,7 @@ from hmatrix.nn.running import Forward, outputs, run_batch
 from hmatrix.nn.sensitivity import change, sensitivities
 from hmatrix.nn.sharing import Curve, share
 from hmatrix.nn.targets import LayerSettings, Override, Select, Target, everything, find_targets
-from hmatrix.nn.weighing import measured_sensitivities
+from hmatrix.nn.weighing import effect, measured_sensitivities
 from hmatrix.precision import Activations
 
 _PROBE_SAMPLES = 32
@@ -173,14 +173,15 @@ def compress(
         )
         if budget.time is None and measured is not None:
             allocation.reweigh(measured)
-            fitted = allocation.fit(budget)
+            before = outputs(model, inputs.probes, forward)
+            fitted = min(
+                (fitted, allocation.fit(budget)),
+                key=lambda found: effect(model, _successors(parts, found), inputs.probes, before, forward),
+            )
     else:
         fitted, trials = _search(model, allocation, evaluate, budget.max_drop, evaluations)
     parts = allocation.parts
-    made: Successors = {}
-    for part, result in zip(parts, fitted, strict=True):
-        if result is not None:
-            made |= successors(part.target, result)
+    made = _successors(parts, fitted)
     reference = outputs(model, inputs.probes, forward)
     network_before = _bytes_of(model)
     if inplace:
@@ -297,6 +298,15 @@ class _Allocation:
         return [self._curves[id(part)] for part in self._sharing]
 
 
+def _successors(parts: list[_Part], fitted: list[Fitted | None]) -> Successors:
+    """Make the layers that take the places of those that have an H-matrix."""
+    made: Successors = {}
+    for part, result in zip(parts, fitted, strict=True):
+        if result is not None:
+            made |= successors(part.target, result)
+    return made
+
+
 def _search(
     model: nn.Module,
     allocation: _Allocation,
@@ -311,10 +321,7 @@ def _search(
     def attempt(storage: float) -> Trial:
         nonlocal best
         fitted = allocation.fit(Budget(storage=storage))
-        made: Successors = {}
-        for part, result in zip(allocation.parts, fitted, strict=True):
-            if result is not None:
-                made |= successors(part.target, result)
+        made = _successors(allocation.parts, fitted)
         trial = judge(reference, scores_of(evaluate(replaced(model, made))), storage, max_drop)
         if trial.passed:
             best = fitted
