@@ -13,7 +13,7 @@ from torch import nn
 
 import hmatrix as hm
 import hmatrix.nn as hnn
-from hmatrix.cli import compress, evaluate, main, show
+from hmatrix.cli import compress, evaluate, finetune, main, show
 from hmatrix.errors import DataError
 from hmatrix.study import digits
 from hmatrix.study.compared import compare
@@ -41,7 +41,7 @@ def run(arguments, capsys):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("module", [compress, evaluate, show])
+@pytest.mark.parametrize("module", [compress, evaluate, finetune, show])
 def test_help_has_examples(module, capsys):
     name = module.__name__.rpartition(".")[2]
     with pytest.raises(SystemExit, match="0"):
@@ -73,6 +73,47 @@ def test_the_embedded_network(capsys, tmp_path):
     run(command, capsys)
     again, x = load_whole(tmp_path / "small.safetensors"), torch.ones(2, 64)
     assert torch.equal(again.module(x), _loaded(first, tmp_path)(x))
+
+
+def test_the_embedded_network_is_trained_back(capsys, tmp_path):
+    run(["compress", "digits", "--storage", "0.06", "-o", "small.safetensors"], capsys)
+    printed = run(example(finetune, 0), capsys)
+    losses = [float(line.split()[-1]) for line in printed.splitlines() if "held-out loss" in line]
+    before = float(re.search(r"^loss +(\S+) ->", printed, re.MULTILINE)[1])
+    assert min(losses) < 0.9 * before
+    assert re.search(r"top-1 on 899 images\nlost .*95 % interval", printed)
+    header, again = (hnn.read_header(tmp_path / f"{name}.safetensors") for name in ("small", "better"))
+    assert again == header
+    small, better = (load_whole(tmp_path / f"{name}.safetensors").module for name in ("small", "better"))
+    inputs, _ = digits.held_out()
+    reference = digits.train()
+    with torch.no_grad():
+        wanted = reference(inputs)
+        errors = [float((module(inputs) - wanted).square().mean()) for module in (small, better)]
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_images_are_split_for_training(tmp_path):
+    from timm.data.imagenet_info import ImageNetInfo
+
+    names = ImageNetInfo("imagenet-1k").label_names()
+    for label in range(20):
+        (tmp_path / "data" / names[label]).mkdir(parents=True)
+        Image.new("RGB", (40, 32), (12 * label, 0, 0)).save(tmp_path / "data" / names[label] / "a.png")
+    torch.manual_seed(0)
+    import timm
+
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "weights.pt")
+    network = Network("timm:test_vit", weights=tmp_path / "weights.pt")
+    whole = open_classifier(network, FolderData(tmp_path / "data"))
+
+    def reds(batches):
+        """Of crops of single colours, which images they are."""
+        return sorted(image[0, 0, 0].item() for batch in batches for image in batch)
+
+    held_out, trained = reds(whole.held_out), reds(whole.training)
+    assert (len(held_out), len(trained)) == (1, 9)
+    np.testing.assert_allclose(sorted(held_out + trained), reds(whole.calibration), atol=1e-6)
 
 
 def _loaded(content, folder):
@@ -148,6 +189,9 @@ def test_a_budget_and_a_progressive_head(capsys):
         ("compress digits --storage -1 -o x", "storage: got -1.0"),
         ("compress digits --storage 0.3 -o nowhere/x", "cannot be written"),
         ("evaluate nowhere", "cannot be read"),
+        ("finetune nowhere -o x", "cannot be read"),
+        ("finetune head.safetensors -o x", "no header of a compressed network"),
+        ("finetune nameless -o x", "does not tell how to build"),
         ("show nowhere", "cannot be read"),
         ("show head.safetensors", "no header of a compressed network"),
         ("show matrix --layer a", "single matrix"),
@@ -158,6 +202,7 @@ def test_a_budget_and_a_progressive_head(capsys):
 def test_what_is_wrong_is_one_line(command, message, capsys):
     save_file({"fc.weight": np.eye(12, dtype=np.float32)}, "head.safetensors")
     hm.save(hm.quantize(np.eye(12, dtype=np.float32), "int8"), "matrix")
+    hnn.save(nn.Sequential(hnn.HLinear(hm.quantize(np.eye(4, dtype=np.float32), "int8"))), "nameless")
     assert main(command.split()) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("hmatrix: ")
@@ -170,6 +215,13 @@ def test_one_budget_is_needed(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["compress", "digits", "-o", "x", "--storage", "0.1", "--time", "0.3"])
     assert "--storage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--minutes", "0"], ["--minutes", "inf"], ["--minutes", "x"], ["--steps", "0"]])
+def test_a_length_is_positive(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["finetune", "small", "-o", "x", *arguments])
+    assert arguments[0] in capsys.readouterr().err
 
 
 def test_networks_that_the_command_cannot_build(tmp_path):

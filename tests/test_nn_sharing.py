@@ -1,3 +1,4 @@
+import copy
 import itertools
 
 import numpy as np
@@ -12,6 +13,7 @@ from hmatrix.nn.running import run_batch
 from hmatrix.nn.sensitivity import change, sensitivities
 from hmatrix.nn.sharing import Curve, share
 from hmatrix.nn.targets import LayerSettings, everything, find_targets
+from hmatrix.nn.weighing import effect
 
 
 def curve(rng, points, weight):
@@ -90,6 +92,24 @@ def test_sensitivities_are_those_of_noise():
             changes.append(change(reference, [model(x).detach()]) / noise**2)
             hook.remove()
         assert value == pytest.approx(np.mean(changes), rel=0.15)
+
+
+def test_an_effect_is_that_of_the_layer_alone():
+    model = network()
+    x = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    name, layer = next((name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear))
+    other = nn.Linear(layer.in_features, layer.out_features)
+    reference = model(x).detach()
+    found = effect(model, {layer: other}, [x], [reference], run_batch)
+    assert model.get_submodule(name) is layer
+    changed = copy.deepcopy(model)
+    parent, _, key = name.rpartition(".")
+    setattr(changed.get_submodule(parent), key, other)
+    assert found == pytest.approx(change([reference], [changed(x).detach()]))
+    broken = nn.Linear(1, 1)
+    with pytest.raises(RuntimeError):
+        effect(model, {layer: broken}, [x], [reference], run_batch)
+    assert model.get_submodule(name) is layer
 
 
 @pytest.mark.parametrize(

@@ -113,25 +113,22 @@ def test_gradients_of_codes_and_scales(precision, rank):
     for factor in factors:
         factor.latent.data += 0.3 * batch(*factor.latent.shape) * factor.columns.by_column(factor.scales.data.abs())
 
-    def codes(latent, scales, columns):
-        return (latent / columns.by_column(scales) + precision.zero).clamp(-0.5, 2**precision.bits - 0.5)
+    def codes(factor, latent):
+        scaled = latent / factor.columns.by_column(factor.scales)
+        return (scaled + precision.zero).clamp(-0.5, 2**precision.bits - 0.5)
 
     moved = [
-        (
-            codes(f.latent, f.scales, f.columns).round().clamp(0, 2**precision.bits - 1)
-            - codes(f.latent, f.scales, f.columns)
-        ).detach()
-        for f in factors
+        (codes(f, f.latent).round().clamp(0, 2**precision.bits - 1) - codes(f, f.latent)).detach() for f in factors
     ]
 
     def smooth(*parameters):
         part = x
-        for factor, move, latent, scales in zip(factors, moved, parameters[::2], parameters[1::2], strict=True):
-            values = codes(latent, scales, factor.columns) + move - precision.zero
-            part = part @ (factor.columns.by_column(scales) * values).mT
+        for factor, move, latent, gains in zip(factors, moved, parameters[::2], parameters[1::2], strict=True):
+            values = codes(factor, latent) + move - precision.zero
+            part = part @ (factor.columns.by_column(factor.scales * gains) * values).mT
         return part
 
-    parameters = [parameter for factor in factors for parameter in (factor.latent, factor.scales)]
+    parameters = [parameter for factor in factors for parameter in (factor.latent, factor.gains)]
     assert torch.autograd.gradcheck(smooth, parameters)
     torch.testing.assert_close(weight.multiply(x[0]), smooth(*parameters)[0], rtol=1e-4, atol=1e-4)
     expected = torch.autograd.grad(smooth(*parameters).pow(3).sum(), parameters)
@@ -176,19 +173,54 @@ def test_a_network_learns_what_was_lost():
     x = batch(256, n)
     target = dense(x).detach()
     hnn.trainable(network)
-    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
+    optimizer = torch.optim.Adam(network.parameters(), 5e-3)
 
     def loss():
         return (network(x) - target).square().mean()
 
     first = loss().item()
-    for _ in range(100):
+    for _ in range(200):
         optimizer.zero_grad()
         loss().backward()
         optimizer.step()
     hnn.freeze(network)
     assert loss().item() < 0.5 * first
     assert all(leaf.precision is Precision.INT2 for leaf in network[0].matrix.leaves())
+
+
+@every_kind
+@pytest.mark.parametrize("leading", [(), (4,), (2, 0), (2, 3)], ids=str)
+def test_products_with_the_decoded_matrix(kind, leading):
+    layer = layer_of(matrix(kind))
+    x = batch(*leading, n, dtype=layer.weight.dtype)
+    expected = layer(x)
+    hnn.trainable(layer, dense=True)
+    np.testing.assert_allclose(layer.weight.to_dense().detach(), matrix(kind).to_dense(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
+
+
+@every_kind
+def test_gradients_of_products_with_the_decoded_matrix(kind):
+    x = batch(8, n)
+    gradients = []
+    for dense in (False, True):
+        layer = hnn.trainable(layer_of(matrix(kind)), dense=dense)
+        layer(x.to(layer.weight.dtype)).square().mean().backward()
+        gradients.append([parameter.grad for parameter in layer.parameters()])
+    for actual, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_matrix_of_rank_zero_is_decoded():
+    H = hm.HMatrix(pack((9, 11), stored([leaf((0, 9), (0, 11), 0, np.random.default_rng(0))], [Precision.INT8], (0,))))
+    assert not hnn.trainable(hnn.HWeight(H), dense=True).multiply(batch(2, 11)).any()
+
+
+def test_scales_learn_from_the_start():
+    """The gradient of a scale that has just been unpacked is that of the product, not zero."""
+    layer, x = hnn.trainable(layer_of(matrix("int4"))), batch(8, n)
+    layer(x).square().mean().backward()
+    assert (layer.weight.factors[0][0].gains.grad != 0).all()
 
 
 def test_shared_weights_stay_shared():
@@ -224,7 +256,13 @@ def test_errors():
     hnn.trainable(layer)
     with pytest.raises(ArgumentError, match=r"^x: has the shape"):
         layer(batch(2, n + 1))
-    layer.weight.factors[0][0].scales.data.fill_(float("nan"))
+    factor = layer.weight.factors[0][0]
+    latent = factor.latent.detach().clone()
+    factor.latent.data[0] = float("inf")
+    with pytest.raises(ArgumentError, match="latent: holds NaN or infinity"):
+        hnn.freeze(layer)
+    factor.latent.data = latent
+    factor.gains.data.fill_(float("nan"))
     with pytest.raises(ArgumentError, match="data: have NaN"):
         hnn.freeze(layer)
     assert isinstance(layer.weight, hnn.TrainableWeight)

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 
 import hmatrix
-from hmatrix.cli import bench, compress, evaluate, show, study
+from hmatrix.cli import bench, compress, evaluate, finetune, show, study
 from hmatrix.errors import HMatrixError
 
-_COMMANDS = (study, compress, evaluate, show, bench)
+_COMMANDS = (study, compress, finetune, evaluate, show, bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """Arguments that several commands share."""
 
 import argparse
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,14 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"got {text}; give an integer of at least 1")
+    return value
+
+
+def positive_number(text: str) -> float:
+    """Convert to a finite number above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text}; give a positive number")
     return value
 
 

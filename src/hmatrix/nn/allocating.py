@@ -45,6 +45,12 @@ class Allocation:
         """Bytes of the layers that share the budget, as they are."""
         return sum(part.target.dense_bytes for part in self._sharing)
 
+    def reweigh(self, sensitivities: list[float]) -> None:
+        """Let the errors of the layers count otherwise."""
+        self.parts = [part._replace(sensitivity=value) for part, value in zip(self.parts, sensitivities, strict=True)]
+        self._sharing = [part for part in self.parts if part.target.settings.budget is None]
+        self._curves = {}
+
     @property
     def least(self) -> float:
         """The least storage that a budget can ask for, as a fraction."""

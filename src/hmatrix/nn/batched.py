@@ -53,6 +53,18 @@ def multiply_transposed(structure: Structure, products: Sequence[Sequence[Produc
     return y if structure.column_order is None else y.index_select(1, structure.column_order.tree)
 
 
+def assemble(structure: Structure, blocks: Sequence[Tensor], zeros: Tensor) -> Tensor:
+    """Return the matrix of blocks ``(leaves, rows, columns)``, those of each group of leaves, on zeros ``(m, n)``."""
+    n = structure.shape[1]
+    flat = zeros.flatten()
+    for group, block in zip(structure.groups, blocks, strict=True):
+        rows = group.rows if structure.row_order is None else structure.row_order.original[group.rows]
+        columns = group.columns if structure.column_order is None else structure.column_order.original[group.columns]
+        addresses = n * rows[:, :, None] + columns[:, None, :]
+        flat = flat.scatter_add(0, addresses.flatten(), block.to(zeros.dtype).flatten())
+    return flat.view(structure.shape)
+
+
 def product_with(factor: Coefficients, *, quantized: bool) -> Product:
     """Return the product with stored factors; `quantized` where activations that meet codes are int8."""
     if quantized and factor.scales is not None:

@@ -21,6 +21,7 @@ from hmatrix.nn.report import LayerReport, Report, Trial, described
 from hmatrix.nn.running import Forward, outputs, run_batch
 from hmatrix.nn.sensitivity import change, sensitivities
 from hmatrix.nn.targets import LayerSettings, Override, Select, Target, everything, find_targets
+from hmatrix.nn.weighing import effect, measured_sensitivities
 from hmatrix.precision import Activations
 
 _PROBE_SAMPLES = 32
@@ -59,7 +60,8 @@ def compress(
 
     The budget is shared between the layers so that the error of the network's output is least: by the predicted
     error of each layer for so many bytes, and by how much an error of its output changes that of the network, which
-    is measured on the first calibration data. A layer for which nothing pays stays as it is, and its bytes count.
+    is measured on the first calibration data: first by derivatives, then, for the final shares, by what the H-matrix of
+    each layer alone does. A layer for which nothing pays stays as it is, and its bytes count.
     Layers that share a weight still do so afterwards. Of a layer without a bias the mean of what is lost
     becomes its bias, whose bytes count.
 
@@ -161,9 +163,25 @@ def compress(
     trials: list[Trial] = []
     if budget.max_drop is None or evaluate is None:
         fitted = allocation.fit(budget)
+        measured = measured_sensitivities(
+            model,
+            [part.target for part in parts],
+            fitted,
+            [part.sensitivity for part in parts],
+            inputs.probes,
+            forward=forward,
+            progress=progress,
+        )
+        if budget.time is None and measured is not None:
+            allocation.reweigh(measured)
+            before = outputs(model, inputs.probes, forward)
+            fitted = min(
+                (fitted, allocation.fit(budget)),
+                key=lambda found: effect(model, allocation.successors(found), inputs.probes, before, forward),
+            )
     else:
         fitted, trials = _search(model, allocation, evaluate, budget.max_drop, evaluations)
-    made = allocation.successors(fitted)
+    parts, made = allocation.parts, allocation.successors(fitted)
     reference = outputs(model, inputs.probes, forward)
     network_before = _bytes_of(model)
     if inplace:

@@ -102,7 +102,9 @@ class HConv2d(nn.Module):
         """Return the input of each position, ``(batch, height, width, kernel height * kernel width * in)``."""
         (rows, columns), (down, right), (step_down, step_right) = self.kernel_size, self.stride, self.dilation
         if (rows, columns) == (1, 1):
-            return images[:, :, ::down, ::right].permute(0, 2, 3, 1).contiguous()
+            # A slice of everything would be copied in the backward pass.
+            taken = images if (down, right) == (1, 1) else images[:, :, ::down, ::right]
+            return taken.permute(0, 2, 3, 1).contiguous()
         reach_down, reach_right = step_down * (rows - 1) + 1, step_right * (columns - 1) + 1
         if images.shape[2] < reach_down or images.shape[3] < reach_right:
             came = f"has {images.shape[2]} x {images.shape[3]} pixels with its padding"

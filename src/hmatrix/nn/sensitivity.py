@@ -77,8 +77,12 @@ def sensitivities(
             for index, value in errors.energies((output * signs).sum(), keep=not last):
                 totals[index] += value / _PROJECTIONS
     scale = sum(output.numel() for output in seen) * _spread(torch.cat([_vectors(output) for output in seen]).double())
-    # They are estimates: rounded, so that the noise of floating-point sums does not change what they lead to.
-    return [float(f"{total / scale if scale > 0 else total:.{_DIGITS}g}") for total in totals]
+    return [rounded(total / scale if scale > 0 else total) for total in totals]
+
+
+def rounded(sensitivity: float) -> float:
+    """Return an estimate without the noise of floating-point sums, which would change what it leads to."""
+    return float(f"{sensitivity:.{_DIGITS}g}")
 
 
 class _Errors:

@@ -1,8 +1,10 @@
 """H-matrices whose coefficients are trained, and packed again in the same partition, ranks and precisions.
 
 Integer leaves are trained with the straight-through estimator: the forward pass rounds as the packed matrix
-does, the backward pass takes rounding for the identity, inside the range of the codes. Scales are learned
-with them. With int8 activations the forward pass quantises activations, too.
+does, the backward pass takes rounding for the identity, inside the range of the codes. Gains of the scales are learned
+with them. Unlike in learned step size quantization, coefficients are rounded by the scales that they came with, and
+the learned ones multiply the codes: there the gradient of a scale is what rounding moves, which is nothing in a matrix
+that was packed. With int8 activations the forward pass quantises activations, too.
 
 References
 ----------
@@ -31,7 +33,7 @@ from hmatrix.precision import Precision
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def trainable(module: Module) -> Module:
+def trainable(module: Module, *, dense: bool = False) -> Module:
     """Give all H-matrices of a network coefficients that are parameters, in place.
 
     Weights that layers share stay shared. Without training, the network computes what it did before, but for
@@ -41,6 +43,9 @@ def trainable(module: Module) -> Module:
     ----------
     module
         A network, a layer, or a weight.
+    dense
+        Whether products decode the whole matrix first: faster where it meets many vectors, as in convolutions.
+        Activations are exact then.
 
     Returns
     -------
@@ -52,7 +57,7 @@ def trainable(module: Module) -> Module:
     ArgumentError
         If there is no H-matrix in it.
     """
-    return _replaced(module, HWeight, TrainableWeight)
+    return _replaced(module, HWeight, partial(TrainableWeight, dense=dense))
 
 
 def freeze(module: Module) -> Module:
@@ -84,6 +89,8 @@ class TrainableWeight(nn.Module):
     ----------
     weight
         The H-matrix to begin with; it is not changed.
+    dense
+        See `trainable`.
 
     Attributes
     ----------
@@ -98,9 +105,10 @@ class TrainableWeight(nn.Module):
     row_permutation: Tensor | None
     column_permutation: Tensor | None
 
-    def __init__(self, weight: HWeight) -> None:
+    def __init__(self, weight: HWeight, *, dense: bool = False) -> None:
         super().__init__()
         self.shape = weight.shape
+        self._dense = dense
         if weight.words.is_meta:
             raise NetworkError("HWeight", "is on the meta device", "load a state dict first, with assign=True")
         for name, buffer in weight.tensors.copied(weight.device)._asdict().items():
@@ -146,12 +154,15 @@ class TrainableWeight(nn.Module):
         if x.shape[-1:] != (n,):
             raise ArgumentError("x", f"has the shape {tuple(x.shape)}", f"give (..., {n})")
         flat = x.reshape(-1, n).to(self.dtype)
-        products = [[factor.multiply for factor in factors] for factors in self._factors()]
         # The products are float32, or float64, under autocast, too.
         with torch.autocast(x.device.type, enabled=False):
-            y = batched.multiply(self._prepared().structure, products, flat).reshape(*x.shape[:-1], m)
-        if bias is not None:
-            y = y + bias
+            if self._dense:
+                y = nn.functional.linear(flat, self.to_dense(), None if bias is None else bias.to(self.dtype))
+            else:
+                products = [[factor.multiply for factor in factors] for factors in self._factors()]
+                y = batched.multiply(self._prepared().structure, products, flat)
+                y = y if bias is None else y + bias
+        y = y.reshape(*x.shape[:-1], m)
         return y.to(x.dtype) if x.dtype in (torch.float16, torch.bfloat16) else y
 
     def rows(self, indices: Tensor) -> Tensor:
@@ -160,6 +171,13 @@ class TrainableWeight(nn.Module):
         near: list[Near] = [partial(_row_values, factors[-1]) for factors in self._factors()]
         far: list[Far | None] = [factors[0].values if len(factors) == 2 else None for factors in self._factors()]
         return select_rows(prepared.structure, prepared.row_tables, near, far, indices)
+
+    def to_dense(self) -> Tensor:
+        """Return the matrix ``(m, n)`` as it is rounded, with straight-through gradients."""
+        values = ([factor.values() for factor in factors] for factors in self._factors())
+        blocks = [factors[0] if len(factors) == 1 else factors[1] @ factors[0] for factors in values]
+        zeros = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+        return batched.assemble(self._prepared().structure, blocks, zeros)
 
     def frozen(self) -> HWeight:
         """Return the packed weight, on the same device."""
@@ -205,11 +223,14 @@ class TrainableFactor(nn.Module):
     latent
         ``(leaves, rows, columns)``: the coefficients before they are rounded.
     scales
-        ``(leaves, rows, groups)``, for codes; else ``None``.
+        ``(leaves, rows, groups)``, by which codes are rounded; ``None`` where there are no codes. Not trained.
+    gains
+        Of the same shape, in whose proportion scales change; they begin as 1.
     """
 
     latent: nn.Parameter
-    scales: nn.Parameter | None
+    scales: Tensor | None
+    gains: nn.Parameter | None
 
     def __init__(self, stored: Coefficients, *, quantized: bool) -> None:
         super().__init__()
@@ -217,17 +238,21 @@ class TrainableFactor(nn.Module):
         self._quantized = quantized and stored.scales is not None
         with outside_modes(), torch.no_grad():
             self.latent = nn.Parameter(stored.values().clone())
-            self.register_parameter("scales", None if stored.scales is None else nn.Parameter(stored.scales.clone()))
+            self.register_buffer("scales", None if stored.scales is None else stored.scales.clone())
+            gains = None if stored.scales is None else nn.Parameter(torch.ones_like(stored.scales))
+            self.register_parameter("gains", gains)
 
     def values(self) -> Tensor:
         """Return the coefficients ``(leaves, rows, columns)`` as they are rounded, with straight-through gradients."""
-        latent = self.latent if self.latent.dtype == torch.float64 else self.latent.float()
+        latent = _single(self.latent)
         if self.columns.precision is Precision.BFLOAT16:
             return _straight_through(latent, latent.to(torch.bfloat16).to(latent.dtype))
         if self.scales is None:
             return latent
-        scales, codes, rounded = self._codes()
-        return scales * (_straight_through(codes, rounded) - self.columns.precision.zero)
+        codes, rounded = self._codes()
+        return self.columns.by_column(self._gained()) * (
+            _straight_through(codes, rounded) - self.columns.precision.zero
+        )
 
     def multiply(self, x: Tensor) -> Tensor:
         """Multiply x ``(leaves, batch, columns)``, quantised where the packed matrix quantises it."""
@@ -237,28 +262,50 @@ class TrainableFactor(nn.Module):
         return x @ self.values().mT
 
     def coefficients(self) -> Coefficients:
-        """Return the coefficients as they are stored."""
+        """Return the coefficients as they are stored.
+
+        Raises
+        ------
+        ArgumentError
+            If they are not finite.
+        """
+        if not bool(self.latent.isfinite().all()):
+            raise ArgumentError("latent", "holds NaN or infinity", "train with shorter steps")
         if self.scales is None:
             return Coefficients.of(self.columns, self.latent.detach())
-        return Coefficients.of(self.columns, self._codes()[2].to(torch.uint8), self.scales.detach().float())
+        return Coefficients.of(self.columns, self._codes()[1].to(torch.uint8), self._gained().detach().float())
+
+    def steps(self) -> Tensor:
+        """Return the distance of neighbouring codes, ``(leaves, rows, columns)``."""
+        assert self.scales is not None
+        return self.columns.by_column(_single(self.scales)).abs()
 
     def extra_repr(self) -> str:
         """Describe the factors in the printed network."""
         return f"{tuple(self.latent.shape)}, {self.columns.precision.name.lower()}"
 
-    def _codes(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return scales, codes before rounding, and codes, each ``(leaves, rows, columns)``."""
+    def _gained(self) -> Tensor:
+        """Return the scales as they were learned."""
+        assert self.scales is not None
+        assert self.gains is not None
+        return _single(self.scales) * _single(self.gains)
+
+    def _codes(self) -> tuple[Tensor, Tensor]:
+        """Return codes before rounding, and codes, each ``(leaves, rows, columns)``."""
         assert self.scales is not None
         precision = self.columns.precision
         most = 2**precision.bits - 1
-        scales = self.columns.by_column(self.scales)
-        if scales.dtype != torch.float64:
-            scales = scales.float()
+        scales = self.columns.by_column(_single(self.scales))
         # Where the scale is zero, the codes do not matter.
         divisor = torch.where(scales == 0, 1, scales)
         # What is rounded to a code is in the range, the first and the last one included.
-        codes = (self.latent / divisor + precision.zero).clamp(-0.5, most + 0.5)
-        return scales, codes, codes.round().clamp(0, most)
+        codes = (_single(self.latent) / divisor + precision.zero).clamp(-0.5, most + 0.5)
+        return codes, codes.round().clamp(0, most)
+
+
+def _single(x: Tensor) -> Tensor:
+    """Return a tensor in float32, or float64."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _row_values(factor: TrainableFactor, leaf: Tensor, row: Tensor) -> Tensor:

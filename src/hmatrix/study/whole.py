@@ -10,6 +10,9 @@ from torch import nn
 
 Scores = npt.NDArray[np.float64]
 
+HELD_OUT = 8
+"""One of so many samples of the calibration data is held out from distillation."""
+
 
 @dataclass(frozen=True)
 class Judge:
@@ -39,6 +42,9 @@ class Whole:
         How to build it, plain values.
     calibration
         Batches of inputs, none of which the judge uses, as often as they are asked for; ``None`` without data.
+    training, held_out
+        The calibration data once more, in two parts, for distillation: batches in a new order each time, of images
+        that are cropped and mirrored at random; and those on which it is measured. ``None`` without data.
     judge
         ``None`` without data.
     forward
@@ -48,5 +54,7 @@ class Whole:
     module: nn.Module
     architecture: Mapping[str, Any]
     calibration: Iterable[Any] | None
+    training: Iterable[Any] | None
+    held_out: Iterable[Any] | None
     judge: Judge | None
     forward: Callable[[nn.Module, Any], Any]

@@ -1,8 +1,8 @@
 """Compressed networks in files, with how to build them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -12,8 +12,8 @@ from hmatrix.errors import FormatError
 from hmatrix.study.choices import Choices, choose
 from hmatrix.study.models import DIGITS, ImageNetwork, load_network
 from hmatrix.study.settings import Network
-from hmatrix.study.whole import Judge
-from hmatrix.study.whole_images import bare_classifier, judge_of, override_of
+from hmatrix.study.whole import Judge, Whole
+from hmatrix.study.whole_images import bare_classifier, judge_of, open_classifier, override_of
 from hmatrix.study.whole_text import bare_encoder, open_encoder
 
 Built = TypeVar("Built")
@@ -34,11 +34,36 @@ def load_whole(path: Path) -> ImageNetwork:
     if "transformers" in architecture:
         encoder = _without_weights(lambda: bare_encoder(architecture), lambda module: module)
         return ImageNetwork(architecture["transformers"], hnn.load(path, encoder), None)
+    _check_built_by_name(path, architecture)
+    network = _without_weights(lambda: bare_classifier(architecture), lambda network: network.module)
+    return ImageNetwork(network.name, hnn.load(path, network.module), network.preprocessing)
+
+
+def reopen(path: Path, data: str | None, weights: Path | None, cache: Path) -> Whole:
+    """Load the original of a network that ``hmatrix compress`` wrote, with its data.
+
+    Raises
+    ------
+    HMatrixError
+        If the file, the original or the data cannot be used.
+    """
+    architecture = hnn.read_header(path).architecture
+    if "transformers" in architecture:
+        return open_encoder(Path(architecture["transformers"]), None if data is None else Path(data))
+    _check_built_by_name(path, architecture)
+    study = choose(Choices(architecture["model"], data=data), cache)
+    return open_classifier(_network_of(architecture, weights), study.data)
+
+
+def _check_built_by_name(path: Path, architecture: Mapping[str, Any]) -> None:
     if "model" not in architecture:
         came, mend = "does not tell how to build its network", "load it by hmatrix.nn.load, or write it by the command"
         raise FormatError(f"file {path}", came, mend)
-    network = _without_weights(lambda: bare_classifier(architecture), lambda network: network.module)
-    return ImageNetwork(network.name, hnn.load(path, network.module), network.preprocessing)
+
+
+def _network_of(architecture: Mapping[str, Any], weights: Path | None) -> Network:
+    name, options = architecture["model"], architecture["options"]
+    return Network(name, weights=weights, options=options, preprocessing=override_of(architecture))
 
 
 def _without_weights(build: Callable[[], Built], module_of: Callable[[Built], nn.Module]) -> Built:
@@ -71,8 +96,5 @@ def original_of(
         return None
     original = None
     if weights is not None or name == DIGITS:
-        options = architecture["options"]
-        original = load_network(
-            Network(name, weights=weights, options=options, preprocessing=override_of(architecture))
-        )
+        original = load_network(_network_of(architecture, weights))
     return judge_of(network, study.data), None if original is None else original.module

@@ -1,7 +1,8 @@
 """Classifiers of images as whole networks: half of the data calibrates, the other half judges."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -11,12 +12,17 @@ from torch import Tensor, nn
 
 from hmatrix.errors import DataError
 from hmatrix.study import architectures, digits
+from hmatrix.study.augmentation import ShuffledImages
 from hmatrix.study.datasets import LabelledImages, open_data, read_ahead
 from hmatrix.study.models import DIGITS, ImageNetwork, load_network
 from hmatrix.study.settings import Data, DigitsData, Interpolation, Network, PreprocessingOverride
-from hmatrix.study.whole import Judge, Scores, Whole
+from hmatrix.study.whole import HELD_OUT, Judge, Scores, Whole
 
 _BATCH = 32
+_TRAINED_BATCH = 16
+_KEPT = 1024
+"""Images that stay in memory while a network is trained."""
+
 _WORKERS = 2
 
 
@@ -36,8 +42,20 @@ def open_classifier(network: Network, data: Data | None) -> Whole:
     loaded = load_network(network)
     own = None if loaded.preprocessing is None else asdict(loaded.preprocessing)
     architecture = {"model": network.model, "options": dict(network.options), "preprocessing": own}
-    calibration, judge = (None, None) if data is None else _halves(loaded, data)
-    return Whole(loaded.module, architecture, calibration, judge, _scores)
+    if data is None:
+        return Whole(loaded.module, architecture, None, None, None, None, _scores)
+    calibration, judge = _halves(loaded, data)
+    rows = calibration.rows
+    trained = tuple(row for number, row in enumerate(rows) if number % HELD_OUT != HELD_OUT // 2)
+    return Whole(
+        loaded.module,
+        architecture,
+        calibration,
+        ShuffledImages(_kept(calibration.images), trained, _TRAINED_BATCH),
+        _Batches(calibration.images, rows[HELD_OUT // 2 :: HELD_OUT]),
+        judge,
+        _scores,
+    )
 
 
 def judge_of(network: ImageNetwork, data: Data) -> Judge:
@@ -78,6 +96,11 @@ class _Batches:
         with read_ahead(self.images, self.rows, _WORKERS) as inputs:
             while batch := list(islice(inputs, _BATCH)):
                 yield torch.stack(batch)
+
+
+def _kept(images: LabelledImages) -> LabelledImages:
+    """Return images that are read once, where they are few."""
+    return replace(images, read=lru_cache(_KEPT)(images.read))
 
 
 def _halves(network: ImageNetwork, data: Data) -> tuple[_Batches, Judge]:

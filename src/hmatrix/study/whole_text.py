@@ -1,6 +1,8 @@
 """Encoders of text in Hugging Face folders as whole networks: half of the lines calibrate, the other half judge."""
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hmatrix.errors import DataError, NetworkError
-from hmatrix.study.whole import Judge, Scores, Whole
+from hmatrix.study.whole import HELD_OUT, Judge, Scores, Whole
 
 _BATCH = 16
 _TOKENS = 128
@@ -40,9 +42,18 @@ def open_encoder(folder: Path, data: Path | None) -> Whole:
         raise NetworkError(f"model {folder}", f"cannot be loaded ({error})", "name a folder of transformers") from error
     architecture = {"transformers": str(folder)}
     if data is None:
-        return Whole(module, architecture, None, None, encode)
-    batches = _read(folder, data)
-    return Whole(module, architecture, batches[0], _judge(module, batches[1]), encode)
+        return Whole(module, architecture, None, None, None, None, encode)
+    text = _read(folder, data)
+    lines = [line for number, line in enumerate(text.even) if number % HELD_OUT != HELD_OUT // 2]
+    return Whole(
+        module,
+        architecture,
+        text.batches(text.even),
+        _ShuffledLines(text, lines),
+        text.batches(text.even[HELD_OUT // 2 :: HELD_OUT]),
+        _judge(module, text.batches(text.odd)),
+        encode,
+    )
 
 
 def bare_encoder(architecture: Mapping[str, Any]) -> nn.Module:
@@ -65,7 +76,35 @@ def encode(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     return nn.functional.normalize((states * mask).sum(dim=1) / mask.sum(dim=1))
 
 
-def _read(folder: Path, data: Path) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
+@dataclass(frozen=True)
+class _Text:
+    """Lines, and what makes tokens of them."""
+
+    even: list[str]
+    odd: list[str]
+    tokenizer: Any
+
+    def batches(self, lines: list[str]) -> list[dict[str, Tensor]]:
+        parts = (lines[first : first + _BATCH] for first in range(0, len(lines), _BATCH))
+        return [
+            dict(self.tokenizer(part, padding=True, truncation=True, max_length=_TOKENS, return_tensors="pt"))
+            for part in parts
+        ]
+
+
+@dataclass(frozen=True)
+class _ShuffledLines:
+    """Batches of lines, in a new order each time."""
+
+    text: _Text
+    lines: list[str]
+    _rng: random.Random = field(default_factory=lambda: random.Random(0), init=False)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        return iter(self.text.batches(self._rng.sample(self.lines, len(self.lines))))
+
+
+def _read(folder: Path, data: Path) -> _Text:
     from transformers import AutoTokenizer
 
     try:
@@ -74,16 +113,7 @@ def _read(folder: Path, data: Path) -> tuple[list[dict[str, Tensor]], list[dict[
         raise DataError(f"data {data}", f"cannot be read ({error})", "name a text with a sentence a line") from error
     if len(lines) < 2:
         raise DataError(f"data {data}", f"has {len(lines)} lines with text", "give at least two")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-
-    def batches(texts: list[str]) -> list[dict[str, Tensor]]:
-        parts = (texts[first : first + _BATCH] for first in range(0, len(texts), _BATCH))
-        return [
-            dict(tokenizer(part, padding=True, truncation=True, max_length=_TOKENS, return_tensors="pt"))
-            for part in parts
-        ]
-
-    return batches(lines[::2]), batches(lines[1::2])
+    return _Text(lines[::2], lines[1::2], AutoTokenizer.from_pretrained(folder))
 
 
 def _judge(original: nn.Module, batches: list[dict[str, Tensor]]) -> Judge:

@@ -1,0 +1,304 @@
+"""A compressed network trained back to the outputs of the original: distillation, without labels.
+
+All H-matrices keep their partitions, ranks and precisions, so that not a byte is added. Their coefficients are trained
+as `trainable` does it, and with them, where that is wanted, whatever else the network has learned. Normalisations keep
+their statistics.
+
+References
+----------
+G. Hinton, O. Vinyals, J. Dean, *Distilling the knowledge in a neural network*, arXiv:1503.02531. N. Shazeer, M. Stern,
+*Adafactor: adaptive learning rates with sublinear memory cost*, ICML 2018, arXiv:1804.04235 (steps in proportion to
+what a tensor holds).
+"""
+
+import copy
+import math
+import time
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count, islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hmatrix.errors import ArgumentError, DataError, NetworkError
+from hmatrix.nn.conv import HConv2d
+from hmatrix.nn.distillation import Finetuning, FinetuningReport, Loss, Measurement, variance
+from hmatrix.nn.embedding import HEmbedding
+from hmatrix.nn.linear import HLinear
+from hmatrix.nn.matching import Pair, recording
+from hmatrix.nn.progress import shown
+from hmatrix.nn.running import Forward, evaluating, first_tensor, outputs, run_batch
+from hmatrix.nn.trainable import TrainableFactor, freeze, trainable
+
+_LAYERS = (HLinear, HConv2d, HEmbedding)
+
+_EVERY = 8
+"""One of so many batches is held out, and so many at most."""
+
+_SMALLEST = 1e-3
+"""Tensors whose root mean square is smaller take steps as if it were this."""
+
+_EPSILON = 1e-12
+_BETAS = (0.9, 0.99)
+"""Of Adam: its averages must settle in a few hundred steps."""
+
+
+class Finetuned(NamedTuple):
+    """A network after distillation, packed again, and how it went."""
+
+    model: nn.Module
+    report: FinetuningReport
+
+
+def finetune(
+    model: nn.Module,
+    teacher: nn.Module,
+    data: Iterable[Any],
+    settings: Finetuning | None = None,
+    *,
+    held_out: Iterable[Any] | None = None,
+    forward: Forward = run_batch,
+    progress: bool = True,
+) -> Finetuned:
+    """Train a compressed network so that it computes again what the original computes.
+
+    Parameters
+    ----------
+    model
+        As `compress` returned it, or `load` loaded it. It is not changed.
+    teacher
+        The original network.
+    data
+        Batches of inputs, as `compress` takes them; labels are not used. It is iterated again and again: shuffle and
+        augment there, as a `DataLoader` does.
+    settings
+        How long, and how.
+    held_out
+        Batches on which the packed network is measured, so that the best is returned. By default the first of every
+        eight batches of `data`, eight at most, which then must come in the same order each time.
+    forward
+        From a network and a batch to the output that matters, where it is not the (first) tensor that
+        ``model(batch)`` returns.
+    progress
+        Whether to show a progress bar (if tqdm is installed).
+
+    Returns
+    -------
+    model : nn.Module
+        A new network, packed. On the held-out data it is never worse than the one that was given: where nothing was
+        better, it is a copy of that.
+    report : FinetuningReport
+
+    Raises
+    ------
+    ArgumentError
+        If the network has no H-matrix, or nothing in it is trained.
+    NetworkError
+        If the teacher is another network, or the loss is not finite.
+    DataError
+        If there are no batches to train or to measure on.
+
+    Notes
+    -----
+    Interrupted from the keyboard, it returns the best network so far. Layers are multiplied by their decoded matrices,
+    with exact activations, which is faster in training; what is measured is the packed network.
+    """
+    start = time.perf_counter()
+    settings = Finetuning() if settings is None else settings
+    if not any(isinstance(module, _LAYERS) for module in model.modules()):
+        raise ArgumentError("model", "has no H-matrix", "give what `compress` returned")
+    skipped: Container[int] = ()
+    if held_out is None:
+        skipped = range(0, _EVERY * _EVERY, _EVERY)
+        held_out = (batch for number, batch in enumerate(islice(data, _EVERY * _EVERY)) if number in skipped)
+    best = _Best(model, _Judge(teacher, list(held_out), forward, settings.loss), start)
+    interrupted = False
+    try:
+        with _seeded(settings.seed), torch.inference_mode(False):
+            batches = _repeated(data, skipped)
+            trainer = _Trainer(Pair(copy.deepcopy(model), teacher, _LAYERS), settings, forward)
+            due = 1
+            for fraction in shown(_fractions(settings, start), "distillation", enabled=progress, total=settings.steps):
+                if fraction * settings.measurements >= due:
+                    best.offer(trainer.packed(), trainer.steps)
+                    due = int(fraction * settings.measurements) + 1
+                trainer.step(next(batches), settings.rate_at(fraction))
+            best.offer(trainer.packed(), trainer.steps)
+    except KeyboardInterrupt:
+        interrupted = True
+    seconds = time.perf_counter() - start
+    return Finetuned(
+        best.copied(), FinetuningReport(best.given, best.loss, seconds, tuple(best.measurements), interrupted)
+    )
+
+
+class _Judge:
+    """The loss of a network's outputs on held-out batches."""
+
+    def __init__(self, teacher: nn.Module, batches: list[Any], forward: Forward, loss: Loss) -> None:
+        if not batches:
+            raise DataError("held_out", "has no batches", "give batches of inputs, more than one in `data`")
+        self._batches = batches
+        self._forward = forward
+        self._loss = loss
+        self._wanted = outputs(teacher, batches, forward)
+
+    def __call__(self, model: nn.Module) -> float:
+        given = outputs(model, self._batches, self._forward)
+        losses = [float(self._loss(*_compared(*pair))) for pair in zip(given, self._wanted, strict=True)]
+        return sum(losses) / len(losses)
+
+
+class _Best:
+    """The network of the least loss so far, and all that were measured."""
+
+    def __init__(self, model: nn.Module, judge: _Judge, start: float) -> None:
+        self._given = model
+        self._model = model
+        self._judge = judge
+        self._start = start
+        self.given = self.loss = judge(model)
+        if not math.isfinite(self.loss):
+            raise NetworkError("model", f"its loss on held-out data is {self.loss}", "use an intact network and inputs")
+        self.measurements: list[Measurement] = []
+
+    def offer(self, model: nn.Module, steps: int) -> None:
+        """Measure a network, and keep it if it is better."""
+        loss = self._judge(model)
+        self.measurements.append(Measurement(steps, time.perf_counter() - self._start, loss))
+        if loss < self.loss:
+            self._model, self.loss = model, loss
+
+    def copied(self) -> nn.Module:
+        """Return a copy of the best network, in the modes of the one that was given."""
+        model = copy.deepcopy(self._model)
+        for name, module in self._given.named_modules():
+            model.get_submodule(name).training = module.training
+        for name, parameter in self._given.named_parameters():
+            model.get_parameter(name).requires_grad_(parameter.requires_grad)
+        return model
+
+
+class _Trainer:
+    """Steps of Adam, each in proportion to what a tensor holds."""
+
+    def __init__(self, pair: Pair, settings: Finetuning, forward: Forward) -> None:
+        self.steps = 0
+        self._pair = pair
+        self._settings = settings
+        self._forward = forward
+        self._variances: dict[str, float] = {}
+        trainable(pair.student.eval(), dense=True)
+        factors = [module for module in pair.student.modules() if isinstance(module, TrainableFactor)]
+        longer = settings.codes / settings.rate
+        codes = {factor.latent: longer * factor.steps() for factor in factors if factor.scales is not None}
+        owned = {parameter for factor in factors for parameter in factor.parameters()}
+        sizes: dict[nn.Parameter, Tensor] = {}
+        for parameter in pair.student.parameters():
+            chosen = parameter.is_floating_point() and (parameter in owned or settings.trained.includes(parameter))
+            parameter.requires_grad_(chosen)
+            if chosen and parameter.numel():
+                values = parameter.detach()
+                sizes[parameter] = (
+                    codes[parameter] if parameter in codes else values.square().mean().sqrt().clamp(min=_SMALLEST)
+                )
+        if not sizes:
+            raise ArgumentError("trained", "leaves nothing to train", "train biases, too: Trained.VECTORS")
+        self._optimizer = _Adam(sizes)
+
+    def step(self, batch: Any, rate: float) -> None:
+        """Train on a batch."""
+        pair, settings = self._pair, self._settings
+        matched = settings.matching > 0
+        with evaluating(pair.teacher), recording(pair.teacher_layers if matched else {}) as wanted:
+            target = first_tensor(self._forward(pair.teacher, batch))
+        with torch.enable_grad(), recording(pair.student_layers if matched else {}) as given:
+            loss = settings.loss(*_compared(first_tensor(self._forward(pair.student, batch)), target))
+            errors = [
+                self._error(name, *both) for name in given for both in zip(given[name], wanted[name], strict=True)
+            ]
+            if errors:
+                loss = loss + settings.matching * torch.stack(errors).mean()
+        self.steps += 1
+        if not bool(loss.isfinite()):
+            came = f"is {loss.item()} in step {self.steps}"
+            raise NetworkError("loss of distillation", came, "lower `rate`, or use intact inputs")
+        self._optimizer.step(loss, rate)
+
+    def _error(self, name: str, given: Tensor, wanted: Tensor) -> Tensor:
+        """Return the mean square error of a layer's output, in proportion to the variance in the first batch."""
+        if name not in self._variances:
+            self._variances[name] = variance(wanted)
+        return nn.functional.mse_loss(given, wanted) / self._variances[name]
+
+    def packed(self) -> nn.Module:
+        """Return the network as it would be packed now."""
+        return freeze(copy.deepcopy(self._pair.student))
+
+
+class _Adam:
+    """Adam with steps in proportion to given sizes."""
+
+    def __init__(self, sizes: dict[nn.Parameter, Tensor]) -> None:
+        self._sizes = sizes
+        self._means = {parameter: torch.zeros_like(parameter) for parameter in sizes}
+        self._squares = {parameter: torch.zeros_like(parameter) for parameter in sizes}
+        self._steps = 0
+
+    def step(self, loss: Tensor, rate: float) -> None:
+        """Take a step along the gradients of a loss; parameters that it does not depend on stay."""
+        gradients = torch.autograd.grad(loss, list(self._sizes), allow_unused=True)
+        self._steps += 1
+        first, second = _BETAS
+        with torch.no_grad():
+            for (parameter, size), gradient in zip(self._sizes.items(), gradients, strict=True):
+                if gradient is None:
+                    continue
+                mean, square = self._means[parameter], self._squares[parameter]
+                mean.lerp_(gradient, 1 - first)
+                square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+                length = (square / (1 - second**self._steps)).sqrt_().add_(_EPSILON)
+                parameter.sub_(mean.div(length).mul_(size), alpha=rate / (1 - first**self._steps))
+
+
+def _compared(given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    if given.shape != wanted.shape:
+        came = f"its output has the shape {tuple(wanted.shape)}, that of the model {tuple(given.shape)}"
+        raise NetworkError("teacher", came, "give the network that was compressed, as it was before")
+    return given, wanted.to(given)
+
+
+def _repeated(data: Iterable[Any], skipped: Container[int]) -> Iterator[Any]:
+    """Iterate over batches again and again, but for some."""
+    while True:
+        empty = True
+        for number, batch in enumerate(data):
+            if number not in skipped:
+                empty = False
+                yield batch
+        if empty:
+            mend = "give two batches at least, in what can be iterated again and again"
+            raise DataError("data", "has no batches to train on", mend)
+
+
+def _fractions(settings: Finetuning, start: float) -> Iterator[float]:
+    """Yield, for each step, which part of the training is over."""
+    for step in count():
+        over = [0.0]
+        if settings.steps is not None:
+            over.append(step / settings.steps)
+        if settings.seconds is not None:
+            over.append((time.perf_counter() - start) / settings.seconds)
+        if max(over) >= 1:
+            return
+        yield max(over)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's generator, and put its state back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
