@@ -146,3 +146,30 @@ def test_a_deep_copy_still_computes(tied, tokens):
     model, _ = compress(tied, hm.Budget(storage=0.3), calibration=tokens, progress=False)
     again = copy.deepcopy(model)
     assert torch.equal(again(tokens[0]), model(tokens[0]))
+
+
+CONVOLUTIONS = {
+    "3 x 3": {"kernel_size": 3, "padding": 1},
+    "5 x 3, strides": {"kernel_size": (5, 3), "stride": (1, 2)},
+    "dilated": {"kernel_size": 3, "dilation": (2, 1), "padding": "same", "padding_mode": "reflect"},
+    "1 x 1": {"kernel_size": 1, "stride": 2},
+}
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_convolutions_of_several_channels(kind, calibrated):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(16, 40, **CONVOLUTIONS[kind]).eval()
+    # Channels and places of the kernel differ, and are told apart by the inputs.
+    scales = torch.linspace(0.1, 3, 16)[:, None, None]
+    images = [scales * torch.randn(4, 16, 9, 11).cumsum(dim=3) for _ in range(3)]
+    model, report = compress(
+        conv, hm.Budget(storage=0.4), calibration=images if calibrated else None, activations="exact", progress=False
+    )
+    with torch.no_grad():
+        y, exact = model(images[0]), conv(images[0])
+    error = (y - exact).norm() / (exact - exact.mean(dim=(0, 2, 3), keepdim=True)).norm()
+    assert error < 0.1
+    if calibrated:
+        assert error == pytest.approx(report.layers[0].measured_error, rel=0.5)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from hmatrix.errors import NetworkError
 from hmatrix.nn.conv import HConv2d
 from hmatrix.nn.embedding import HEmbedding
 from hmatrix.nn.linear import HLinear
@@ -23,6 +24,10 @@ class Kind(Protocol):
 
     def accepts(self, module: nn.Module) -> bool:
         """Return whether a layer is of this kind and can be compressed."""
+        ...
+
+    def matrix(self, module: Any) -> Tensor:
+        """Return the weight as a matrix ``(m, n)``."""
         ...
 
     def vectors(self, module: Any, x: Tensor, choose: Choose) -> Tensor | None:
@@ -43,6 +48,9 @@ class LinearKind:
         # Not its subclasses: their users may read the weight past `forward`.
         return type(module) is nn.Linear
 
+    def matrix(self, module: nn.Linear) -> Tensor:
+        return module.weight.detach()
+
     def vectors(self, module: nn.Linear, x: Tensor, choose: Choose) -> Tensor:
         flat = x.reshape(-1, module.in_features)
         return flat[choose(len(flat))]
@@ -59,6 +67,9 @@ class ConvKind:
     def accepts(self, module: nn.Module) -> bool:
         return type(module) is nn.Conv2d and module.groups == 1
 
+    def matrix(self, module: nn.Conv2d) -> Tensor:
+        return HConv2d.matrix_of(module)
+
     def vectors(self, module: nn.Conv2d, x: Tensor, choose: Choose) -> Tensor:
         images = x if x.dim() == 4 else x[None]
         around = module._reversed_padding_repeated_twice
@@ -73,7 +84,8 @@ class ConvKind:
         batch, _, rows, columns = windows.shape[:4]
         chosen = choose(batch * rows * columns)
         image, place = chosen // (rows * columns), chosen % (rows * columns)
-        return windows[image, :, place // columns, place % columns].flatten(1)
+        # The channels last, as in the matrix.
+        return windows[image, :, place // columns, place % columns].permute(0, 2, 3, 1).flatten(1)
 
     def successor(self, module: nn.Conv2d, weight: HWeight) -> nn.Module:
         return HConv2d(module, weight)
@@ -86,6 +98,9 @@ class EmbeddingKind:
 
     def accepts(self, module: nn.Module) -> bool:
         return type(module) is nn.Embedding and module.max_norm is None and not module.scale_grad_by_freq
+
+    def matrix(self, module: nn.Embedding) -> Tensor:
+        return module.weight.detach()
 
     def vectors(self, module: nn.Embedding, x: Tensor, choose: Choose) -> None:  # noqa: ARG002
         return None
@@ -106,8 +121,17 @@ def kind_of(module: nn.Module) -> Kind | None:
 
 
 def matrix_of(module: nn.Module) -> Tensor:
-    """Return the weight of a layer as a matrix ``(m, n)``, float32 on the CPU."""
-    return module.get_parameter("weight").detach().flatten(1).to("cpu", torch.float32)
+    """Return the weight of a layer of some kind as a matrix ``(m, n)``, float32 on the CPU.
+
+    Raises
+    ------
+    NetworkError
+        If the layer is of no kind.
+    """
+    kind = kind_of(module)
+    if kind is None:
+        raise NetworkError("layer", f"is a {type(module).__name__}", "choose nn.Linear, nn.Conv2d or nn.Embedding")
+    return kind.matrix(module).to("cpu", torch.float32)
 
 
 def shape_of(module: nn.Module) -> tuple[int, int]:
