@@ -132,3 +132,32 @@ def test_batches_of_all_kinds():
         _, report = compress(network, hm.Budget(storage=0.6), calibration=batches, progress=False)
         reports.append(report.layers[0].after)
     assert len(set(reports)) == 1
+
+
+def test_what_newcomers_give():
+    network, data = small(32, 48, 10), vectors(32)
+    with pytest.raises(ArgumentError, match=r"budget: is 0.25; give hmatrix.Budget\(storage=0.25\)"):
+        compress(network, 0.25, calibration=data, progress=False)
+    with pytest.raises(ArgumentError, match="budget: is a storage of 25; give a fraction"):
+        compress(network, hm.Budget(storage=25), calibration=data, progress=False)
+    with pytest.raises(ArgumentError, match="select: is a list; give a function"):
+        compress(network, hm.Budget(storage=0.25), select=["0"], calibration=data, progress=False)
+    with pytest.raises(ArgumentError, match="overrides: classifier fits no layer; there are 0, 2"):
+        compress(network, hm.Budget(storage=0.25), overrides={"classifier": None}, progress=False)
+
+
+def test_batches_that_the_network_cannot_take():
+    network = small(32, 48, 10)
+    with pytest.raises(DataError, match=r"calibration: a batch, a tensor of shape \(4, 33\), does not go through"):
+        compress(network, hm.Budget(storage=0.25), calibration=[torch.zeros(4, 33)], progress=False)
+    with pytest.raises(NetworkError, match="layer 0: is called with a ndarray and not a tensor"):
+        compress(network, hm.Budget(storage=0.25), calibration=[torch.zeros(4, 32).numpy()], progress=False)
+
+
+def test_a_ruined_network_is_told():
+    network, data = small(64, 128, 10), vectors(64)
+    _, report = compress(network, hm.Budget(storage=0.02), calibration=data, progress=False)
+    assert report.output_change > 0.5
+    assert "little of the network is left" in str(report)
+    _, report = compress(network, hm.Budget(storage=0.5), calibration=data, progress=False)
+    assert "little of the network is left" not in str(report)

@@ -8,7 +8,7 @@ from torch import nn
 
 from hmatrix.errors import ArgumentError
 from hmatrix.nn.calibration import collect_inputs
-from hmatrix.nn.kinds import kind_of
+from hmatrix.nn.kinds import kind_of, matrix_of
 from hmatrix.nn.running import run_batch
 from hmatrix.nn.sensitivity import change, sensitivities
 from hmatrix.nn.sharing import Curve, share
@@ -126,7 +126,7 @@ def test_the_vectors_of_a_convolution_are_its_windows(conv):
     vectors = kind_of(conv).vectors(conv, x, torch.arange)
     with torch.no_grad():
         expected = conv(x).permute(0, 2, 3, 1).flatten(0, 2) - conv.bias
-        torch.testing.assert_close(vectors @ conv.weight.flatten(1).T, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(vectors @ matrix_of(conv).T, expected, rtol=1e-4, atol=1e-5)
     single = kind_of(conv).vectors(conv, x[0], torch.arange)
     torch.testing.assert_close(single, vectors[: len(single)])
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hmatrix._validation import FloatArray
-from hmatrix.errors import DataError, NetworkError
+from hmatrix.errors import DataError, HMatrixError, NetworkError
 from hmatrix.nn.progress import shown
 from hmatrix.nn.running import Forward, evaluating, first_tensor
 from hmatrix.nn.targets import Target
@@ -67,7 +67,7 @@ def collect_inputs(
     Raises
     ------
     DataError
-        If there are no batches, or inputs hold NaN or infinity.
+        If there are no batches, one does not go through the network, or inputs hold NaN or infinity.
     """
     reservoirs = [_Reservoir(rows, seed + number) for number in range(len(targets))]
     called: set[str] = set()
@@ -81,7 +81,7 @@ def collect_inputs(
     try:
         with evaluating(model):
             for batch in shown(calibration, "calibration", enabled=progress):
-                output = first_tensor(forward(model, batch))
+                output = first_tensor(_output(model, batch, forward))
                 if probed < probe_samples:
                     probes.append(batch)
                     probed += len(output) if output.dim() else 1
@@ -102,6 +102,17 @@ def collect_inputs(
     return Inputs(samples, unused, probes)
 
 
+def _output(model: nn.Module, batch: Any, forward: Forward) -> Any:
+    try:
+        return forward(model, batch)
+    except HMatrixError:
+        raise
+    except Exception as error:
+        kind = f"a tensor of shape {tuple(batch.shape)}" if isinstance(batch, Tensor) else f"a {type(batch).__name__}"
+        came = f"a batch, {kind}, does not go through the network ({error})"
+        raise DataError("calibration", came, "give batches as the network takes them, or `forward`") from error
+
+
 def _distinct(target: Target) -> dict[str, nn.Module]:
     """Return each module once, under its first name."""
     modules: dict[int, tuple[str, nn.Module]] = {}
@@ -117,7 +128,8 @@ def _hook(target: Target, name: str, reservoir: "_Reservoir", called: set[str]) 
         called.add(name)
         x = arguments[0] if arguments else next(iter(keywords.values()), None)
         if not isinstance(x, Tensor):
-            raise NetworkError(f"layer {name}", "is called without a tensor", "leave it out by `overrides`")
+            came = f"is called with a {type(x).__name__} and not a tensor"
+            raise NetworkError(f"layer {name}", came, "give batches of tensors, or leave it out by `overrides`")
         vectors = kind.vectors(module, x.detach(), reservoir.choose)
         if vectors is not None:
             reservoir.add(vectors.to("cpu", torch.float32))

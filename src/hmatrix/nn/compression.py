@@ -122,6 +122,13 @@ def compress(
     When an error is raised, the network is as it was.
     """
     start = time.perf_counter()
+    if not isinstance(budget, Budget):
+        raise ArgumentError("budget", f"is {budget!r}", "give hmatrix.Budget(storage=0.25), for example")
+    if budget.storage is not None and budget.storage > 1:
+        raise ArgumentError("budget", f"is a storage of {budget.storage:g}", "give a fraction: a quarter is 0.25")
+    if not callable(select):
+        mend = "give a function of a layer's name and module; names go into `overrides`"
+        raise ArgumentError("select", f"is a {type(select).__name__}", mend)
     check_integer("rows", rows, at_least=2)
     check_integer("evaluations", evaluations, at_least=1)
     if (budget.max_drop is not None) != (evaluate is not None):

@@ -7,6 +7,9 @@ from typing import Any
 
 from hmatrix.matrix import HMatrix
 
+_RUINED = 0.5
+"""Change of the output, in units of its variance, above which a network is told to be lost."""
+
 
 @dataclass(frozen=True)
 class LayerReport:
@@ -153,7 +156,8 @@ class Report:
             f"({self.network_after / self.network_before:.1%}); {self.seconds:.0f} s"
         )
         if self.output_change is not None:
-            lines.append(f"output   changed by {self.output_change:.2g} of its variance, on the first calibration data")
+            line = f"output   changed by {self.output_change:.2g} of its variance, on the first calibration data"
+            lines.append(line + (": little of the network is left" if self.output_change > _RUINED else ""))
         for trial in self.trials:
             interval = ""
             if trial.interval is not None:

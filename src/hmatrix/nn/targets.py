@@ -17,6 +17,9 @@ Select = Callable[[str, nn.Module], bool]
 
 _PATTERN = "re:"
 
+_LISTED = 8
+"""Names that a message shows."""
+
 
 @dataclass(frozen=True)
 class LayerSettings:
@@ -152,7 +155,9 @@ def find_targets(
         else:
             settings[key] = _settings(override, defaults)
     if unused:
-        raise ArgumentError("overrides", f"{', '.join(sorted(unused))} fits no layer", "see model.named_modules()")
+        layers = [name for name, module in model.named_modules() if kind_of(module) is not None]
+        listed = ", ".join(layers[:_LISTED]) + (f" and {len(layers) - _LISTED} more" if len(layers) > _LISTED else "")
+        raise ArgumentError("overrides", f"{', '.join(sorted(unused))} fits no layer", f"there are {listed}")
     for key in settings.keys() & left.keys():
         chosen = ", ".join(name or "the network" for name in users[key])
         raise ArgumentError(
