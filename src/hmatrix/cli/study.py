@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         f"{study.title}: kernel {hmatrix.backend().name}, {study.timing.threads} thread(s), results in {study.output}"
     )
     if study.data is None:
-        print("no data: accuracy is not measured (name some with --data)")
+        print("no data: accuracy is not measured (a network has some with --data)")
     for records in run_study(study, cache):
         print()
         print(to_text(table_rows(records), table_note(records)))
