@@ -108,7 +108,8 @@ def finetune(
     start = time.perf_counter()
     settings = Finetuning() if settings is None else settings
     if not any(isinstance(module, _LAYERS) for module in model.modules()):
-        raise ArgumentError("model", "has no H-matrix", "give what `compress` returned; a progressive head is not trained")
+        mend = "give what `compress` returned; a progressive head is not trained"
+        raise ArgumentError("model", "has no H-matrix", mend)
     skipped: Container[int] = ()
     if held_out is None:
         skipped = range(0, _EVERY * _EVERY, _EVERY)
