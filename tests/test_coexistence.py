@@ -4,32 +4,40 @@ import pytest
 
 from hmatrix.errors import ArgumentError
 from hmatrix.study import coexistence
+from hmatrix.study.coexistence import Product
 
 
-def test_every_call_is_counted_in_its_own_way(monkeypatch):
-    clock = iter(range(10_000))
-    monkeypatch.setattr(coexistence.time, "perf_counter", lambda: next(clock))
+@pytest.fixture
+def now(monkeypatch):
+    """A clock that products move."""
+    clock = [0.0]
+    monkeypatch.setattr(coexistence.time, "perf_counter", lambda: clock[0])
+    return clock
+
+
+def test_a_product_is_compared_in_turns_with_a_reading_and_with_the_other(monkeypatch, now):
     made = []
-    found = coexistence.measure({"a": lambda: made.append("a"), "b": lambda: made.append("b")}, rounds=2, calls=3)
-    assert "".join(made) == "aaabbbababab" * 2
-    assert found == {"a": (1.0, 1.0), "b": (1.0, 1.0)}
-
-
-def test_slow_turns_are_told_apart(monkeypatch):
-    now = 0.0
-    last = None
 
     def product(name):
         def call():
-            nonlocal now, last
-            now += 1.0 if name == last else 2.0  # dearer after the other
-            last = name
+            # Dearer after the other product than after a reading.
+            now[0] += 1.0 if not made or made[-1] in ("r", name) else 3.0
+            made.append(name)
 
         return call
 
-    monkeypatch.setattr(coexistence.time, "perf_counter", lambda: now)
-    found = coexistence.measure({"a": product("a"), "b": product("b")}, rounds=3, calls=5)
-    assert found == {"a": (1.0, 2.0), "b": (1.0, 2.0)}
+    monkeypatch.setattr(coexistence, "read_words", lambda _: made.append("r"))
+    products = (Product("a", product("a"), 400), Product("b", product("b"), 800))
+    found = coexistence.measure(products, rounds=2, calls=5)
+    assert "".join(made) == ("ar" * 5 + "br" * 5 + "ab" * 5) * 2
+    assert found == {"a": (1.0, 3.0), "b": (1.0, 3.0)}
+
+
+def test_a_reading_is_of_the_other_matrix(monkeypatch):
+    read = []
+    monkeypatch.setattr(coexistence, "read_words", lambda words: read.append(words.nbytes))
+    coexistence.measure((Product("a", lambda: None, 400), Product("b", lambda: None, 800)), rounds=1, calls=1)
+    assert read == [800, 400]
 
 
 def test_the_command_prints_both(monkeypatch, capsys):
