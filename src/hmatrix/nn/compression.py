@@ -167,29 +167,34 @@ def compress(
     if not parts:
         raise NetworkError("network", "its output depends on none of the chosen layers", "choose others")
     allocation = Allocation(parts, measured=bool(inputs.probes), progress=progress)
+    reference = outputs(model, inputs.probes, forward)
     trials: list[Trial] = []
-    if budget.max_drop is None or evaluate is None:
+    if budget.max_drop is not None and evaluate is not None:
+        fitted, trials = _search(model, allocation, evaluate, budget.max_drop, evaluations)
+    else:
         fitted = allocation.fit(budget)
-        measured = measured_sensitivities(
-            model,
-            [part.target for part in parts],
-            fitted,
-            [part.sensitivity for part in parts],
-            inputs.probes,
-            forward=forward,
-            progress=progress,
+        # A budget of time is not shared.
+        measured = (
+            None
+            if budget.time is not None
+            else measured_sensitivities(
+                model,
+                [part.target for part in parts],
+                fitted,
+                [part.sensitivity for part in parts],
+                inputs.probes,
+                reference,
+                forward=forward,
+                progress=progress,
+            )
         )
-        if budget.time is None and measured is not None:
+        if measured is not None:
             allocation.reweigh(measured)
-            before = outputs(model, inputs.probes, forward)
             fitted = min(
                 (fitted, allocation.fit(budget)),
-                key=lambda found: effect(model, allocation.successors(found), inputs.probes, before, forward),
+                key=lambda found: effect(model, allocation.successors(found), inputs.probes, reference, forward),
             )
-    else:
-        fitted, trials = _search(model, allocation, evaluate, budget.max_drop, evaluations)
     parts, made = allocation.parts, allocation.successors(fitted)
-    reference = outputs(model, inputs.probes, forward)
     network_before = _bytes_of(model)
     if inplace:
         with replacing(model, made):

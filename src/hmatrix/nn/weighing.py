@@ -23,6 +23,7 @@ def measured_sensitivities(
     fitted: list[Fitted | None],
     estimates: list[float],
     batches: list[Any],
+    reference: list[Tensor],
     *,
     forward: Forward,
     progress: bool,
@@ -39,8 +40,8 @@ def measured_sensitivities(
         Their H-matrices.
     estimates
         See `hmatrix.nn.sensitivity.sensitivities`.
-    batches
-        To measure on.
+    batches, reference
+        To measure on, and the network's outputs for them.
     forward
         Runs the network on a batch.
     progress
@@ -54,7 +55,6 @@ def measured_sensitivities(
     errors = [0.0 if result is None else result.measured_error for result in fitted]
     if not batches or sum(error > 0 for error in errors) < 2:
         return None
-    reference = outputs(model, batches, forward)
     found: list[float | None] = []
     for target, result, error in shown(list(zip(targets, fitted, errors, strict=True)), "effects", enabled=progress):
         if result is None or error == 0:
