@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from compressible import same, state
 from matrices import leaf, stored
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -65,14 +66,6 @@ def change(model, teacher, seed=2):
     with torch.no_grad():
         wanted, given = teacher(x).double().numpy(), model(x).double().numpy()
     return ((given - wanted) ** 2).mean() / wanted.var()
-
-
-def state(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)

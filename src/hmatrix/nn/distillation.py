@@ -8,8 +8,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from hmatrix._validation import check_integer
-from hmatrix.errors import ArgumentError
+from hmatrix._validation import check_integer, check_number
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """From outputs of the student and of the teacher, of one shape, to a number, which is not negative."""
@@ -43,7 +42,7 @@ class Divergence:
     temperature: float = 2.0
 
     def __post_init__(self) -> None:
-        _check_positive("temperature", self.temperature)
+        check_number("temperature", self.temperature, above=0.0)
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the loss of a batch."""
@@ -123,13 +122,12 @@ class Finetuning:
         if self.seconds is None and self.steps is None:
             object.__setattr__(self, "seconds", _SECONDS)
         if self.seconds is not None:
-            _check_positive("seconds", self.seconds)
+            check_number("seconds", self.seconds, above=0.0)
         if self.steps is not None:
             check_integer("steps", self.steps, at_least=1)
-        _check_positive("rate", self.rate)
-        _check_positive("codes", self.codes)
-        if not 0 <= self.matching < math.inf:
-            raise ArgumentError("matching", f"got {self.matching}", "give a number that is not negative")
+        check_number("rate", self.rate, above=0.0)
+        check_number("codes", self.codes, above=0.0)
+        check_number("matching", self.matching, at_least=0.0)
         check_integer("measurements", self.measurements, at_least=1)
 
     def rate_at(self, fraction: float) -> float:
@@ -188,8 +186,3 @@ def variance(wanted: Tensor) -> float:
     """Return the variance of all entries, or 1 where they are all the same."""
     found = float(wanted.float().var(correction=0))
     return found if found > 0 else 1.0
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ArgumentError(name, f"got {value}", "give a positive number")
