@@ -20,6 +20,7 @@ from hmatrix.allocation.candidates import Candidates, Levels
 from hmatrix.allocation.depths import Depth
 from hmatrix.allocation.forms import Floats, Form
 from hmatrix.coordinates import Points
+from hmatrix.files import default_cache
 from hmatrix.study.blast import fit_blast, largest_rank
 from hmatrix.study.competitors import Approximation, Contender
 from hmatrix.study.fixed_accuracy import inverse_distance, sphere
@@ -80,7 +81,7 @@ def main() -> int:
     """Print the table of one subject."""
     parser = argparse.ArgumentParser()
     parser.add_argument("subject", choices=("digits", "mobilenetv2", "sphere", "low-rank"))
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "hmatrix")
+    parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT")
     options = parser.parse_args()
     subject, split, coordinates = subject_of(options.subject, options.cache)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,13 @@ from hmatrix.study.features import Features
 from hmatrix.study.records import HMATRIX, Record
 from hmatrix.study.settings import Method, Study
 from hmatrix.study.subject import Subject
-from hmatrix.study.timing import alternate, dense_products
+from hmatrix.study.timing import alternate, dense_products, going_through
 
 AGREEMENT = 0.999
 """In which part of the inputs the largest output is to be the dense layer's."""
 
 FEWEST = 100
 """Images that a half of the data must have to calibrate a head."""
-
-_TIMED = 64
-"""Inputs that the calls of a timing go through, since a head's time depends on its input."""
 
 
 def has_head(subject: Subject) -> bool:
@@ -71,6 +67,4 @@ def measure_head(
 
 
 def _contenders(head: ProgressiveHead, weight: FloatArray, inputs: FloatArray) -> dict[str, Callable[[], object]]:
-    xs = [aligned(x) for x in inputs[:_TIMED]]
-    following = cycle(xs).__next__
-    return {HMATRIX: lambda: head(following()), **dense_products(weight, xs[0])}
+    return {HMATRIX: going_through(head, inputs), **dense_products(weight, aligned(inputs[0]))}

@@ -7,7 +7,6 @@ network (training images calibrate), and a synthetic vocabulary of clustered row
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 import hmatrix as hm
 from hmatrix._memory import aligned
 from hmatrix._validation import FloatArray
+from hmatrix.files import default_cache
 from hmatrix.nn.progressive import ProgressiveLinear
 from hmatrix.study.environment import environment
 from hmatrix.study.head_rivals import Search, faiss_rivals
@@ -27,13 +27,10 @@ from hmatrix.study.head_subjects import (
     study_subject,
     vocabulary,
 )
-from hmatrix.study.timing import alternate, dense_products, threads
+from hmatrix.study.timing import alternate, dense_products, going_through, threads
 
 VOCABULARY_RANKS = (16, 32, 64, 128)
 """Fewer than for a small head, since each takes its time to try."""
-
-_TIMED = 64
-"""Inputs that the calls of a timing go through, since a head's time depends on its input."""
 
 
 def main() -> int:
@@ -41,9 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m hmatrix.study.progressive_bench", description=__doc__)
     parser.add_argument("--features", type=Path, help="npz file with X, labels, weight and bias, instead of images")
     parser.add_argument("--study", type=Path, help="a study file with images in folders of classes")
-    parser.add_argument(
-        "--cache", type=Path, default=Path.home() / ".cache" / "hmatrix", help="of the images' features"
-    )
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="of the images' features")
     parser.add_argument(
         "--corrupted", type=int, default=0, metavar="N", help="evaluate on N images with noise and blur"
     )
@@ -109,11 +104,10 @@ def report(
             )
             for agreement in agreements
         }
-    xs = [aligned(x) for x in subject.inputs[:_TIMED]]
     others = rivals(subject) if rivals else {}
-    contenders = {name: _going_through(call, xs) for name, call in _calls(heads).items()}
-    contenders |= {name: _going_through(call, [x[None] for x in xs]) for name, call in others.items()}
-    products = dense_products(subject.weight, xs[0])
+    contenders = {name: going_through(call, subject.inputs) for name, call in _calls(heads).items()}
+    contenders |= {name: going_through(call, subject.inputs[:, None]) for name, call in others.items()}
+    products = dense_products(subject.weight, aligned(subject.inputs[0]))
     times = {time.contender: time for time in alternate({**products, **contenders})}
     fastest = min(times[name].median for name in products)
     m, n = subject.weight.shape
@@ -176,17 +170,7 @@ def _top(head: hm.ProgressiveHead) -> Callable[[FloatArray], object]:
 
 def _module(head: hm.ProgressiveHead) -> Callable[[FloatArray], object]:
     layer = ProgressiveLinear(head)
-
-    def call(x: FloatArray) -> object:
-        with torch.inference_mode():
-            return layer(torch.from_numpy(x))
-
-    return call
-
-
-def _going_through(call: Callable[[FloatArray], object], xs: list[FloatArray]) -> Callable[[], object]:
-    following = cycle(xs).__next__
-    return lambda: call(following())
+    return lambda x: layer(torch.from_numpy(x))
 
 
 def _accuracies(subject: Subject, head: hm.ProgressiveHead) -> str:

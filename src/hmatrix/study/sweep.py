@@ -3,8 +3,9 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,17 +66,21 @@ def sweep(study: Study, subject: Subject, file: RecordFile) -> list[Record]:
     with threads(study.timing.threads):
         for point in tqdm(points(study), desc=subject.network, unit="point", delay=2):
             asked = {**settings, **asdict(point)}
-            key = _key(asked, surroundings)
-            if key not in file:
-                file.append(_measure(study, subject, point, key, asked, surroundings))
-            records.append(file[key])
+            records.append(_kept(file, asked, surroundings, partial(_measure, study, subject, point)))
         if subject.features is not None and has_head(subject):
             asked = {**settings, "method": Method.PROGRESSIVE, "agreement": AGREEMENT}
-            key = _key(asked, surroundings)
-            if key not in file:
-                file.append(measure_head(study, subject, subject.features, key, asked, surroundings))
-            records.append(file[key])
+            records.append(_kept(file, asked, surroundings, partial(measure_head, study, subject, subject.features)))
     return records
+
+
+def _kept(
+    file: RecordFile, asked: dict[str, Any], surroundings: dict[str, Any], measure: Callable[..., Record]
+) -> Record:
+    """Return the record of what is asked for, which is measured unless the file has it."""
+    key = _key(asked, surroundings)
+    if key not in file:
+        file.append(measure(key, asked, surroundings))
+    return file[key]
 
 
 def _key(asked: dict[str, Any], surroundings: dict[str, Any]) -> str:

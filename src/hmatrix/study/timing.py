@@ -6,6 +6,7 @@ torch's products run in inference mode, which is entered once, as around a netwo
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ COLD_BYTES = 1 << 27
 
 REST_SECONDS = 0.2
 """After which the threads of all libraries sleep: OpenBLAS lets its own wait busily for 0.1 s."""
+
+TIMED_INPUTS = 64
+"""That calls go through whose time depends on their input."""
 
 STABLE = 0.01
 """A median is stable when its 95 % interval is narrower than this fraction of it, to either side."""
@@ -69,6 +73,12 @@ def dense_products(weight: FloatArray, x: FloatArray) -> dict[str, Callable[[], 
         "numpy": (lambda: weight @ x) if is_vector else (lambda: x @ weight.T),
         "native": product_with(quantize(weight, weight.dtype), x),
     }
+
+
+def going_through(call: Callable[[FloatArray], object], inputs: FloatArray) -> Callable[[], object]:
+    """Return a call with one of the first inputs ``(samples, n)`` after another, for what takes a time of its own."""
+    following = cycle([aligned(x) for x in inputs[:TIMED_INPUTS]]).__next__
+    return lambda: call(following())
 
 
 def product_with(matrix: HMatrix, x: FloatArray) -> Callable[[], object]:
