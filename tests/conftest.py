@@ -6,7 +6,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hmatrices import TYPES, make
 from hypothesis import settings
+
+from hmatrix import kernels
 
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
@@ -45,3 +48,15 @@ def tokens():
     from compressible import token_batches
 
     return token_batches()
+
+
+@pytest.fixture(params=[kernels.backend().available[0], kernels.REFERENCE])
+def any_kernel(request, monkeypatch):
+    """Let the best native kernel run, and the reference."""
+    monkeypatch.setattr(kernels, "_name", lambda: request.param)
+
+
+@pytest.fixture(params=TYPES, ids=["float32", "float64"])
+def both(request):
+    """A random H-matrix, and its array in float64."""
+    return make(request.param)

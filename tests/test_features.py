@@ -1,5 +1,5 @@
-import errno
-import logging
+"""The inputs of a layer for all images: what they are, and what cannot be studied."""
+
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from counted import Counted, by_hand, shards, small_network
 from PIL import Image
-from safetensors import safe_open
-from safetensors.numpy import save_file
 from torch import nn
 
-from hmatrix.errors import ArgumentError, DataError, NetworkError, OutputError
+from hmatrix.errors import ArgumentError, DataError, NetworkError
 from hmatrix.study import features as features_module
 from hmatrix.study.classifiers import HiddenLayer, LastLayer
-from hmatrix.study.datasets import LabelledImages, open_data
+from hmatrix.study.datasets import open_data
 from hmatrix.study.features import cached_features
-from hmatrix.study.models import LoadedNetwork, load_network
+from hmatrix.study.models import load_network
 from hmatrix.study.settings import DigitsData, FolderData, Interpolation, Network, PreprocessingOverride
 
 WNIDS = ("n01440764", "n03028079", "n03888257")
@@ -45,42 +44,14 @@ def mobilenet(tmp_path_factory):
     return load_network(Network("mobilenet_v2", path, options={"width_mult": 0.25}, preprocessing=override))
 
 
-def by_hand(module, layer, digest="network"):
-    name = next(name for name, candidate in module.named_modules() if candidate is layer)
-    return LoadedNetwork("small", module.eval().requires_grad_(False), None, name, layer, digest)
-
-
-class Counted:
-    """Images in memory that remember which of them were read, and fail where they are told to."""
-
-    def __init__(self, samples=10, width=6, digest="images"):
-        self.values = torch.randn((samples, width), generator=torch.Generator().manual_seed(0))
-        self.labels = np.arange(samples) % 4
-        self.broken = None
-        self.asked = []
-        self.images = LabelledImages("counted", digest, self.labels, self.read)
-
-    def read(self, index):
-        if index == self.broken:
-            raise DataError(f"image {index}", "cannot be read", "copy it again")
-        self.asked.append(index)
-        return self.values[index]
-
-
 @pytest.fixture
 def small():
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(6, 5), nn.ReLU(inplace=True), nn.Linear(5, 4))
-    return by_hand(module, module[2])
+    return small_network()
 
 
 @pytest.fixture
 def small_shards(monkeypatch):
     monkeypatch.setattr(features_module, "_SHARD", 4)
-
-
-def shards(cache):
-    return sorted(cache.glob("*/*.safetensors"))
 
 
 def outputs_of(network, inputs):
@@ -199,121 +170,6 @@ def test_wrong_outputs(layer, small, tmp_path):
 
 def test_the_first_of_equal_outputs_counts():
     assert LastLayer(2, 3).predictions(np.array([[0, 1, 1], [2, 2, 2]], dtype=np.float32)).tolist() == [1, 0]
-
-
-# The cache
-
-
-@pytest.mark.usefixtures("small_shards")
-def test_second_run_reads_nothing(small, tmp_path):
-    data = Counted()
-    first = cached_features(small, data.images, tmp_path)
-    assert sorted(data.asked) == list(range(10))
-    again = cached_features(small, data.images, tmp_path)
-    assert len(data.asked) == 10
-    np.testing.assert_array_equal(again.inputs, first.inputs)
-    assert [path.name for path in shards(tmp_path)] == [
-        "00000000-00000004.safetensors",
-        "00000004-00000008.safetensors",
-        "00000008-00000010.safetensors",
-    ]
-    assert not list(tmp_path.glob("*/*.tmp"))
-
-
-@pytest.mark.usefixtures("small_shards")
-def test_interrupted_run_goes_on(small, tmp_path):
-    expected = cached_features(small, Counted().images, tmp_path / "whole").inputs
-    data = Counted()
-    data.broken = 9
-    with pytest.raises(DataError, match="image 9"):
-        cached_features(small, data.images, tmp_path / "cache")
-    assert len(shards(tmp_path / "cache")) == 2
-    data.broken, data.asked = None, []
-    found = cached_features(small, data.images, tmp_path / "cache")
-    assert sorted(data.asked) == [8, 9]
-    np.testing.assert_array_equal(found.inputs, expected)
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-3])
-
-
-def change_a_value(path):
-    content = bytearray(path.read_bytes())
-    content[-2] ^= 1
-    path.write_bytes(content)
-
-
-def change_the_kind(path):
-    path.write_bytes(path.read_bytes().replace(b'"last ', b'"LAST '))
-
-
-def change_the_shape(path):
-    with safe_open(path, framework="np") as file:
-        tensor, metadata = file.get_tensor("inputs"), file.metadata()
-    save_file({"inputs": tensor[:, :-1].copy()}, path, metadata)
-
-
-def drop_the_metadata(path):
-    with safe_open(path, framework="np") as file:
-        tensor = file.get_tensor("inputs")
-    save_file({"inputs": tensor}, path)
-
-
-def rename_the_tensor(path):
-    save_file({"other": np.ones(3)}, path)
-
-
-@pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize(
-    "damage", [truncate, change_a_value, change_the_kind, change_the_shape, drop_the_metadata, rename_the_tensor]
-)
-def test_damaged_shard_is_computed_again(damage, small, tmp_path, caplog):
-    data = Counted()
-    first = cached_features(small, data.images, tmp_path)
-    path = shards(tmp_path)[1]
-    whole = path.read_bytes()
-    damage(path)
-    assert path.read_bytes() != whole
-    data.asked = []
-    with caplog.at_level(logging.WARNING):
-        again = cached_features(small, data.images, tmp_path)
-    assert sorted(data.asked) == [4, 5, 6, 7]
-    np.testing.assert_array_equal(again.inputs, first.inputs)
-    assert isinstance(again.classifier, LastLayer)
-    assert path.read_bytes() == whole
-    assert f"{path} is damaged" in caplog.text
-
-
-def test_each_network_layer_and_data_set_has_its_own(small, tmp_path):
-    hidden = replace(small, layer_name="0", layer=small.module[0])
-    for number, (network, digest) in enumerate(
-        [(small, "images"), (hidden, "images"), (replace(small, digest="other"), "images"), (small, "other")], start=1
-    ):
-        data = Counted(digest=digest)
-        cached_features(network, data.images, tmp_path)
-        assert len(data.asked) == 10
-        assert len(list(tmp_path.iterdir())) == number
-
-
-def test_cache_that_is_a_file(small, tmp_path):
-    (tmp_path / "file").write_text("text")
-    data = Counted()
-    with pytest.raises(OutputError, match="cannot be written"):
-        cached_features(small, data.images, tmp_path / "file")
-    assert data.asked == []
-
-
-def test_full_disk(small, tmp_path, monkeypatch):
-    def write(path, content):
-        with path.open("wb") as file:
-            file.write(content[:10])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", write)
-    with pytest.raises(OutputError, match="No space left on device"):
-        cached_features(small, Counted().images, tmp_path)
-    assert [path.name for path in tmp_path.glob("*/*")] == []
 
 
 # What cannot be studied
