@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "checks.hpp"
 #include "plan.hpp"
 #include "threads.hpp"
 
@@ -170,10 +171,6 @@ public:
     }
 
 private:
-    static void require(bool holds, const char* what) {
-        if (!holds) throw nb::value_error(what);
-    }
-
     template <class T>
     static View<T> viewed(const Array<const T, 1>& array) {
         return {array.data(), array.shape(0)};

@@ -1,17 +1,11 @@
 // What the plan is given is checked here, once, so that no kernel needs to check anything.
 #include "checks.hpp"
 
-#include <stdexcept>
-
 namespace hmatrix {
 namespace {
 
 // Columns of a run of integer codes at most, so that its sums stay within 32 bits.
 constexpr std::int32_t longest_run = 1 << 14;
-
-void require(bool condition, const char* message) {
-    if (!condition) throw std::invalid_argument(message);
-}
 
 void check_permutation(const std::int32_t* permutation, std::int32_t size) {
     if (permutation == nullptr) return;

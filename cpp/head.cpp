@@ -1,16 +1,8 @@
 // Takes over the arrays of a progressive head.
-#include <stdexcept>
-
+#include "checks.hpp"
 #include "progressive.hpp"
 
 namespace hmatrix {
-namespace {
-
-void require(bool holds, const char* what) {
-    if (!holds) throw std::invalid_argument(what);
-}
-
-}  // namespace
 
 CheckedHead::CheckedHead(const HeadArrays& arrays) {
     const auto& [sizes, bounds, words, floats, order, starts] = arrays;

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from heads import largest, layer, outputs
+from heads import check_agreement, largest, layer, outputs
 from multiplying import KERNELS, every_kernel
 
 import hmatrix as hm
@@ -21,14 +21,7 @@ def test_kernels_agree_with_the_reference(kernel, rule, precision, shape):
     head = hm.progressive(
         weight, bias, calibration=X, agreement=0.9, rule=rule, ranks=[8], precisions=[precision, "float32"]
     )
-    size = 1e-5 * np.linalg.norm(weight, axis=1).max() * np.linalg.norm(held_out, axis=1).max()
-    for k in (1, 3):
-        values, indices, counts = largest(head, kernel, held_out, k)
-        expected = largest(head, REFERENCE, held_out, k)
-        np.testing.assert_array_equal(counts, expected[2])
-        np.testing.assert_array_equal(indices, expected[1])
-        assert np.abs(values - expected[0]).max() <= size
-    assert np.abs(outputs(head, kernel, held_out) - outputs(head, REFERENCE, held_out)).max() <= size
+    check_agreement(head, kernel, weight, held_out, (1, 3))
 
 
 @every_kernel

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from heads import largest, outputs
-from multiplying import REFERENCE, every_kernel
+from heads import check_agreement, largest, outputs
+from multiplying import every_kernel
 
 import hmatrix as hm
 from hmatrix.cluster import Supports, TwoMeans, build_cluster_tree
@@ -50,14 +50,7 @@ def test_a_partition_holds_each_row_once():
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_kernels_agree_with_the_reference(kernel, rule, precision):
     head, weight, _, held_out = clustered(rule, precisions=[precision, "float32"])
-    size = 1e-5 * np.linalg.norm(weight, axis=1).max() * np.linalg.norm(held_out, axis=1).max()
-    for k in (1, 3, 100):
-        values, indices, counts = largest(head, kernel, held_out, k)
-        expected = largest(head, REFERENCE, held_out, k)
-        np.testing.assert_array_equal(counts, expected[2])
-        np.testing.assert_array_equal(indices, expected[1])
-        assert np.abs(values - expected[0]).max() <= size
-    assert np.abs(outputs(head, kernel, held_out) - outputs(head, REFERENCE, held_out)).max() <= size
+    check_agreement(head, kernel, weight, held_out, (1, 3, 100))
 
 
 @every_kernel

@@ -6,24 +6,13 @@
 // segments, both permutations (empty for none), and x. The result is y.
 #include <cstdio>
 #include <cstring>
-#include <fstream>
-#include <stdexcept>
 
 #include "../plan.hpp"
+#include "case.hpp"
 
 namespace {
 
 using namespace hmatrix;
-
-template <class T>
-std::vector<T> read(std::ifstream& file) {
-    std::int64_t bytes = 0;
-    file.read(reinterpret_cast<char*>(&bytes), sizeof bytes);
-    std::vector<T> values(static_cast<std::size_t>(bytes) / sizeof(T));
-    file.read(reinterpret_cast<char*>(values.data()), bytes);
-    if (!file) throw std::runtime_error("the case is cut short");
-    return values;
-}
 
 Stage read_stage(std::ifstream& file) {
     const auto offsets = read<std::int64_t>(file);

@@ -5,24 +5,13 @@
 // both bounds, the arrays of words, those of floats, order, starts, and x. The result is all outputs, then the largest,
 // their rows (int64), and the numbers of refined rows (int64).
 #include <cstdio>
-#include <fstream>
-#include <stdexcept>
 
 #include "../kernels.hpp"
+#include "case.hpp"
 
 namespace {
 
 using namespace hmatrix;
-
-template <class T>
-std::vector<T> read(std::ifstream& file) {
-    std::int64_t bytes = 0;
-    file.read(reinterpret_cast<char*>(&bytes), sizeof bytes);
-    std::vector<T> values(static_cast<std::size_t>(bytes) / sizeof(T));
-    file.read(reinterpret_cast<char*>(values.data()), bytes);
-    if (!file) throw std::runtime_error("the case is cut short");
-    return values;
-}
 
 template <class T>
 std::vector<std::vector<T>> read_all(std::ifstream& file, int count) {
