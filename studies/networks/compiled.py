@@ -9,19 +9,23 @@ at a time, one thread, alternating; medians and quartiles in microseconds.
 
 import argparse
 import copy
-import statistics
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import timm
 import torch
 from minilm import States, model_folder
+from mobilenet import pointwise
 from torch import Tensor, nn
 from transformers import AutoModel
+from turns import times
 
 import hmatrix as hm
-import hmatrix.nn as hnn
+from hmatrix.nn.kinds import kind_of, matrix_of
+from hmatrix.nn.replacing import Successors, replaced
+from hmatrix.nn.weight import HWeight
 
 Inputs = tuple[Tensor, ...]
 
@@ -52,7 +56,7 @@ def main() -> None:
         for kind, model in (("dense", dense), ("hmatrix", rounded(dense))):
             calls[f"{kind} eager"] = model
             calls[f"{kind} compiled"] = torch.compile(copy.deepcopy(model), fullgraph=True)
-        print(f"{name}: {times(calls, inputs, options.rounds)}", flush=True)
+        print(f"{name}: {measured(calls, inputs, options.rounds)}", flush=True)
 
 
 def sentence(tokens: int) -> tuple[nn.Module, Inputs]:
@@ -61,43 +65,26 @@ def sentence(tokens: int) -> tuple[nn.Module, Inputs]:
     return States(AutoModel.from_pretrained(model_folder(), add_pooling_layer=False)), (ids, torch.ones_like(ids))
 
 
-def rounded(network: nn.Module) -> nn.Module:
-    """Return a network with all linear layers, embeddings and convolutions of 1 x 1 rounded to int8."""
-    root = nn.ModuleList([copy.deepcopy(network)])
-    for parent in list(root.modules()):
-        for name, module in list(parent.named_children()):
-            if isinstance(module, nn.Linear):
-                setattr(parent, name, hnn.HLinear.from_linear(module, matrix(module.weight)))
-            elif isinstance(module, nn.Embedding):
-                setattr(parent, name, hnn.HEmbedding.from_embedding(module, matrix(module.weight)))
-            elif isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1:
-                setattr(parent, name, hnn.HConv2d.from_conv(module, matrix(hnn.HConv2d.matrix_of(module))))
-    return root[0]
-
-
-def matrix(weight: Tensor) -> hm.HMatrix:
-    """Round a weight to int8."""
-    return hm.quantize(weight.detach().numpy(), "int8", activations="int8")
-
-
-def times(calls: dict[str, Callable[..., object]], inputs: Inputs, rounds: int) -> str:
-    """Time calls in turn; short ones are repeated within a round."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
+def measured(models: dict[str, Callable[..., object]], inputs: Inputs, rounds: int) -> str:
+    """Time models in turn; short ones are repeated within a round."""
+    calls = {name: partial(model, *inputs) for name, model in models.items()}
     with torch.no_grad():
         for call in calls.values():
-            call(*inputs)
-            call(*inputs)
+            call()
         start = time.perf_counter()
-        calls["hmatrix eager"](*inputs)
+        calls["hmatrix eager"]()
         repeats = max(1, int(2e-3 / (time.perf_counter() - start)))
-        for _ in range(rounds):
-            for name, call in calls.items():
-                start = time.perf_counter()
-                for _ in range(repeats):
-                    call(*inputs)
-                taken[name].append(1e6 * (time.perf_counter() - start) / repeats)
-    found = {name: statistics.quantiles(values, n=4) for name, values in taken.items()}
-    return ", ".join(f"{name} {middle:.1f} ({low:.1f}-{high:.1f})" for name, (low, middle, high) in found.items())
+        return times(calls, rounds, unit=1e-6, repeats=repeats)
+
+
+def rounded(network: nn.Module) -> nn.Module:
+    """Return a network with all linear layers, embeddings and convolutions of 1 x 1 rounded to int8."""
+    made: Successors = {}
+    for name, module in network.named_modules():
+        if (kind := kind_of(module)) is not None and pointwise(name, module):
+            weight = hm.quantize(matrix_of(module).numpy(), "int8", activations="int8")
+            made[module] = kind.successor(module, HWeight(weight)).eval()
+    return replaced(network, made)
 
 
 if __name__ == "__main__":

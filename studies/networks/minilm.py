@@ -12,11 +12,9 @@ import ast
 import importlib.util
 import json
 import re
-import statistics
 import sys
 import sysconfig
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ import onnxruntime
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import AutoModel, AutoTokenizer
+from turns import times
 
 import hmatrix as hm
 import hmatrix.nn as hnn
@@ -86,7 +85,9 @@ def main() -> None:
                 name: lambda network=network, inputs=inputs: network(**inputs) for name, network in models.items()
             }
             calls["ONNX Runtime int8"] = lambda session=session, arrays=arrays: session.run(None, arrays)
-            print(f"  {length} tokens, {threads} thread(s): {times(calls, options.rounds)}", flush=True)
+            with torch.inference_mode():
+                taken = times(calls, options.rounds, digits=2)
+            print(f"  {length} tokens, {threads} thread(s): {taken}", flush=True)
 
 
 def model_folder() -> Path:
@@ -149,21 +150,6 @@ def onnx_int8(model: torch.nn.Module, threads: int) -> onnxruntime.InferenceSess
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads
         return onnxruntime.InferenceSession(quantized.read_bytes(), settings)
-
-
-def times(calls: dict[str, Callable[[], Any]], rounds: int) -> str:
-    """Time calls in turn."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    with torch.inference_mode():
-        for call in calls.values():
-            call()
-        for _ in range(rounds):
-            for name, call in calls.items():
-                start = time.perf_counter()
-                call()
-                taken[name].append(1e3 * (time.perf_counter() - start))
-    found = {name: statistics.quantiles(values, n=4) for name, values in taken.items()}
-    return ", ".join(f"{name} {middle:.2f} ({low:.2f}-{high:.2f})" for name, (low, middle, high) in found.items())
 
 
 if __name__ == "__main__":

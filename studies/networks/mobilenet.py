@@ -10,12 +10,12 @@ back to the outputs of the original afterwards: on 7/8 of the calibration images
 
 import argparse
 import json
-import statistics
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from turns import times
 
 import hmatrix as hm
 import hmatrix.nn as hnn
@@ -88,11 +88,13 @@ def main() -> None:
         models[f"{storage:.1%}"] = model
         if options.cache:
             (options.cache / f"mobilenet-{storage}.json").write_text(json.dumps(report.to_dict()))
+    calls = {name: partial(model, judged[0][:1]) for name, model in models.items()}
     print("\ntime of one image, and quartiles, in ms, alternating")
     for threads in (1, 2):
         torch.set_num_threads(threads)
         hm.set_num_threads(threads)
-        print(f"  {threads} thread(s): {times(models, judged[0][:1], options.rounds)}")
+        with torch.inference_mode():
+            print(f"  {threads} thread(s): {times(calls, options.rounds)}")
 
 
 def pointwise(_: str, module: torch.nn.Module) -> bool:
@@ -104,21 +106,6 @@ def batches(images: LabelledImages, rows: np.ndarray) -> list[torch.Tensor]:
     """Read images as batches."""
     with read_ahead(images, rows.tolist(), 2) as inputs:
         return list(torch.stack(list(inputs)).split(BATCH))
-
-
-def times(models: dict[str, torch.nn.Module], x: torch.Tensor, rounds: int) -> str:
-    """Time models in turn on one input."""
-    taken: dict[str, list[float]] = {name: [] for name in models}
-    with torch.inference_mode():
-        for model in models.values():
-            model(x)
-        for _ in range(rounds):
-            for name, model in models.items():
-                start = time.perf_counter()
-                model(x)
-                taken[name].append(1e3 * (time.perf_counter() - start))
-    found = {name: statistics.quantiles(values, n=4) for name, values in taken.items()}
-    return ", ".join(f"{name} {middle:.1f} ({low:.1f}-{high:.1f})" for name, (low, middle, high) in found.items())
 
 
 if __name__ == "__main__":

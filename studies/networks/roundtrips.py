@@ -25,6 +25,7 @@ import onnxruntime
 import timm
 import torch
 from minilm import States, model_folder
+from mobilenet import pointwise
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModel
@@ -98,9 +99,6 @@ def mobilenet(options: argparse.Namespace) -> Subject:
     if folder := os.environ.get("HMATRIX_DATA"):
         network.load_state_dict(load_file(Path(folder) / "models" / "mobilenetv2_100.safetensors"))
     x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 4 - 2
-
-    def pointwise(_: str, module: nn.Module) -> bool:
-        return not isinstance(module, nn.Conv2d) or module.kernel_size == (1, 1)
 
     model = compressed(network, options, pointwise)
     return Subject("MobileNetV2", model, (x,), lambda: timm.create_model("mobilenetv2_100", pad_type="same"))
