@@ -6,19 +6,23 @@ namespace hmatrix {
 
 CheckedHead::CheckedHead(const HeadArrays& arrays) {
     const auto& [sizes, bounds, words, floats, order, starts] = arrays;
-    require(sizes.size() == 8 && bounds.size() == 2 && words.size() == 4 && floats.size() == 11,
-            "a head has 8 sizes, 2 bounds, 4 arrays of words and 11 of floats");
+    require(sizes.size() == 9 && bounds.size() == 2 && words.size() == 4 && floats.size() == 11,
+            "a head has 9 sizes, 2 bounds, 4 arrays of words and 11 of floats");
     const std::int32_t clusters = sizes[6];
     head_.rows = sizes[0], head_.columns = sizes[1], head_.rank = sizes[2], head_.top = sizes[3];
     head_.most = sizes[4], head_.fine = static_cast<Precision>(sizes[5]), head_.probes = sizes[7];
+    head_.coarse = static_cast<Precision>(sizes[8]);
     require(head_.rows >= 1 && head_.columns >= 1 && head_.columns <= max_head_columns && head_.rank >= 0 &&
                 head_.rank <= head_.columns && head_.top >= 1 && head_.top <= head_.most && head_.most <= head_.rows &&
                 sizes[5] >= 1 && sizes[5] <= 3 && clusters >= 0 && clusters <= head_.rows &&
-                head_.probes >= (clusters > 0) && head_.probes <= clusters,
+                head_.probes >= (clusters > 0) && head_.probes <= clusters &&
+                (head_.coarse == Precision::int8 || head_.coarse == Precision::int4),
             "sizes of a head are out of range");
     if (clusters > 0) arrange(arrays, clusters);
     const std::size_t rank = padded_to(head_.rank, strip_height);
-    require(words[0].size == rank * ((head_.columns + std::size_t{3}) / 4) && floats[0].size == rank &&
+    const std::int32_t per_word = columns_per_word(head_.coarse);
+    require(words[0].size == rank * static_cast<std::size_t>(padded_to(head_.columns, per_word) / per_word) &&
+                floats[0].size == rank &&
                 floats[1].size == rank && words[3].size == static_cast<std::size_t>(head_.rows * head_.fine_row_words()) &&
                 floats[10].size == static_cast<std::size_t>(head_.rows),
             "arrays of a head have the wrong length");
@@ -57,7 +61,7 @@ Level CheckedHead::level(const HeadArrays& arrays, std::int32_t rows, std::size_
     const auto& bound = arrays.bounds[which];
     const auto& factor = arrays.words[1 + which];
     require(bound.size() == 7, "a bound has 7 numbers");
-    require(factor.size == height * (rank / 4), "words of a level have the wrong length");
+    require(factor.size == height * (rank / columns_per_word(head_.coarse)), "words of a level have the wrong length");
     const View<float>* floats = arrays.floats.data() + 2 + 4 * which;
     for (std::size_t i = 0; i < 4; ++i) require(floats[i].size == height, "an array of a level has the wrong length");
     return {rows,           {bound[0], bound[1], bound[2], bound[3], bound[4], bound[5], bound[6]},

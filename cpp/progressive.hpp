@@ -46,7 +46,7 @@ struct Level {
 struct Head {
     std::int32_t rows, columns, rank;
     std::int32_t top, most;  // outputs that are to be the fine ones, and the most rows that are refined
-    Precision fine;
+    Precision fine, coarse;
     const std::uint32_t* basis;  // of V^T, strips of words
     const float* basis_scales;   // these and the next have an entry for each row, filled up to whole strips
     const float* basis_weights;  // the squared norm of the part of x in the subspace is at least sum(weights * t^2)
@@ -70,7 +70,7 @@ struct View {
 };
 
 // The arrays of a head as they come from outside. Sizes are rows, columns, rank, top, most, the number of the fine rows'
-// precision, clusters and probes; bounds are those of the places and of the clusters; words are those of the basis, the
+// precision, clusters, probes and the number of the coarse factors' precision; bounds are those of the places and of the clusters; words are those of the basis, the
 // places, the clusters and the fine rows; floats are scales and weights of the basis, scales, bias, remainder and reach
 // of the places and of the clusters, and scales of the fine rows.
 struct HeadArrays {

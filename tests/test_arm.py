@@ -131,8 +131,8 @@ def test_products(program, tmp_path, instruction_set, precision, activations, tr
 @pytest.mark.parametrize("instruction_set", ["neon", "portable"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("rule", [hm.Margin(), hm.Rigorous()], ids=lambda rule: type(rule).__name__)
-@pytest.mark.parametrize("cluster_rows", [0, 40])
-def test_progressive_heads(head_program, tmp_path, instruction_set, precision, rule, cluster_rows):
+@pytest.mark.parametrize(("cluster_rows", "coarse"), [(0, "int8"), (0, "int4"), (40, "int4")])
+def test_progressive_heads(head_program, tmp_path, instruction_set, precision, rule, cluster_rows, coarse):
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((300, 9)) @ rng.standard_normal((9, 70)) + 0.1 * rng.standard_normal((300, 70))
     X = rng.standard_normal((130, 70)).astype(np.float32)
@@ -144,6 +144,7 @@ def test_progressive_heads(head_program, tmp_path, instruction_set, precision, r
         rule=rule,
         ranks=[20],
         precisions=[precision, "float32"] if isinstance(rule, hm.Margin) else [precision],
+        coarse_precisions=[coarse],
         cluster_rows=[cluster_rows],
     )
     x, top = X[100:].copy(), 3

@@ -12,6 +12,12 @@ def test_a_product_costs_what_it_reads():
     assert near == pytest.approx(1 + 1e-3 * (400 + 28 * 64) + 3 * (2 + 1e-2 * 100))
     far = cost.seconds(columns=100, rank=4, clusters=10, places=640, looked=32, refined=3, bits=32)
     assert far == pytest.approx(1 + 1e-3 * (400 + 280) + 1e-1 * 28 * 32 + 0.5 * 2 + 3 * (2 + 1e-2 * 400))
+    # Codes of four bits are read by the byte, or unpacked one by one, whichever takes longer.
+    packed = {"columns": 100, "rank": 4, "clusters": 0, "places": 64, "looked": 64, "refined": 3, "bits": 8}
+    quick = Cost(call=0.0, coarse=1e-3, codes=0.0, row=0.0, fine=0.0).seconds(**packed, coarse_bits=4)
+    assert quick == pytest.approx(1e-3 * (200 + 26 * 64))
+    slow = Cost(call=0.0, coarse=1e-3, codes=2e-3, row=0.0, fine=0.0).seconds(**packed, coarse_bits=4)
+    assert slow == pytest.approx(2e-3 * 4 * (100 + 64) + 1e-3 * 24 * 64)
 
 
 @pytest.mark.parametrize("cheap", ["rank", "rows"])

@@ -5,9 +5,10 @@ from multiplying import KERNELS, every_kernel
 
 import hmatrix as hm
 from hmatrix.calibration import conservative_quantile
+from hmatrix.files import write_arrays
 from hmatrix.head_kernels import REFERENCE
 from hmatrix.head_reference import ReferenceHead
-from hmatrix.progressive import ProgressiveHead
+from hmatrix.progressive import KEY, VERSION, ProgressiveHead
 
 RULES = [hm.Margin(), hm.FixedRows(20), hm.Rigorous()]
 
@@ -15,12 +16,21 @@ RULES = [hm.Margin(), hm.FixedRows(20), hm.Rigorous()]
 @every_kernel
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("coarse", ["int8", "int4"])
 @pytest.mark.parametrize("shape", [(200, 90), (33, 128), (7, 5)], ids=str)
-def test_kernels_agree_with_the_reference(kernel, rule, precision, shape):
+def test_kernels_agree_with_the_reference(kernel, rule, precision, coarse, shape):
     weight, bias, X, held_out = layer(*shape, rank=5)
     head = hm.progressive(
-        weight, bias, calibration=X, agreement=0.9, rule=rule, ranks=[8], precisions=[precision, "float32"]
+        weight,
+        bias,
+        calibration=X,
+        agreement=0.9,
+        rule=rule,
+        ranks=[8],
+        precisions=[precision, "float32"],
+        coarse_precisions=[coarse],
     )
+    assert head.coarse_precision.name.lower() == coarse
     check_agreement(head, kernel, weight, held_out, (1, 3))
 
 
@@ -55,10 +65,13 @@ def test_agreement_of_more_outputs(top):
 
 @every_kernel
 @pytest.mark.parametrize("rank", [0, 4, 40, 90])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
-def test_the_rigorous_largest_are_those_of_the_fine_rows(kernel, rank, precision):
+@pytest.mark.parametrize(
+    ("precision", "coarse"), [("float32", "int8"), ("bfloat16", "int8"), ("int8", "int8"), ("float32", "int4")]
+)
+def test_the_rigorous_largest_are_those_of_the_fine_rows(kernel, rank, precision, coarse):
     weight, bias, _, X = layer(noise=0.5)
-    head = hm.progressive(weight, bias, rule=hm.Rigorous(), ranks=[rank], precisions=[precision])
+    options = {"ranks": [rank], "precisions": [precision], "coarse_precisions": [coarse]}
+    head = hm.progressive(weight, bias, rule=hm.Rigorous(), **options)
     fine = head.pack().rows_of(np.arange(200)).astype(float)
     # Adversarial inputs: rows of the remainder, and differences of rows, which nearly tie two outputs.
     V = np.linalg.svd(weight)[2][:rank]
@@ -72,16 +85,18 @@ def test_the_rigorous_largest_are_those_of_the_fine_rows(kernel, rank, precision
         assert (np.abs(values - dense) <= size).all()
 
 
-def test_the_rigorous_bound_holds():
+@pytest.mark.parametrize("coarse", ["int8", "int4"])
+def test_the_rigorous_bound_holds(coarse):
     weight, bias, _, X = layer(noise=0.5)
     for rank in (0, 4, 40, 90):
-        head = hm.progressive(weight, bias, rule=hm.Rigorous(), ranks=[rank], precisions=["bfloat16"])
+        options = {"ranks": [rank], "precisions": ["bfloat16"], "coarse_precisions": [coarse]}
+        head = hm.progressive(weight, bias, rule=hm.Rigorous(), **options)
         fine = X.astype(float) @ head.pack().rows_of(np.arange(200)).astype(float).T + bias
         reference = ReferenceHead(head.pack())
-        coarse, upper = (outputs[:, :200] for outputs in reference.look(head.pack().places, reference.take_in(X)))
+        lower, upper = (outputs[:, :200] for outputs in reference.look(head.pack().places, reference.take_in(X)))
         assert (fine <= upper).all()
-        assert (fine >= coarse - (upper - coarse)).all()
-        assert (upper - coarse).max() < 3 * np.linalg.norm(weight, axis=1).max() * np.linalg.norm(X, axis=1).max()
+        assert (fine >= lower - (upper - lower)).all()
+        assert (upper - lower).max() < 3 * np.linalg.norm(weight, axis=1).max() * np.linalg.norm(X, axis=1).max()
 
 
 def test_the_rigorous_rule_refines_fewer_rows_where_the_rank_allows():
@@ -177,14 +192,15 @@ def test_threads_change_no_bit():
 
 
 @pytest.mark.parametrize("clusters", [0, 50])
-def test_the_error_of_the_coarse_part(clusters):
+@pytest.mark.parametrize(("coarse", "rounding"), [("int8", 0.01), ("int4", 0.15)])
+def test_the_error_of_the_coarse_part(clusters, coarse, rounding):
     weight, bias, _, _ = layer(noise=0.5)
     singular = np.linalg.svd(weight, compute_uv=False)
     for rank in (0, 8, 90):
         rule = {"rule": hm.Rigorous(), "ranks": [rank], "precisions": ["float32"], "cluster_rows": [clusters]}
-        error = hm.progressive(weight, bias, **rule).coarse_error()
+        error = hm.progressive(weight, bias, coarse_precisions=[coarse], **rule).coarse_error()
         best = np.linalg.norm(singular[rank:]) / np.linalg.norm(singular)
-        assert best - 1e-6 <= error <= 1.01 * best + 0.01
+        assert best - 1e-6 <= error <= (1 + rounding) * best + rounding
 
 
 def test_storage_counts_all_bytes():
@@ -206,13 +222,27 @@ def test_saved_and_loaded(tmp_path):
         ProgressiveHead.load(tmp_path / "none")
 
 
+def test_a_file_of_version_2_has_a_coarse_part_in_int8(tmp_path):
+    weight, bias, X, held_out = layer()
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9, coarse_precisions=["int8"])
+    arrays = head.pack().arrays()
+    write_arrays(arrays | {"sizes": arrays["sizes"][:8]}, tmp_path / "head", KEY, {"version": 2})
+    loaded = ProgressiveHead.load(tmp_path / "head")
+    assert loaded.coarse_precision is hm.Precision.INT8
+    np.testing.assert_array_equal(loaded(held_out), head(held_out))
+    write_arrays(arrays, tmp_path / "head", KEY, {"version": VERSION + 1})
+    with pytest.raises(hm.HMatrixError, match="reads version 2 and version 3"):
+        ProgressiveHead.load(tmp_path / "head")
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
         ("sizes", lambda a: a * 2, "bias|basis|sizes"),
-        ("sizes", lambda a: a[:5], "eight sizes"),
-        ("sizes", lambda a: a * [1, 1, 1, 0, 1, 1, 1, 1], "1 <= top"),
-        ("sizes", lambda a: a * [1, 1, 1, 1, 1, 0, 1, 1], "precision"),
+        ("sizes", lambda a: a[:5], "nine sizes"),
+        ("sizes", lambda a: a * [1, 1, 1, 0, 1, 1, 1, 1, 1], "1 <= top"),
+        ("sizes", lambda a: a * [1, 1, 1, 1, 1, 0, 1, 1, 1], "precision"),
+        ("sizes", lambda a: a * [1, 1, 1, 1, 1, 1, 1, 1, 0], "coarse precision"),
         ("limits", lambda a: -a - 1, "at least 0"),
         ("bias", lambda a: a * np.float32(np.nan), "NaN"),
         ("bias", lambda a: np.nan_to_num(a), "-inf"),
@@ -222,14 +252,11 @@ def test_saved_and_loaded(tmp_path):
     ],
 )
 def test_damaged_arrays(tmp_path, name, change, message):
-    from hmatrix.files import write_arrays
-    from hmatrix.progressive import KEY
-
     weight, bias, X, _ = layer()
     arrays = hm.progressive(weight, bias, calibration=X, agreement=0.9).pack().arrays()
     kept = arrays[name].dtype if change(arrays[name]).dtype != np.int64 or name == "sizes" else np.int64
     arrays[name] = change(arrays[name]).astype(kept)
-    write_arrays(arrays, tmp_path / "head", KEY, {"version": 2})
+    write_arrays(arrays, tmp_path / "head", KEY, {"version": VERSION})
     with pytest.raises(hm.HMatrixError, match=message):
         ProgressiveHead.load(tmp_path / "head")
 
@@ -245,6 +272,8 @@ def test_damaged_arrays(tmp_path, name, change, message):
         ({"ranks": []}, "ranks, precisions"),
         ({"ranks": [-1]}, "ranks: got -1"),
         ({"precisions": ["int4"]}, "ranks, precisions"),
+        ({"coarse_precisions": []}, "coarse_precisions"),
+        ({"coarse_precisions": ["int4", "int2"]}, "coarse_precisions: are .'int4', 'int2'"),
         ({"top": 0}, "top: got 0"),
         ({"rule": hm.FixedRows(1), "ranks": [0], "agreement": 0.99}, "do not agree"),
         ({"weight": np.ones((1, 40000))}, "has 40000 columns"),

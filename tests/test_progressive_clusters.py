@@ -48,8 +48,9 @@ def test_a_partition_holds_each_row_once():
 @every_kernel
 @pytest.mark.parametrize("rule", [hm.Margin(), hm.Rigorous()], ids=lambda rule: type(rule).__name__)
 @pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_kernels_agree_with_the_reference(kernel, rule, precision):
-    head, weight, _, held_out = clustered(rule, precisions=[precision, "float32"])
+@pytest.mark.parametrize("coarse", ["int8", "int4"])
+def test_kernels_agree_with_the_reference(kernel, rule, precision, coarse):
+    head, weight, _, held_out = clustered(rule, precisions=[precision, "float32"], coarse_precisions=[coarse])
     check_agreement(head, kernel, weight, held_out, (1, 3, 100))
 
 
@@ -148,7 +149,7 @@ def test_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("sizes", lambda a: a + np.int32(5000) * (np.arange(8) == 7), "1 <= first <= clusters"),
+        ("sizes", lambda a: a + np.int32(5000) * (np.arange(9) == 7), "1 <= first <= clusters"),
         ("starts", lambda a: a[:-1], "starts"),
         ("starts", lambda a: a[::-1].copy(), "do not increase"),
         ("order", lambda a: a[:-16], "order: has"),

@@ -24,6 +24,8 @@ class Cost:
         Of a call that does nothing else.
     coarse, far
         Of a byte of the coarse part where that fits into the second cache, and where it does not.
+    codes
+        Of an entry of the coarse part, at least: of int4 it is this that counts, not the bytes.
     cache
         Bytes of the second cache.
     jump
@@ -37,13 +39,22 @@ class Cost:
     call: float = 1.8e-6
     coarse: float = 1.03e-11
     far: float = 3.0e-11
+    codes: float = 7.0e-12
     cache: int = 1 << 20
     jump: float = 5.0e-8
     row: float = 1.4e-8
     fine: float = 2.8e-11
 
     def seconds(
-        self, columns: int, rank: int, clusters: int, places: int, looked: float, refined: float, bits: int
+        self,
+        columns: int,
+        rank: int,
+        clusters: int,
+        places: int,
+        looked: float,
+        refined: float,
+        bits: int,
+        coarse_bits: int = 8,
     ) -> float:
         """Return the seconds of one product.
 
@@ -57,12 +68,18 @@ class Cost:
             Places that are looked at, and rows that are refined.
         bits
             Of an entry of a fine row.
+        coarse_bits
+            Of an entry of the coarse part.
         """
-        output = rank + _OUTPUT_BYTES
-        fits = rank * columns + output * (clusters + places) <= self.cache
-        read = (
-            self.coarse * (rank * columns + output * clusters) + (self.coarse if fits else self.far) * output * looked
-        )
+        size = coarse_bits / 8
+        output = rank * size + _OUTPUT_BYTES
+        fits = rank * columns * size + output * (clusters + places) <= self.cache
+
+        def read_in(byte: float, entries: float, outputs: float) -> float:
+            return max(byte * size, self.codes) * entries + byte * _OUTPUT_BYTES * outputs
+
+        read = read_in(self.coarse, rank * (columns + clusters), clusters)
+        read += read_in(self.coarse if fits else self.far, rank * looked, looked)
         jumps = self.jump * looked / 16 if clusters else 0.0
         return self.call + read + jumps + refined * (self.row + self.fine * columns * bits / 8)
 

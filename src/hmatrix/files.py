@@ -6,7 +6,7 @@ Nothing in a file is executed; what its arrays mean is for others to check.
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE
@@ -87,7 +87,7 @@ def read_header(path: Path, key: str, writer: str) -> Any:
 
 
 def read_arrays(
-    path: Path, key: str, version: int, kind: str, writer: str
+    path: Path, key: str, versions: Collection[int], kind: str, writer: str
 ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     """Read arrays and their header.
 
@@ -95,8 +95,8 @@ def read_arrays(
     ----------
     path
         The file.
-    key, version
-        Of the header.
+    key, versions
+        Of the header: its name, and which versions of it can be read.
     kind, writer
         What the header is of, and what writes such a file: for messages.
 
@@ -118,8 +118,7 @@ def read_arrays(
         found = header["version"]
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise FormatError(subject, f"has no header of {kind}", mend) from error
-    if found != version or type(found) is not int:
-        raise FormatError(
-            subject, f"has version {found!r}", f"this release reads version {version}: install a newer one"
-        )
+    if type(found) is not int or found not in versions:
+        known = " and ".join(f"version {version}" for version in versions)
+        raise FormatError(subject, f"has version {found!r}", f"this release reads {known}: install a newer one")
     return arrays, header

@@ -1,6 +1,6 @@
 """The flat arrays of a progressive head: what the kernel reads, a file holds and a state dict holds.
 
-The coarse part is ``U V^T`` of a low rank in int8; the fine part is the weight itself, row by row. What a row's
+The coarse part is ``U V^T`` of a low rank in int8 or int4; the fine part is the weight itself, row by row. What a row's
 output can be at most is its coarse output and
 ``(scale * |x outside the span of V| + constant) * remainder + noise * reach``.
 Clusters of rows have one coarse output each, and the same kind of bound for all their rows.
@@ -25,6 +25,11 @@ MAX_COLUMNS = 1 << 15
 
 FINE = (Precision.FLOAT32, Precision.BFLOAT16, Precision.INT8)
 """Precisions of the fine rows."""
+
+COARSE = (Precision.INT8, Precision.INT4)
+"""Precisions of the coarse factors."""
+
+_SIZES = 9
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,10 @@ class Level:
     ----------
     bound
         How far fine outputs may be off.
+    precision
+        Of U.
     factor, scales
-        U in int8: strips of words, and a scale for each row.
+        U: strips of words, and a scale for each row.
     bias
         ``-inf`` where there is no row.
     remainder
@@ -82,6 +89,7 @@ class Level:
     """
 
     bound: Bound
+    precision: Precision
     factor: Words
     scales: Floats32
     bias: Floats32
@@ -89,14 +97,14 @@ class Level:
     reach: Floats32
 
     @classmethod
-    def none(cls) -> "Level":
+    def none(cls, precision: Precision) -> "Level":
         """Return a level of nothing."""
         nothing = np.empty(0, np.float32)
-        return cls(Bound(0.0), np.empty(0, np.uint32), nothing, nothing, nothing, nothing)
+        return cls(Bound(0.0), precision, np.empty(0, np.uint32), nothing, nothing, nothing, nothing)
 
     def codes(self, rank: int) -> Codes:
         """Return the codes of U, with the zeros that fill up strips and words."""
-        return from_strips(self.factor, len(self.bias), padded(rank, STRIP))
+        return from_strips(self.factor, len(self.bias), padded(rank, STRIP), self.precision)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +114,13 @@ class PackedHead:
     Parameters
     ----------
     sizes
-        int32 ``(8,)``: rows, columns, rank, outputs that are to be the fine ones, most refined rows, precision of the
-        fine rows, clusters, clusters that are looked into first.
+        int32 ``(9,)``: rows, columns, rank, outputs that are to be the fine ones, most refined rows, precision of the
+        fine rows, clusters, clusters that are looked into first, precision of the coarse factors; without the last
+        these are int8, as in files of version 2.
     limits, cluster_limits
         float32 ``(7,)``: the numbers of the `Bound` of each level.
     basis, basis_scales
-        ``V^T`` in int8: strips of words, and a scale for each row, filled up to whole strips.
+        ``V^T``: strips of words, and a scale for each row, filled up to whole strips.
     weights
         ``sum(weights * t^2)`` is at most the squared norm of the part of x in the span of V.
     factor, factor_scales, bias, remainder, reach
@@ -159,14 +168,18 @@ class PackedHead:
             if not isinstance(array, np.ndarray) or array.dtype != kind or array.ndim != 1:
                 raise ArgumentError(field.name, "has another type or dimension", f"give a vector of {kind.__name__}")
             object.__setattr__(self, field.name, np.ascontiguousarray(array))
-        if self.sizes.shape != (8,) or self.limits.shape != (7,) or self.cluster_limits.shape != (7,):
-            raise ArgumentError("sizes, limits", "have the wrong length", "give eight sizes, and seven numbers a bound")
-        m, n, rank, top, most, precision, clusters, probes = self.sizes.tolist()
+        if self.sizes.shape == (_SIZES - 1,):
+            object.__setattr__(self, "sizes", np.append(self.sizes, np.int32(Precision.INT8)))
+        if self.sizes.shape != (_SIZES,) or self.limits.shape != (7,) or self.cluster_limits.shape != (7,):
+            raise ArgumentError("sizes, limits", "have the wrong length", "give nine sizes, and seven numbers a bound")
+        m, n, rank, top, most, precision, clusters, probes, coarse = self.sizes.tolist()
         if m < 1 or not 1 <= n <= MAX_COLUMNS or not 0 <= rank <= n or not 1 <= top <= most <= m:
             came = f"are {self.sizes.tolist()}"
             raise ArgumentError("sizes", came, f"give at most {MAX_COLUMNS} columns, and 1 <= top <= most <= rows")
         if precision not in FINE:
             raise ArgumentError("sizes", f"have the precision {precision}", "give float32, bfloat16 or int8")
+        if coarse not in COARSE:
+            raise ArgumentError("sizes", f"have the coarse precision {coarse}", "give int8 or int4")
         if not 0 <= clusters <= m or not min(clusters, 1) <= probes <= clusters:
             raise ArgumentError("sizes", f"have {clusters} clusters, {probes} first", "give 1 <= first <= clusters")
         self._check_places()
@@ -188,13 +201,14 @@ class PackedHead:
     def _check_arrays(self) -> None:
         m, n, rank, clusters = (int(self.sizes[i]) for i in (0, 1, 2, 6))
         places, inner, strips = len(self.order) or padded(m, STRIP), padded(rank, STRIP), padded(clusters, STRIP)
+        codes = self.coarse.per_word
         lengths = {
-            "basis": inner * (padded(n, 4) // 4),
+            "basis": inner * (padded(n, codes) // codes),
             "basis_scales": inner,
             "weights": inner,
-            "factor": places * inner // 4,
+            "factor": places * inner // codes,
             **dict.fromkeys(("factor_scales", "bias", "remainder", "reach"), places),
-            "cluster_factor": strips * inner // 4,
+            "cluster_factor": strips * inner // codes,
             **dict.fromkeys(("cluster_scales", "cluster_bias", "cluster_remainder", "cluster_reach"), strips),
             "fine": m * padded(n, BLOCK) // self.precision.per_word,
             "fine_scales": m,
@@ -232,6 +246,11 @@ class PackedHead:
         return Precision(int(self.sizes[5]))
 
     @property
+    def coarse(self) -> Precision:
+        """Precision of the coarse factors."""
+        return Precision(int(self.sizes[8]))
+
+    @property
     def real(self) -> npt.NDArray[np.bool_]:
         """Which places of the rows' level hold a row."""
         return self.order >= 0 if len(self.order) else np.arange(padded(self.shape[0], STRIP)) < self.shape[0]
@@ -240,13 +259,14 @@ class PackedHead:
     def places(self) -> Level:
         """The level of the rows."""
         bound = Bound(*self.limits.tolist())
-        return Level(bound, self.factor, self.factor_scales, self.bias, self.remainder, self.reach)
+        return Level(bound, self.coarse, self.factor, self.factor_scales, self.bias, self.remainder, self.reach)
 
     @cached_property
     def clusters(self) -> Level:
         """The level of the clusters, without any row where there are none."""
+        bound = Bound(*self.cluster_limits.tolist())
         arrays = (self.cluster_factor, self.cluster_scales, self.cluster_bias)
-        return Level(Bound(*self.cluster_limits.tolist()), *arrays, self.cluster_remainder, self.cluster_reach)
+        return Level(bound, self.coarse, *arrays, self.cluster_remainder, self.cluster_reach)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return all arrays by name."""
@@ -254,8 +274,8 @@ class PackedHead:
 
     @cached_property
     def basis_codes(self) -> Codes:
-        """Codes of ``V^T`` ``(rank, n)``, with the zeros that fill up strips and words."""
-        return from_strips(self.basis, self.rank, padded(self.shape[1], 4))
+        """Codes of ``V^T`` ``(rank, n)``, with the rows of zeros that fill up strips."""
+        return from_strips(self.basis, self.rank, self.shape[1], self.coarse)
 
     def rows_of(self, rows: npt.NDArray[np.integer[Any]]) -> FloatArray:
         """Return fine rows decoded, float32 ``(rows, n)``."""

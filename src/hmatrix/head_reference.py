@@ -11,7 +11,7 @@ from hmatrix._validation import FloatArray
 from hmatrix.head import Level, PackedHead
 from hmatrix.head_words import BLOCK, REST_STEPS, STRIP, padded
 from hmatrix.kernels import quantize_activations
-from hmatrix.precision import Precision, from_words
+from hmatrix.precision import Codes, Precision, from_words
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 
@@ -84,7 +84,8 @@ class ReferenceHead:
     def look(self, level: Level, known: Known) -> tuple[FloatArray, FloatArray]:
         """Return outputs of a level, and what the fine ones may be at most, ``(batch, its places)`` each."""
         bound, codes = level.bound, level.codes(self._packed.rank)
-        coarse = _multiply(codes, known.inner_codes, known.inner_step, level.scales) + level.bias
+        products = _multiply(codes, level.precision, known.inner_codes, known.inner_step, level.scales)
+        coarse = products + level.bias
         factors = [np.float32(factor) for factor in (bound.quantised, bound.relative, bound.inner)]
         noise = known.step * factors[0] + known.norm * factors[1] + known.inner_step * factors[2]
         with np.errstate(over="ignore", invalid="ignore"):
@@ -100,11 +101,8 @@ class ReferenceHead:
     def take_in(self, x: FloatArray) -> Known:
         """Return what is to be known of inputs ``(batch, n)``."""
         packed = self._packed
-        n = packed.shape[1]
         codes, step = quantize_activations(x)
-        filled = np.zeros((len(x), padded(n, 4)), np.int8)
-        filled[:, :n] = codes
-        t = _multiply(packed.basis_codes, filled, step, packed.basis_scales)
+        t = _multiply(packed.basis_codes, packed.coarse, codes, step, packed.basis_scales)
         inner_codes, inner_step = quantize_activations(t)
         with np.errstate(over="ignore", invalid="ignore"):
             square = _lanes(np.square(x))
@@ -186,7 +184,7 @@ class _Product:
 
     def _first_clusters(self, top: int) -> Indices:
         """Return the clusters with nearly the largest outputs, of at least `top` rows."""
-        count, wanted = self.packed.sizes[6:].tolist()
+        count, wanted = self.packed.sizes[6:8].tolist()
         while True:
             opened = _choose_largest(self.cluster_outputs, wanted)
             if len(opened) < wanted or len(self._real(self._places(opened))) >= top:
@@ -226,11 +224,11 @@ class _Product:
 
 
 def _multiply(
-    codes: npt.NDArray[np.uint8], x: npt.NDArray[np.int8], step: FloatArray, scales: FloatArray
+    codes: Codes, precision: Precision, x: npt.NDArray[np.int8], step: FloatArray, scales: FloatArray
 ) -> FloatArray:
     """Multiply rows of codes with quantised vectors ``(batch, columns)``; ``(batch, rows)``."""
     # float64 sums these integers exactly.
-    integers = x.astype(np.float64) @ (codes.astype(np.float64) - 128).T
+    integers = x.astype(np.float64) @ (codes.astype(np.float64) - precision.zero).T
     with np.errstate(over="ignore", invalid="ignore"):
         products: FloatArray = (2 * integers).astype(np.float32) * (np.float32(0.5) * step)[:, None] * scales
     return products

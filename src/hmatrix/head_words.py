@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
-from hmatrix.precision import Codes, Precision, from_words, to_words
+from hmatrix.precision import Codes, Precision, encode, from_words, to_words
 
 Words: TypeAlias = npt.NDArray[np.uint32]
 Floats32: TypeAlias = npt.NDArray[np.float32]
@@ -42,20 +42,34 @@ def symmetric(rows: FloatArray) -> tuple[Codes, Floats32]:
     return codes.astype(np.uint8), scales
 
 
-def to_strips(codes: Codes) -> Words:
-    """Pack codes ``(rows, columns)`` of int8 into strips."""
+def to_codes(rows: FloatArray, precision: Precision) -> tuple[Codes, Floats32]:
+    """Encode rows of a coarse factor, each with a scale of its own: codes and scales."""
+    if precision is Precision.INT8 or not rows.size:
+        return symmetric(rows)
+    encoded = encode(rows, precision)
+    return encoded.codes, encoded.scales.reshape(len(rows))
+
+
+def from_codes(codes: Codes, scales: FloatArray, precision: Precision) -> npt.NDArray[np.float64]:
+    """Return the rows that `to_codes` encoded."""
+    return (codes.astype(np.float64) - precision.zero) * scales[:, None].astype(np.float64)
+
+
+def to_strips(codes: Codes, precision: Precision) -> Words:
+    """Pack codes ``(rows, columns)`` into strips."""
     rows = padded(len(codes), STRIP)
-    whole = np.full((rows, codes.shape[1]), int(Precision.INT8.zero), np.uint8)
+    whole = np.full((rows, codes.shape[1]), int(precision.zero), np.uint8)
     whole[: len(codes)] = codes
-    words = to_words(whole, Precision.INT8)
+    words = to_words(whole, precision)
     strips = words.reshape(rows // STRIP, STRIP, words.shape[1])
     return np.ascontiguousarray(strips.transpose(0, 2, 1)).ravel()
 
 
-def from_strips(words: Words, rows: int, columns: int) -> Codes:
-    """Return what `to_strips` packed, with the rows and columns that fill it up."""
-    strips = words.reshape(padded(rows, STRIP) // STRIP, columns // 4, STRIP).transpose(0, 2, 1)
-    codes: Codes = from_words(strips.reshape(padded(rows, STRIP), columns // 4), Precision.INT8, columns)
+def from_strips(words: Words, rows: int, columns: int, precision: Precision) -> Codes:
+    """Return what `to_strips` packed, with the rows that fill it up."""
+    row_words = padded(columns, precision.per_word) // precision.per_word
+    strips = words.reshape(padded(rows, STRIP) // STRIP, row_words, STRIP).transpose(0, 2, 1)
+    codes: Codes = from_words(strips.reshape(padded(rows, STRIP), row_words), precision, columns)
     return codes
 
 

@@ -53,7 +53,7 @@ def load(path: str | os.PathLike[str]) -> HMatrix:
     """
     path = Path(path)
     subject = f"file {path}"
-    arrays, header = read_arrays(path, KEY, VERSION, "an H-matrix", "hmatrix.save")
+    arrays, header = read_arrays(path, KEY, (VERSION,), "an H-matrix", "hmatrix.save")
     try:
         (m, n), quantized = header["shape"], header["quantized"]
     except (KeyError, ValueError, TypeError) as error:

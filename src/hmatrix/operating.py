@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,7 @@ class Asked:
         In which part of the samples they are to be.
     rule
         Which rows are refined.
-    ranks, precisions, cluster_rows
+    ranks, precisions, coarse_precisions, cluster_rows
         What there is to choose from; 0 rows a cluster are no clusters.
     cost
         What a product costs.
@@ -54,6 +55,7 @@ class Asked:
     rule: Rule
     ranks: Sequence[int]
     precisions: Sequence[Precision]
+    coarse_precisions: Sequence[Precision]
     cluster_rows: Sequence[int]
     cost: Cost
 
@@ -61,6 +63,7 @@ class Asked:
 @dataclass(frozen=True, eq=False)
 class _Point:
     rank: int
+    coarse: Precision
     precision: Precision
     needs: Needs
 
@@ -81,15 +84,17 @@ def choose(weight: FloatArray, bias: FloatArray, calibration: FloatArray | None,
     tree = row_tree(weight, square, min(sizes)) if sizes else None
     partitions = [None if tree is None or not rows else RowClusters.cut(tree, rows) for rows in asked.cluster_rows]
     if calibration is None:
-        if max(map(len, (asked.ranks, asked.precisions, partitions))) > 1 or isinstance(asked.rule, Margin):
-            mend = "give calibration inputs, or one rank, one precision, and the rule Rigorous() or FixedRows()"
+        choices = (asked.ranks, asked.precisions, asked.coarse_precisions, partitions)
+        if max(map(len, choices)) > 1 or isinstance(asked.rule, Margin):
+            mend = "give calibration inputs, or one rank, one precision a part, and the rule Rigorous() or FixedRows()"
             raise ArgumentError("calibration", "is missing", mend)
         opening = Opening(partitions[0], 0 if partitions[0] is None else 1)
-        point = _Point(asked.ranks[0], asked.precisions[0], Needs(opening, 1.0, 0.0, 1.0, len(weight), 0.0, 0.0))
+        needs = Needs(opening, 1.0, 0.0, 1.0, len(weight), 0.0, 0.0)
+        point = _Point(asked.ranks[0], asked.coarse_precisions[0], asked.precisions[0], needs)
     else:
         point = _cheapest(weight, bias, calibration, square, partitions, asked)
     subspace = fit(square, calibration, point.rank)
-    coarse = Coarse.project(FineRows.of(weight, point.precision), bias, subspace, point.rank)
+    coarse = Coarse.project(FineRows.of(weight, point.precision), bias, subspace, point.rank, point.coarse)
     return _with_rule(coarse.pack(point.needs.opening.clusters), asked, point.needs)
 
 
@@ -116,16 +121,17 @@ def _cheapest(
     subspaces = [fit(square, calibration[others if len(others) else own], max(asked.ranks)) for others, own in parts]
     openings = [opening for clusters in partitions for opening in _openings(clusters, asked.top)]
     best: tuple[float, _Point] | None = None
-    for rank in asked.ranks:
+    for rank, coarse in product(asked.ranks, asked.coarse_precisions):
         groups = [
-            (Coarse.project(exact, bias, subspace, rank), samples[own])
+            (Coarse.project(exact, bias, subspace, rank, coarse), samples[own])
             for subspace, (_, own) in zip(subspaces, parts, strict=True)
         ]
         for needs in needs_of(groups, openings, asked.rule, asked.agreement):
             for precision in usable:
-                seconds = _seconds(asked.cost, weight, rank, needs, precision)
+                point = _Point(rank, coarse, precision, needs)
+                seconds = _seconds(asked.cost, weight, point)
                 if best is None or seconds < best[0]:
-                    best = seconds, _Point(rank, precision, needs)
+                    best = seconds, point
     if best is None:
         raise ArgumentError(
             "ranks, precisions and rule",
@@ -143,11 +149,14 @@ def _openings(clusters: RowClusters | None, top: int) -> list[Opening]:
     return [Opening(clusters, probes) for probes in PROBES if probes <= len(clusters) and enough[probes - 1]]
 
 
-def _seconds(cost: Cost, weight: FloatArray, rank: int, needs: Needs, precision: Precision) -> float:
+def _seconds(cost: Cost, weight: FloatArray, point: _Point) -> float:
     m, n = weight.shape
+    needs = point.needs
     clusters = needs.opening.clusters
     centres, places = (0, m) if clusters is None else (len(clusters), len(clusters.order))
-    return cost.seconds(n, rank, centres, places, needs.looked, needs.refined, precision.bits)
+    return cost.seconds(
+        n, point.rank, centres, places, needs.looked, needs.refined, point.precision.bits, point.coarse.bits
+    )
 
 
 def _with_rule(head: PackedHead, asked: Asked, needs: Needs) -> PackedHead:

@@ -1,6 +1,6 @@
 """Progressive heads: the dense layer's largest outputs for a fraction of its time.
 
-A coarse product, of low rank and in int8, gives every output roughly; only the rows that can still be among the
+A coarse product, of low rank and in int8 or int4, gives every output roughly; only the rows that can still be among the
 largest are multiplied exactly. The idea is that of SVD-softmax [1]_, with a number of rows that follows from each
 input and a bound that is calibrated, or rigorous.
 
@@ -22,9 +22,10 @@ from hmatrix._validation import FloatArray, as_floating, check_integer, check_ma
 from hmatrix.calibration import Cost
 from hmatrix.errors import ArgumentError, FormatError
 from hmatrix.files import read_arrays, write_arrays
-from hmatrix.head import FINE, MAX_COLUMNS, PackedHead
+from hmatrix.head import COARSE, FINE, MAX_COLUMNS, PackedHead
 from hmatrix.head_kernels import prepare_head
 from hmatrix.head_reference import Indices
+from hmatrix.head_words import from_codes
 from hmatrix.matrix import Storage
 from hmatrix.operating import CLUSTER_ROWS, MANY_ROWS, RANKS, Asked, choose
 from hmatrix.precision import Precision
@@ -35,7 +36,8 @@ _CHUNK = 4096
 """Rows that are decoded at once: a vocabulary is large."""
 
 KEY = "hmatrix_progressive"
-VERSION = 2
+VERSION = 3
+_OLDEST = 2
 
 
 class ProgressiveHead:
@@ -135,12 +137,11 @@ class ProgressiveHead:
     def coarse_error(self) -> float:
         """Return the relative error of the coarse part in the Frobenius norm."""
         packed = self._packed
-        m, n = self.shape
-        zero = Precision.INT8.zero
-        V = (packed.basis_codes[:, :n] - np.float32(zero)) * packed.basis_scales[:, None]
+        m = self.shape[0]
+        V = from_codes(packed.basis_codes, packed.basis_scales, packed.coarse)
         order = packed.order if len(packed.order) else np.arange(len(packed.real))
         factor, rows = packed.places.codes(self.rank)[packed.real], order[packed.real]
-        U = (factor - np.float32(zero)) * packed.factor_scales[packed.real, None]
+        U = from_codes(factor, packed.factor_scales[packed.real], packed.coarse)
         squares = np.zeros(2)
         for start in range(0, m, _CHUNK):
             fine = packed.rows_of(rows[start : start + _CHUNK])
@@ -152,6 +153,11 @@ class ProgressiveHead:
     def rank(self) -> int:
         """Rank of the coarse part."""
         return int(self._packed.sizes[2])
+
+    @property
+    def coarse_precision(self) -> Precision:
+        """Precision of the coarse part."""
+        return self._packed.coarse
 
     @property
     def most(self) -> int:
@@ -192,7 +198,7 @@ class ProgressiveHead:
             If the file is missing, truncated, of another kind or version, or its arrays do not fit together.
         """
         path = Path(path)
-        arrays, _ = read_arrays(path, KEY, VERSION, "a progressive head", "ProgressiveHead.save")
+        arrays, _ = read_arrays(path, KEY, range(_OLDEST, VERSION + 1), "a progressive head", "ProgressiveHead.save")
         try:
             return cls(PackedHead(**arrays))
         except (ArgumentError, TypeError) as error:
@@ -231,6 +237,7 @@ def progressive(
     rule: Rule = Margin(),
     ranks: Sequence[int] | None = None,
     precisions: Sequence[Precision | str] = FINE,
+    coarse_precisions: Sequence[Precision | str] | None = None,
     cluster_rows: Sequence[int] | None = None,
     cost: Cost = Cost(),
 ) -> ProgressiveHead:
@@ -255,6 +262,8 @@ def progressive(
         Of the coarse part, to choose from; ``None`` is a list from 0 to 512.
     precisions
         Of the fine rows, to choose from: float32, bfloat16, int8.
+    coarse_precisions
+        Of the coarse part, to choose from; ``None`` is int8 and int4, and without calibration int8.
     cluster_rows
         Most rows of a cluster, to choose from, 0 being no clusters; ``None`` is a list from 0 to 256 where there are
         8,192 rows or more, and no clusters elsewhere. `FixedRows` has none.
@@ -283,6 +292,12 @@ def progressive(
     asked = RANKS if ranks is None else ranks
     allowed = sorted({min(check_integer("ranks", rank, at_least=0), m, n) for rank in asked})
     fine = tuple(Precision.of(precision) for precision in precisions)
+    if coarse_precisions is None:
+        coarse_precisions = COARSE if inputs is not None else COARSE[:1]
+    coarse = tuple(Precision.of(precision) for precision in coarse_precisions)
+    if not coarse or not set(coarse) <= set(COARSE):
+        names = [precision.name.lower() for precision in coarse]
+        raise ArgumentError("coarse_precisions", f"are {names}", "give int8, int4 or both")
     if not allowed or not fine or not set(fine) <= set(FINE):
         came = f"are {ranks} and {precisions}"
         raise ArgumentError("ranks, precisions", came, "give ranks, and float32, bfloat16 or int8")
@@ -292,4 +307,5 @@ def progressive(
     sizes = sorted({check_integer("cluster_rows", rows, at_least=0) for rows in cluster_rows})
     if not sizes or (fixed and sizes != [0]):
         raise ArgumentError("cluster_rows", f"are {list(cluster_rows)}", "give some, or with FixedRows() 0")
-    return ProgressiveHead(choose(matrix, vector, inputs, Asked(top, agreement, rule, allowed, fine, sizes, cost)))
+    asked_for = Asked(top, agreement, rule, allowed, fine, coarse, sizes, cost)
+    return ProgressiveHead(choose(matrix, vector, inputs, asked_for))

@@ -1,4 +1,4 @@
-"""The coarse part of a progressive head: the subspace of inputs that it keeps, and its factors in int8.
+"""The coarse part of a progressive head: the subspace of inputs that it keeps, and its factors in integers.
 
 The subspace of rank k is the span of the rows of ``P^T A``, where P holds the k leading left singular vectors of
 ``A C^(1/2)`` and C is the second moment of the inputs plus its mean eigenvalue times the identity: what matters
@@ -22,9 +22,10 @@ from hmatrix.head_words import (
     Floats32,
     Words,
     filled,
+    from_codes,
     from_fine,
     padded,
-    symmetric,
+    to_codes,
     to_fine,
     to_strips,
 )
@@ -130,8 +131,10 @@ class Coarse:
     ----------
     rows, bias
         The fine part A ``(m, n)`` and b ``(m,)``.
+    precision
+        Of the factors.
     codes, scales
-        ``V^T`` in int8.
+        ``V^T``.
     triangle
         R of ``V = Q R``.
     inside
@@ -142,6 +145,7 @@ class Coarse:
 
     rows: FineRows
     bias: FloatArray
+    precision: Precision
     codes: Codes
     scales: Floats32
     triangle: Floats64
@@ -149,18 +153,20 @@ class Coarse:
     outside: Floats64
 
     @classmethod
-    def project(cls, rows: FineRows, bias: FloatArray, subspace: Subspace, rank: int) -> "Coarse":
-        """Keep the first `rank` dimensions of a subspace."""
+    def project(
+        cls, rows: FineRows, bias: FloatArray, subspace: Subspace, rank: int, precision: Precision = Precision.INT8
+    ) -> "Coarse":
+        """Keep the first `rank` dimensions of a subspace, as its basis is when it is stored."""
         V = subspace.basis[:, :rank]
         # The coordinates t and the columns of U get scales that make both about as uneven, so that both lose little.
         columns = np.sqrt(np.square(_by_chunk(rows.weight, lambda A: A @ V)).mean(axis=0))
         balance = np.sqrt(np.maximum(columns, 1e-30) / np.maximum(subspace.sizes[:rank], 1e-30))
-        codes, scales = symmetric(V.T)
+        codes, scales = to_codes(V.T, precision)
         scales = (scales * balance).astype(np.float32)
-        Q, triangle = np.linalg.qr(_decoded(codes, scales).T)
+        Q, triangle = np.linalg.qr(from_codes(codes, scales, precision).T)
         inside = _by_chunk(rows.weight, lambda A: A @ Q)
         rest = np.maximum(np.square(rows.norms) - np.square(inside).sum(axis=1), 0)
-        return cls(rows, bias, codes, scales, triangle, inside, np.sqrt(rest) + 1e-6 * rows.norms)
+        return cls(rows, bias, precision, codes, scales, triangle, inside, np.sqrt(rest) + 1e-6 * rows.norms)
 
     def pack(self, clusters: RowClusters | None = None) -> PackedHead:
         """Pack a head that refines all rows within the rigorous bound, and looks into clusters if there are any."""
@@ -170,16 +176,16 @@ class Coarse:
         lengths = np.maximum(np.linalg.norm(self.triangle, axis=0), 1e-30)
         most = np.linalg.norm(self.triangle / lengths, 2) ** 2 if rank else 1.0
         places = self.level(np.arange(m) if clusters is None else clusters.order)
-        centres = Level.none() if clusters is None else self.level(np.arange(len(clusters)), clusters)
+        centres = Level.none(self.precision) if clusters is None else self.level(np.arange(len(clusters)), clusters)
         nothing = np.empty(0, np.int32)
         count = 0 if clusters is None else len(clusters)
         size = float(np.abs(bias).max(initial=0.0))
         rounding = (self._rounding + _of_codes(rows.precision, n)) * float(rows.norms.max())
         limits = replace(places.bound, rounding=rounding, offset=16 * _UNIT * size)
         return PackedHead(
-            sizes=np.array([m, n, rank, 1, m, rows.precision, count, min(count, 1)], np.int32),
+            sizes=np.array([m, n, rank, 1, m, rows.precision, count, min(count, 1), self.precision], np.int32),
             limits=np.array(limits.as_floats(), np.float32),
-            basis=to_strips(self.codes),
+            basis=to_strips(self.codes, self.precision),
             basis_scales=filled(self.scales, padded(rank, STRIP)),
             weights=filled((1 - 1e-5) / (np.square(lengths) * most), padded(rank, STRIP)),
             factor=places.factor,
@@ -211,8 +217,8 @@ class Coarse:
         if clusters is not None:
             centres, labels, largest = clusters.means(self.inside), clusters.labels, clusters.largest
         rank = len(self.codes)
-        codes, scales = symmetric(centres @ np.linalg.pinv(self.triangle).T)
-        U = _decoded(codes, scales)
+        codes, scales = to_codes(centres @ np.linalg.pinv(self.triangle).T, self.precision)
+        U = from_codes(codes, scales, self.precision)
         kept = U @ self.triangle.T
         size, norms = np.linalg.norm(kept, axis=1), largest(self.rows.norms)
         deviation = largest(np.linalg.norm(self.inside - kept[labels], axis=1))
@@ -226,11 +232,13 @@ class Coarse:
             relative=float(((deviation + self._rounding * norms) / amount).max()) * (1 + 1e-5),
             inner=0.5 * np.sqrt(rank) * float((np.linalg.norm(U, axis=1) / amount).max()) * (1 + 1e-5),
         )
-        whole = np.full((len(codes), padded(rank, STRIP)), int(Precision.INT8.zero), np.uint8)
+        zero = int(self.precision.zero)
+        whole = np.full((len(codes), padded(rank, STRIP)), zero, np.uint8)
         whole[:, :rank] = codes
         return Level(
             bound=bound,
-            factor=to_strips(_placed(whole, order, int(Precision.INT8.zero))),
+            precision=self.precision,
+            factor=to_strips(_placed(whole, order, zero), self.precision),
             scales=_placed(scales, order),
             bias=_placed(largest(self.bias), order, -np.inf),
             remainder=_placed(largest(self.outside) * (1 + 1e-5), order),
@@ -265,7 +273,3 @@ def _by_chunk(weight: FloatArray, function: Callable[[Floats64], Floats64]) -> F
     """Apply a function of rows to a weight, a few rows in float64 at a time."""
     starts = range(0, len(weight), _CHUNK)
     return np.concatenate([function(weight[start : start + _CHUNK].astype(np.float64)) for start in starts])
-
-
-def _decoded(codes: Codes, scales: Floats32) -> Floats64:
-    return (codes.astype(np.float64) - Precision.INT8.zero) * scales[:, None].astype(np.float64)
