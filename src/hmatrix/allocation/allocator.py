@@ -19,6 +19,7 @@ from hmatrix.allocation.forms import Floats
 from hmatrix.allocation.layout import Layout
 from hmatrix.allocation.moments import Damping, Moments, moments
 from hmatrix.allocation.realise import realise
+from hmatrix.allocation.row_weights import row_scales, scaled_back
 from hmatrix.allocation.screening import Screening
 from hmatrix.allocation.timecost import dense_seconds, time_cost
 from hmatrix.assembly import Sides
@@ -50,7 +51,7 @@ class Allocation:
     predicted_error, measured_error
         Of the output, relative, before and after the leaves were computed: the root of ``tr(E C E^T)`` over
         ``tr(A C A^T)``, with C the damped second moment of the inputs about their mean. Without calibration
-        data it is the error in the Frobenius norm.
+        data it is the error in the Frobenius norm. Rows count by their weights.
     arrangement
         How rows and columns were ordered.
     damping
@@ -89,6 +90,9 @@ class Allocator:
     activations
         How products treat their input where it meets integer codes: ``"exact"``, or ``"int8"`` for speed. What int8
         adds to the error does not count here.
+    row_weights
+        How much the square of an error in each row counts ``(m,)``, positive: how often the rows of an embedding are
+        selected. ``None`` counts all alike.
 
     Raises
     ------
@@ -104,8 +108,11 @@ class Allocator:
         coordinates: Sides | None = None,
         splitter: Splitter = Cardinality(),
         activations: Activations | str = Activations.EXACT,
+        row_weights: npt.ArrayLike | None = None,
     ) -> None:
-        self._weight = check_matrix("weight", weight).astype(np.float32, copy=False)
+        checked = check_matrix("weight", weight).astype(np.float32, copy=False)
+        self._row_scales = row_scales(row_weights, len(checked))
+        self._weight = checked if row_weights is None else checked * self._row_scales[:, None]
         self._activations = Activations.of(activations)
         n = self._weight.shape[1]
         with _one_thread():
@@ -238,9 +245,12 @@ class Allocator:
         with _one_thread():
             weight, inputs = layout.ordered(self._weight, self._moments)
             leaves, errors = realise(weight, pieces, inputs)
+        scales = self._row_scales[layout.permutations[0]]
+        if (scales != 1).any():
+            leaves = [scaled_back(leaf, scales) for leaf in leaves]
         matrix = HMatrix.from_leaves(weight.shape, leaves, *layout.permutations, activations=self._activations)
         correction = np.empty(len(weight), np.float32)
-        correction[layout.permutations[0]] = errors @ inputs.mean
+        correction[layout.permutations[0]] = errors @ inputs.mean / scales
         return Allocation(
             matrix,
             correction,
@@ -275,6 +285,7 @@ def allocate(
     coordinates: Sides | None = None,
     splitter: Splitter = Cardinality(),
     activations: Activations | str = Activations.EXACT,
+    row_weights: npt.ArrayLike | None = None,
 ) -> Allocation:
     """Return the best H-matrix for a budget; see `Allocator` for the arguments, and for several budgets.
 
@@ -284,6 +295,11 @@ def allocate(
         If an argument cannot be used, or the budget is impossible.
     """
     allocator = Allocator(
-        weight, calibration=calibration, coordinates=coordinates, splitter=splitter, activations=activations
+        weight,
+        calibration=calibration,
+        coordinates=coordinates,
+        splitter=splitter,
+        activations=activations,
+        row_weights=row_weights,
     )
     return allocator.allocate(budget, evaluate)

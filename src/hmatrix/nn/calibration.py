@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hmatrix._validation import FloatArray
 from hmatrix.errors import DataError, HMatrixError, NetworkError
+from hmatrix.nn.frequencies import Counts
 from hmatrix.nn.progress import shown
 from hmatrix.nn.running import Forward, evaluating, first_tensor
 from hmatrix.nn.targets import Target
@@ -23,6 +24,8 @@ class Inputs:
     ----------
     samples
         For each target a sample of its inputs, ``(rows, n)``; ``None`` for one that only selects rows of its weight.
+    counts
+        For each target that only selects rows how often it selected each, ``(m,)``; ``None`` for others.
     unused
         Names of targets that were never called.
     probes
@@ -30,6 +33,7 @@ class Inputs:
     """
 
     samples: list[FloatArray | None]
+    counts: list[Counts | None]
     unused: set[str]
     probes: list[Any]
 
@@ -70,13 +74,14 @@ def collect_inputs(
         If there are no batches, one does not go through the network, or inputs hold NaN or infinity.
     """
     reservoirs = [_Reservoir(rows, seed + number) for number in range(len(targets))]
+    counts = [np.zeros(target.shape[0], np.int64) for target in targets]
     called: set[str] = set()
     hooks = []
     probes: list[Any] = []
     probed = 0
-    for target, reservoir in zip(targets, reservoirs, strict=True):
+    for target, reservoir, counted in zip(targets, reservoirs, counts, strict=True):
         for name, module in _distinct(target).items():
-            hook = _hook(target, name, reservoir, called)
+            hook = _hook(target, name, reservoir, counted, called)
             hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
     try:
         with evaluating(model):
@@ -99,7 +104,9 @@ def collect_inputs(
             )
         samples.append(sample)
     unused = {target.name for target in targets if not called & target.layers.keys()}
-    return Inputs(samples, unused, probes)
+    selecting = [sample is None and counted.any() for sample, counted in zip(samples, counts, strict=True)]
+    chosen = [counted if selects else None for counted, selects in zip(counts, selecting, strict=True)]
+    return Inputs(samples, chosen, unused, probes)
 
 
 def _output(model: nn.Module, batch: Any, forward: Forward) -> Any:
@@ -121,7 +128,7 @@ def _distinct(target: Target) -> dict[str, nn.Module]:
     return dict(modules.values())
 
 
-def _hook(target: Target, name: str, reservoir: "_Reservoir", called: set[str]) -> Any:
+def _hook(target: Target, name: str, reservoir: "_Reservoir", counts: Counts, called: set[str]) -> Any:
     kind = target.kinds[name]
 
     def record(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
@@ -133,6 +140,11 @@ def _hook(target: Target, name: str, reservoir: "_Reservoir", called: set[str]) 
         vectors = kind.vectors(module, x.detach(), reservoir.choose)
         if vectors is not None:
             reservoir.add(vectors.to("cpu", torch.float32))
+        selected = kind.selected(module, x.detach())
+        if selected is not None:
+            # Other indices the layer itself refuses, after this hook.
+            rows = selected.reshape(-1).to("cpu", torch.int64).clamp(0, len(counts) - 1).numpy()
+            np.add.at(counts, rows, 1)
 
     return record
 

@@ -62,7 +62,8 @@ def compress(
     error of each layer for so many bytes, and by how much an error of its output changes that of the network, which
     is measured on the first calibration data: first by derivatives, then, for the final shares, by what the H-matrix of
     each layer alone does. A layer for which nothing pays stays as it is, and its bytes count.
-    Layers that share a weight still do so afterwards. Of a layer without a bias the mean of what is lost
+    The rows of an embedding count as often as the calibration data select them, with what that says of those that it
+    does not. Layers that share a weight still do so afterwards. Of a layer without a bias the mean of what is lost
     becomes its bias, whose bytes count.
 
     Parameters
@@ -136,7 +137,7 @@ def compress(
         raise ArgumentError("budget", came, "give both, or neither")
     make_ready(model)  # tells now if it could not be saved
     targets = find_targets(model, select, overrides or {}, LayerSettings(activations=Activations.of(activations)))
-    inputs = Inputs([None] * len(targets), set(), [])
+    inputs = Inputs([None] * len(targets), [None] * len(targets), set(), [])
     if calibration is not None:
         inputs = collect_inputs(
             model,
@@ -160,7 +161,7 @@ def compress(
     # Nothing tells what a layer may lose that the output does not depend on.
     idle = {targets[number].name for number, weight in zip(used, weights, strict=True) if weight == 0}
     parts = [
-        Part(targets[number], Fitter(targets[number], inputs.samples[number], folder), weight)
+        Part(targets[number], Fitter(targets[number], inputs.samples[number], inputs.counts[number], folder), weight)
         for number, weight in zip(used, weights, strict=True)
         if weight > 0
     ]

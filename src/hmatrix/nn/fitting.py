@@ -17,6 +17,7 @@ from hmatrix.allocation.forms import Floats
 from hmatrix.errors import FormatError, OutputError
 from hmatrix.io import load, save
 from hmatrix.matrix import HMatrix
+from hmatrix.nn.frequencies import Counts, frequencies
 from hmatrix.nn.targets import Target
 
 
@@ -41,13 +42,16 @@ class Fitter:
         The weight.
     inputs
         Of its layer, ``(rows, n)``, or ``None``.
+    counts
+        How often its layer selected each row, ``(m,)``, or ``None``.
     folder
         Where results are kept, so that an interrupted search goes on; ``None`` for nowhere.
     """
 
-    def __init__(self, target: Target, inputs: FloatArray | None, folder: Path | None) -> None:
+    def __init__(self, target: Target, inputs: FloatArray | None, counts: Counts | None, folder: Path | None) -> None:
         self._target = target
         self._inputs = inputs
+        self._counts = counts
         self._folder = folder
 
     def curve(self) -> tuple[Floats, Floats]:
@@ -106,6 +110,7 @@ class Fitter:
             calibration=self._inputs,
             coordinates=settings.coordinates,
             activations=settings.activations,
+            row_weights=None if self._counts is None else frequencies(self._counts),
         )
 
     @cached_property
@@ -115,6 +120,8 @@ class Fitter:
         digest.update(np.ascontiguousarray(self._target.weight).data)
         if self._inputs is not None:
             digest.update(np.ascontiguousarray(self._inputs).data)
+        if self._counts is not None:
+            digest.update(self._counts.data)
         if settings.coordinates is not None:
             digest.update(pickle.dumps(settings.coordinates))
         return digest.hexdigest()[:24]

@@ -34,6 +34,10 @@ class Kind(Protocol):
         """Return some of the vectors ``(k, n)`` that the matrix multiplies; ``None`` if it selects rows."""
         ...
 
+    def selected(self, module: Any, x: Tensor) -> Tensor | None:
+        """Return the indices of the rows that the layer selects, in any shape; ``None`` if it multiplies."""
+        ...
+
     def successor(self, module: Any, weight: HWeight) -> nn.Module:
         """Return the layer that takes the place of `module`."""
         ...
@@ -54,6 +58,9 @@ class LinearKind:
     def vectors(self, module: nn.Linear, x: Tensor, choose: Choose) -> Tensor:
         flat = x.reshape(-1, module.in_features)
         return flat[choose(len(flat))]
+
+    def selected(self, module: nn.Linear, x: Tensor) -> None:  # noqa: ARG002
+        return None
 
     def successor(self, module: nn.Linear, weight: HWeight) -> nn.Module:
         return HLinear(weight, module.bias)
@@ -87,6 +94,9 @@ class ConvKind:
         # The channels last, as in the matrix.
         return windows[image, :, place // columns, place % columns].permute(0, 2, 3, 1).flatten(1)
 
+    def selected(self, module: nn.Conv2d, x: Tensor) -> None:  # noqa: ARG002
+        return None
+
     def successor(self, module: nn.Conv2d, weight: HWeight) -> nn.Module:
         return HConv2d(module, weight)
 
@@ -104,6 +114,9 @@ class EmbeddingKind:
 
     def vectors(self, module: nn.Embedding, x: Tensor, choose: Choose) -> None:  # noqa: ARG002
         return None
+
+    def selected(self, module: nn.Embedding, x: Tensor) -> Tensor:  # noqa: ARG002
+        return x
 
     def successor(self, module: nn.Embedding, weight: HWeight) -> nn.Module:
         padding = module.padding_idx

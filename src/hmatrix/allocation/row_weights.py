@@ -1,0 +1,49 @@
+"""Rows whose errors count more than those of others: a weight whose rows are scaled, and leaves that are scaled back.
+
+Integer codes stay as they are: scales belong to rows.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from hmatrix._validation import check_matrix
+from hmatrix.errors import ArgumentError
+from hmatrix.lowrank import LowRank
+from hmatrix.packing import EncodedLowRank, PackedLeaf
+from hmatrix.precision import Encoded, Floats32
+
+
+def row_scales(weights: npt.ArrayLike | None, m: int) -> Floats32:
+    """Return the factors of rows whose squares are in proportion to their weights, and 1 on average, ``(m,)``.
+
+    Raises
+    ------
+    ArgumentError
+        If there are not m weights, or one is not positive.
+    """
+    if weights is None:
+        return np.ones(m, np.float32)
+    given = check_matrix("row_weights", np.reshape(np.asarray(weights), (-1, 1)))[:, 0].astype(np.float64)
+    if len(given) != m:
+        raise ArgumentError("row_weights", f"has {len(given)} entries", f"give one a row, {m}")
+    if not (given > 0).all():
+        raise ArgumentError("row_weights", f"has {given.min():g} in it", "give positive numbers")
+    scales: Floats32 = np.sqrt(given / given.mean()).astype(np.float32)
+    return scales
+
+
+def scaled_back(leaf: PackedLeaf, scales: Floats32) -> PackedLeaf:
+    """Return a leaf with its rows divided by the scales ``(m,)`` of all rows, in tree order."""
+    factors = np.float32(1) / scales[leaf.rows, None]
+    block = leaf.block
+    if isinstance(block, EncodedLowRank):
+        return replace(leaf, block=replace(block, U=_scaled(block.U, factors)))
+    if isinstance(block, LowRank):
+        return replace(leaf, block=replace(block, U=block.U * factors))
+    return replace(leaf, block=_scaled(block, factors) if isinstance(block, Encoded) else block * factors)
+
+
+def _scaled(encoded: Encoded, factors: Floats32) -> Encoded:
+    return replace(encoded, scales=encoded.scales * factors)
