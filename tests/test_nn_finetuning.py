@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import hmatrix as hm
 import hmatrix.nn as hnn
 from hmatrix.errors import ArgumentError, DataError, NetworkError
+from hmatrix.nn.trainable import TrainableFactor
 from hmatrix.packing import pack
 from hmatrix.precision import Precision
 
@@ -115,6 +116,26 @@ def test_the_loss_is_that_of_the_network_that_is_returned():
             pairs = [(network_(x).double().numpy(), teacher(x).double().numpy()) for x in held_out]
         expected = np.mean([((given - wanted) ** 2).mean() / wanted.var() for given, wanted in pairs])
         np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_codes_stay_unless_they_are_trained():
+    teacher = network()
+    model = compressed(teacher, "int4")
+
+    def codes(network_):
+        factors = [m for m in hnn.trainable(copy.deepcopy(network_)).modules() if isinstance(m, TrainableFactor)]
+        return np.concatenate([factor.coefficients().units.numpy().ravel() for factor in factors])
+
+    stayed, report = finetune(model, teacher, codes=0.0)
+    np.testing.assert_array_equal(codes(stayed), codes(model))
+    assert report.after < report.before
+    assert (codes(finetune(model, teacher)[0]) != codes(model)).any()
+
+
+def test_a_teacher_with_h_matrices_is_refused():
+    model = compressed(network())
+    with pytest.raises(ArgumentError, match="teacher: has H-matrices itself; give the original"):
+        finetune(model, model)
 
 
 def test_a_worse_network_is_never_returned():

@@ -174,14 +174,16 @@ def compress(
         fitted, trials = _search(model, allocation, evaluate, budget.max_drop, evaluations)
     else:
         fitted = allocation.fit(budget)
-        # A budget of time is not shared.
+        # A budget of time is not shared. What is measured on data that say which rows of an embedding count does not
+        # tell what errors of the others do.
+        compared = [None if part.fitter.selects else result for part, result in zip(parts, fitted, strict=True)]
         measured = (
             None
             if budget.time is not None
             else measured_sensitivities(
                 model,
                 [part.target for part in parts],
-                fitted,
+                compared,
                 [part.sensitivity for part in parts],
                 inputs.probes,
                 reference,

@@ -90,7 +90,8 @@ class Finetuning:
         Length of a step of Adam, in proportion to the root mean square of each tensor. It rises during the first
         tenth, and falls like a cosine afterwards.
     codes
-        The same for integer codes, before they are rounded, in codes.
+        The same for integer codes, before they are rounded, in codes; 0 leaves them as they are. Codes that were
+        rounded together, as `hmatrix.allocate` does it, are hard to better one by one.
     loss
         Of outputs.
     matching
@@ -110,8 +111,8 @@ class Finetuning:
 
     seconds: float | None = None
     steps: int | None = None
-    rate: float = 2e-4
-    codes: float = 5e-3
+    rate: float = 1e-4
+    codes: float = 0.0
     loss: Loss = SquaredError()
     matching: float = 1.0
     trained: Trained = Trained.ALL
@@ -126,7 +127,7 @@ class Finetuning:
         if self.steps is not None:
             check_integer("steps", self.steps, at_least=1)
         check_number("rate", self.rate, above=0.0)
-        check_number("codes", self.codes, above=0.0)
+        check_number("codes", self.codes, at_least=0.0)
         check_number("matching", self.matching, at_least=0.0)
         check_integer("measurements", self.measurements, at_least=1)
 

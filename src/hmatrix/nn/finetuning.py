@@ -94,7 +94,7 @@ def finetune(
     Raises
     ------
     ArgumentError
-        If the network has no H-matrix, or nothing in it is trained.
+        If the network has no H-matrix, the teacher has one, or nothing is trained.
     NetworkError
         If the teacher is another network, or the loss is not finite.
     DataError
@@ -114,6 +114,9 @@ def finetune(
     if held_out is None:
         skipped = range(0, _EVERY * _EVERY, _EVERY)
         held_out = (batch for number, batch in enumerate(islice(data, _EVERY * _EVERY)) if number in skipped)
+    if any(isinstance(module, _LAYERS) for module in teacher.modules()):
+        mend = "give the original: `load` changes the network that it is given, so give that a copy"
+        raise ArgumentError("teacher", "has H-matrices itself", mend)
     best = _Best(model, _Judge(teacher, list(held_out), forward, settings.loss), start)
     interrupted = False
     try:
@@ -196,9 +199,12 @@ class _Trainer:
         longer = settings.codes / settings.rate
         codes = {factor.latent: longer * factor.steps() for factor in factors if factor.scales is not None}
         owned = {parameter for factor in factors for parameter in factor.parameters()}
+        if settings.codes == 0:
+            owned.difference_update(codes)
         sizes: dict[nn.Parameter, Tensor] = {}
         for parameter in pair.student.parameters():
-            chosen = parameter.is_floating_point() and (parameter in owned or settings.trained.includes(parameter))
+            others = parameter not in codes and settings.trained.includes(parameter)
+            chosen = parameter.is_floating_point() and (parameter in owned or others)
             parameter.requires_grad_(chosen)
             if chosen and parameter.numel():
                 values = parameter.detach()

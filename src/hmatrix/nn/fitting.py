@@ -54,6 +54,11 @@ class Fitter:
         self._counts = counts
         self._folder = folder
 
+    @property
+    def selects(self) -> bool:
+        """Whether its rows count as often as they were selected."""
+        return self._counts is not None
+
     def curve(self) -> tuple[Floats, Floats]:
         """Return the predicted frontier: bytes, and squares of the relative error, ``(points,)``."""
         if (path := self._path("curve", "npz")) is not None and path.exists():
