@@ -324,7 +324,7 @@ def test_saved_copied_and_pickled(tmp_path, name):
     low = hm.progressive(*layer()[:2], rule=hm.FixedRows(9), ranks=[5], precisions=["int8"])
     assert low.coarse is None
     assert not [array for array in low.pack().arrays() if array.startswith(PREFIX)]
-    assert "rank 5, at most 9 rows in int8" in repr(low)
+    assert "rank 5 in int8, at most 9 rows in int8" in repr(low)
     assert "an H-matrix of 4 leaves in" in repr(head_of("mixed"))
 
 

@@ -69,7 +69,7 @@ class ProgressiveHead:
     @property
     def point(self) -> str:
         """The operating point, in words."""
-        coarse = f"rank {self.rank}"
+        coarse = f"rank {self.rank} in {self.coarse_precision.name.lower()}"
         if (matrix := self.coarse) is not None:
             coarse = f"an H-matrix of {len(matrix.pack().leaves)} leaves in {matrix.storage().ratio:.1%} of dense"
         clusters = f", {self.clusters} clusters" if self.clusters else ""

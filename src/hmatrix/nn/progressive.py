@@ -110,8 +110,9 @@ class ProgressiveLinear(nn.Module):
         for name in self._buffers.keys() - arrays.keys():
             del self._buffers[name]
         for name, array in arrays.items():
-            # int32, since not everything in torch knows unsigned words.
-            self.register_buffer(name, torch.from_numpy(array.view(np.int32) if name in WORDS else array))
+            # int32, since not everything in torch knows unsigned words. The kernel trusts its own indices: copies.
+            shared = array.view(np.int32) if name in WORDS else array.copy() if array.dtype == np.int32 else array
+            self.register_buffer(name, torch.from_numpy(shared))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:  # noqa: ARG002
         """Refuse changes of type and device: the packed form has its own precisions."""
