@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -79,13 +80,13 @@ def test_kernels_agree_with_the_reference(kernel, rule, precision, name):
     weight, _, _, held_out = layer()
     head = head_of(name, agreement=0.6, rule=rule, precisions=(precision,))
     assert (head.precision.name.lower(), head.rank) == (precision, 0)
-    check_agreement(head, kernel, weight, held_out, (1, 3))
+    check_agreement(head, kernel, weight, held_out[:50], (1, 3))
 
 
 @every_kernel
 @pytest.mark.parametrize("name", INTEGERS)
 def test_coarse_outputs_of_integers_have_the_bits_of_the_reference(kernel, name):
-    held_out = layer()[3]
+    held_out = layer()[3][:50]
     head = head_of(name, precisions=("int8",))
     np.testing.assert_array_equal(outputs(head, kernel, held_out), outputs(head, REFERENCE, held_out))
     own, expected = largest(head, kernel, held_out, 5), largest(head, REFERENCE, held_out, 5)
@@ -99,6 +100,7 @@ def test_coarse_outputs_of_integers_have_the_bits_of_the_reference(kernel, name)
 def test_floating_point_sums_agree_but_for_rows_at_the_threshold(kernel, name, rule):
     """Each output is the reference's fine one, or its coarse one (below the largest), up to rounding."""
     weight, bias, _, held_out = layer()
+    held_out = held_out[:50]
     head = head_of(name, rule=rule, precisions=("float32",))
     fine = held_out.astype(float) @ head.pack().rows_of(np.arange(M)).astype(float).T + bias
     coarse = held_out.astype(float) @ head.coarse.to_dense().astype(float).T + bias
@@ -122,6 +124,7 @@ def test_floating_point_sums_agree_but_for_rows_at_the_threshold(kernel, name, r
 @pytest.mark.parametrize("name", INTEGERS + EXACT)
 def test_more_outputs_than_the_rule_refines(kernel, name):
     weight, bias, _, held_out = layer()
+    held_out = held_out[:30]
     head = head_of(name, agreement=0.5, precisions=("float32",))
     assert head.most < M
     dense = held_out @ weight.T + bias
@@ -296,6 +299,23 @@ def test_a_large_coarse_product_is_shared_by_threads():
         hm.set_num_threads(4)
         np.testing.assert_array_equal(head(X), alone)
         np.testing.assert_array_equal(head(X[7]), alone[7])
+    finally:
+        hm.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", ["mixed", "floats"])
+def test_calls_from_many_threads_at_once(name):
+    held_out = layer(samples=600)[3]
+    head = head_of(name)
+    expected = head(held_out)
+    before = hm.backend().threads
+    try:
+        hm.set_num_threads(3)
+        with ThreadPoolExecutor(4) as pool:
+            for y in pool.map(head, [held_out] * 12):
+                np.testing.assert_array_equal(y, expected)
+            for y, other in zip(pool.map(head, held_out), expected, strict=True):
+                np.testing.assert_array_equal(y, other)
     finally:
         hm.set_num_threads(before)
 
