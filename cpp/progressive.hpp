@@ -1,7 +1,7 @@
 // A progressive head as the kernels see it: a coarse product, with factors or with any matrix in packed form, gives
-// every output roughly, and only the rows that can still be among the largest are multiplied exactly. Where there are clusters of rows, those that cannot hold
-// such a row are not even looked into. src/hmatrix/head.py says what its arrays are, and
-// src/hmatrix/head_reference.py is the same in NumPy.
+// every output roughly, and only the rows that can still be among the largest are multiplied exactly. Where there are
+// clusters of rows, those that cannot hold such a row are not even looked into. src/hmatrix/head.py says what its arrays
+// are, and src/hmatrix/head_reference.py is the same in NumPy.
 #pragma once
 
 #include <cstddef>
@@ -134,8 +134,8 @@ struct Workspace {
 };
 
 // Fills the workspace: coarse (where there is a matrix, its product is there already, filled up with zeros), chosen and
-// refined, at least `top` rows. Returns how many rows are refined: none
-// where x is not finite, or so large that outputs are not.
+// refined, at least `top` rows. Returns how many rows are refined: none where x is not finite, or so large that outputs
+// are not.
 using Refine = std::int32_t (*)(const Head& head, const float* x, std::int32_t top, Workspace& work);
 
 // y[b] = all outputs of x[b]: refined ones, and coarse ones that are less than the largest refined one.

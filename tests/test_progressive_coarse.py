@@ -19,6 +19,7 @@ from hmatrix.head_reference import ReferenceHead
 from hmatrix.progressive import KEY, VERSION, ProgressiveHead
 
 M, N = 200, 90
+FLOAT32 = hm.Precision.FLOAT32
 INTEGERS = ["uniform", "allocated", "mixed"]
 EXACT = ["exact", "floats", "overlapping"]
 
@@ -413,6 +414,21 @@ def test_wrong_arguments(arguments, message):
     given = {"calibration": X, "coarse": coarse_of("mixed")} | arguments
     with pytest.raises(hm.HMatrixError, match=message):
         hm.progressive(weight, bias, **given)
+
+
+def test_the_cost_of_an_h_matrix_is_that_of_its_bytes():
+    cost, m, n = hm.Cost(), 1000, 1280
+    bare = cost.seconds(n, 0, 0, m, m, 20.0, 8)
+    assert cost.seconds(n, 0, 0, m, m, 20.0, 8, stored=10**5) == pytest.approx(bare + 1e5 * cost.coarse)
+    large = cost.seconds(n, 0, 0, m, m, 20.0, 8, stored=10**7)
+    outside = cost.seconds(n, 0, 0, m, m, 20.0, 8, stored=10**7 + 10**6)
+    assert outside - large == pytest.approx(1e6 * cost.far)
+
+
+def test_the_precision_of_the_rows_is_the_cheapest_that_agrees():
+    assert head_of("mixed").precision is hm.Precision.INT8
+    bytes_are_free = hm.Cost(fine=0.0)
+    assert head_of("mixed", precisions=("float32", "int8"), cost=bytes_are_free).precision is FLOAT32
 
 
 def test_module_and_saved_network(tmp_path):
