@@ -280,9 +280,11 @@ Input take_in(const Head& head, const float* x, Workspace& work) {
     quantize<V>(x, head.columns, work.codes.data(), &input.step, &sum);
     if (!(input.step >= 0.0f)) return input;
     float* t = work.t.data();
-    multiply_all<V>(head.coarse, head.basis, head.rank, head.columns, work.codes.data(), input.step, sum,
-                    head.basis_scales, head.zeros, t);
-    quantize<V>(t, padded_rank, work.inner_codes.data(), &input.inner_step, &input.inner_sum);
+    if (head.rank > 0) {
+        multiply_all<V>(head.coarse, head.basis, head.rank, head.columns, work.codes.data(), input.step, sum,
+                        head.basis_scales, head.zeros, t);
+        quantize<V>(t, padded_rank, work.inner_codes.data(), &input.inner_step, &input.inner_sum);
+    }
     if (padded_columns != head.columns) {
         std::copy(x, x + head.columns, work.x.begin());
         std::fill(work.x.begin() + head.columns, work.x.begin() + padded_columns, 0.0f);
