@@ -60,6 +60,8 @@ public:
                           view(rows, shape.first),
                           view(columns, shape.second)}) {}
 
+    const Plan<T>& plan() const { return plan_; }
+
     template <bool transposed, std::size_t Dimensions>
     void multiply(const Array<const T, Dimensions>& x, const Array<T, Dimensions>& y) const {
         const auto [m, n] = plan_.shape();
@@ -119,7 +121,7 @@ private:
     Plan<T> plan_;
 };
 
-// A head together with the arrays that it views.
+// A head together with the arrays that it views; whoever makes it keeps the coarse matrix alive.
 class OwningHead {
 public:
     using Words = Array<const std::uint32_t, 1>;
@@ -128,9 +130,11 @@ public:
 
     OwningHead(const std::string& instruction_set, const std::vector<std::int32_t>& sizes,
                const std::vector<std::vector<float>>& bounds, const std::vector<Words>& words,
-               const std::vector<Floats>& floats, Numbers order, Numbers starts)
+               const std::vector<Floats>& floats, Numbers order, Numbers starts, const OwningPlan<float>* matrix)
         : refine_(find(instruction_set).refine), words_(words), floats_(floats), order_(order), starts_(starts),
-          checked_({sizes, bounds, viewed(words), viewed(floats), viewed(order), viewed(starts)}), head_(checked_.head()) {}
+          checked_({sizes, bounds, viewed(words), viewed(floats), viewed(order), viewed(starts),
+                    matrix ? &matrix->plan() : nullptr}),
+          head_(checked_.head()) {}
 
     template <std::size_t Dimensions>
     void outputs(const Array<const float, Dimensions>& x, const Array<float, Dimensions>& y) const {
@@ -197,9 +201,9 @@ void bind_head(nb::module_& module) {
     nb::class_<OwningHead>(module, "ProgressiveHead")
         .def(nb::init<const std::string&, const std::vector<std::int32_t>&, const std::vector<std::vector<float>>&,
                       const std::vector<OwningHead::Words>&, const std::vector<OwningHead::Floats>&,
-                      OwningHead::Numbers, OwningHead::Numbers>(),
+                      OwningHead::Numbers, OwningHead::Numbers, const OwningPlan<float>*>(),
              "instruction_set"_a, "sizes"_a, "bounds"_a, "words"_a, "floats"_a, nb::arg("order").noconvert(),
-             nb::arg("starts").noconvert())
+             nb::arg("starts").noconvert(), nb::arg("matrix").none(), nb::keep_alive<1, 9>())
         .def("multiply_at", &OwningHead::multiply_at, "x"_a, "y"_a, "batch"_a)
         .def("multiply", &OwningHead::outputs<1>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
         .def("multiply_batch", &OwningHead::outputs<2>, nb::arg("x").noconvert(), nb::arg("y").noconvert())

@@ -5,7 +5,7 @@
 namespace hmatrix {
 
 CheckedHead::CheckedHead(const HeadArrays& arrays) {
-    const auto& [sizes, bounds, words, floats, order, starts] = arrays;
+    const auto& [sizes, bounds, words, floats, order, starts, matrix] = arrays;
     require(sizes.size() == 9 && bounds.size() == 2 && words.size() == 4 && floats.size() == 11,
             "a head has 9 sizes, 2 bounds, 4 arrays of words and 11 of floats");
     const std::int32_t clusters = sizes[6];
@@ -18,6 +18,10 @@ CheckedHead::CheckedHead(const HeadArrays& arrays) {
                 head_.probes >= (clusters > 0) && head_.probes <= clusters &&
                 (head_.coarse == Precision::int8 || head_.coarse == Precision::int4),
             "sizes of a head are out of range");
+    require(matrix == nullptr || (matrix->shape().rows == head_.rows && matrix->shape().columns == head_.columns &&
+                                  head_.rank == 0 && clusters == 0),
+            "a coarse matrix needs the shape of the head, and neither factors nor clusters beside it");
+    head_.matrix = matrix;
     if (clusters > 0) arrange(arrays, clusters);
     const std::size_t rank = padded_to(head_.rank, strip_height);
     const std::int32_t per_word = columns_per_word(head_.coarse);

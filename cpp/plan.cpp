@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "checks.hpp"
-#include "threads.hpp"
 
 namespace hmatrix {
 namespace {
@@ -107,11 +106,11 @@ Plan<T>::Plan(const InstructionSet& set, Packed<T> packed) : packed_(std::move(p
 
 template <class T>
 void Plan<T>::run_stage(const Stage& stage, const Source<const T>& source, const Quantized& quantized, Rows<T> y,
-                        std::ptrdiff_t batch, bool backwards) const {
+                        std::ptrdiff_t batch, int most_threads, bool backwards) const {
     if (stage.panels.empty()) return;
     const std::int64_t end = &stage == &packed_.far ? packed_.near.panels.front().offset : packed_.size;
     const std::int64_t paying = (end - stage.panels.front().offset) * batch / work_per_thread;
-    const auto most = std::min<std::int64_t>(get_num_threads(), static_cast<std::int64_t>(stage.panels.size()));
+    const auto most = std::min<std::int64_t>(most_threads, static_cast<std::int64_t>(stage.panels.size()));
     const int threads = static_cast<int>(std::max<std::int64_t>(1, std::min(paying, most)));
     const int parts = threads == 1 ? 1 : std::min(tasks_per_thread * threads, most_tasks);
     const auto part = [&](int k) {
@@ -144,7 +143,7 @@ void Plan<T>::quantize(const Source<const T>& source, const Quantized& quantized
 }
 
 template <class T>
-void Plan<T>::multiply(const T* x, T* y, std::ptrdiff_t batch) const {
+void Plan<T>::multiply(const T* x, T* y, std::ptrdiff_t batch, int threads) const {
     const std::ptrdiff_t m = packed_.shape.rows, n = packed_.shape.columns, k = packed_.intermediate;
     const std::int32_t *const gathered = packed_.column_permutation, *const scattered = packed_.row_permutation;
     const auto segments = static_cast<std::ptrdiff_t>(packed_.segments.size());
@@ -167,9 +166,9 @@ void Plan<T>::multiply(const T* x, T* y, std::ptrdiff_t batch) const {
         const bool backwards = backwards_.load(std::memory_order_relaxed);
         backwards_.store(!backwards, std::memory_order_relaxed);
         quantize(source, quantized, false, count);
-        run_stage(packed_.far, source, quantized, t, count, backwards);
+        run_stage(packed_.far, source, quantized, t, count, threads, backwards);
         quantize(source, quantized, true, count);
-        run_stage(packed_.near, source, quantized, {ys, m}, count, backwards);
+        run_stage(packed_.near, source, quantized, {ys, m}, count, threads, backwards);
     });
 }
 

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "kernels.hpp"
+#include "threads.hpp"
 
 namespace hmatrix {
 
@@ -40,8 +41,11 @@ public:
 
     Shape shape() const { return packed_.shape; }
 
-    // y (batch, rows) = x (batch, columns) A^T, both contiguous.
-    void multiply(const T* x, T* y, std::ptrdiff_t batch) const;
+    // Of all coefficients and scales.
+    std::int64_t words() const { return packed_.size; }
+
+    // y (batch, rows) = x (batch, columns) A^T, both contiguous, by at most so many threads.
+    void multiply(const T* x, T* y, std::ptrdiff_t batch, int threads = get_num_threads()) const;
     // y (batch, columns) = x (batch, rows) A, both contiguous.
     void multiply_transposed(const T* x, T* y, std::ptrdiff_t batch) const;
     // y (count, columns) = the rows of A at some positions, in tree order, which are in range.
@@ -49,7 +53,7 @@ public:
 
 private:
     void run_stage(const Stage& stage, const Source<const T>& source, const Quantized& quantized, Rows<T> y,
-                   std::ptrdiff_t batch, bool backwards) const;
+                   std::ptrdiff_t batch, int most_threads, bool backwards) const;
     void quantize(const Source<const T>& source, const Quantized& quantized, bool of_t, std::ptrdiff_t batch) const;
 
     Packed<T> packed_;

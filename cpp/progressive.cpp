@@ -5,7 +5,7 @@
 #include <limits>
 #include <numeric>
 
-#include "threads.hpp"
+#include "plan.hpp"
 
 namespace hmatrix {
 namespace {
@@ -13,24 +13,40 @@ namespace {
 // A thread is woken for this many coefficients of coarse products.
 constexpr std::int64_t least_work = 1 << 18;
 
-// Coarse outputs of one product, at least.
-std::int32_t looked_at(const Head& head) { return head.clusters.rows > 0 ? head.clusters.rows : head.rows; }
+// Coefficients of one coarse product, at least.
+std::int64_t coarse_work(const Head& head) {
+    if (head.matrix) return head.matrix->words();
+    const std::int32_t looked_at = head.clusters.rows > 0 ? head.clusters.rows : head.rows;
+    return std::int64_t{head.rank} * (looked_at + head.columns);
+}
 
-// Calls each(sample, workspace) for the samples of a batch, shared among the threads.
+// Calls each(sample, workspace, threads) for the samples of a batch, shared among the threads; where all samples are
+// one thread's, a coarse product may be shared.
 template <class F>
 void for_samples(const Head& head, std::ptrdiff_t batch, F&& each) {
-    const std::int64_t work = batch * std::max<std::int64_t>(1, std::int64_t{head.rank} * (looked_at(head) + head.columns));
+    const std::int64_t work = batch * std::max<std::int64_t>(1, coarse_work(head));
     const auto tasks = static_cast<int>(
         std::max<std::int64_t>(1, std::min<std::int64_t>({get_num_threads(), batch, work / least_work})));
     const auto run = [&](int task) {
         thread_local Workspace workspace;
         workspace.fit(head);
-        for (std::ptrdiff_t b = batch * task / tasks; b < batch * (task + 1) / tasks; ++b) each(b, workspace);
+        for (std::ptrdiff_t b = batch * task / tasks; b < batch * (task + 1) / tasks; ++b)
+            each(b, workspace, tasks == 1 ? get_num_threads() : 1);
     };
     if (tasks == 1)
         run(0);
     else
         run_tasks(tasks, tasks, run);
+}
+
+// Refines one sample.
+std::int32_t refine_sample(Refine refine, const Head& head, const float* x, std::int32_t top, Workspace& work,
+                           int threads) {
+    if (head.matrix) {
+        head.matrix->multiply(x, work.coarse.data(), 1, threads);
+        std::fill(work.coarse.begin() + head.rows, work.coarse.begin() + padded_to(head.rows, strip_height), 0.0f);
+    }
+    return refine(head, x, top, work);
 }
 
 // Outputs by rows where there are clusters: coarse ones, or that of the cluster where it was not looked into.
@@ -80,8 +96,8 @@ std::int32_t Workspace::drop_filling(const Head& head, std::int32_t begin, std::
 }
 
 void head_outputs(Refine refine, const Head& head, const float* x, float* y, std::ptrdiff_t batch) {
-    for_samples(head, batch, [&](std::ptrdiff_t b, Workspace& work) {
-        const std::int32_t count = refine(head, x + b * head.columns, head.top, work);
+    for_samples(head, batch, [&](std::ptrdiff_t b, Workspace& work, int threads) {
+        const std::int32_t count = refine_sample(refine, head, x + b * head.columns, head.top, work, threads);
         float* out = y + b * head.rows;
         if (count == 0) {
             std::fill_n(out, head.rows, std::numeric_limits<float>::quiet_NaN());
@@ -100,8 +116,9 @@ void head_outputs(Refine refine, const Head& head, const float* x, float* y, std
 
 void head_largest(Refine refine, const Head& head, const float* x, std::int32_t top, float* values,
                   std::int64_t* indices, std::int64_t* counts, std::ptrdiff_t batch) {
-    for_samples(head, batch, [&](std::ptrdiff_t b, Workspace& work) {
-        const std::int32_t count = refine(head, x + b * head.columns, std::max(top, head.top), work);
+    for_samples(head, batch, [&](std::ptrdiff_t b, Workspace& work, int threads) {
+        const std::int32_t count =
+            refine_sample(refine, head, x + b * head.columns, std::max(top, head.top), work, threads);
         if (counts) counts[b] = count;
         float* value = values + b * top;
         std::int64_t* index = indices + b * top;

@@ -1,7 +1,7 @@
-// A progressive head as the kernels see it: a coarse product gives every output roughly, and only the rows that
-// can still be among the largest are multiplied exactly. Where there are clusters of rows, those that cannot hold
-// such a row are not even looked into. src/hmatrix/head.py says what its arrays are, and
-// src/hmatrix/head_reference.py is the same in NumPy.
+// A progressive head as the kernels see it: a coarse product, with factors or with any matrix in packed form, gives
+// every output roughly, and only the rows that can still be among the largest are multiplied exactly. Where there are
+// clusters of rows, those that cannot hold such a row are not even looked into. src/hmatrix/head.py says what its arrays
+// are, and src/hmatrix/head_reference.py is the same in NumPy.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +11,9 @@
 #include "packed.hpp"
 
 namespace hmatrix {
+
+template <class T>
+class Plan;
 
 // Rows of the coarse factors are stored in strips of so many, one word of four columns after the other.
 constexpr std::int32_t strip_height = 16;
@@ -59,6 +62,7 @@ struct Head {
     const std::int32_t* counts;       // rows of each cluster
     const std::uint32_t* fine_words;  // row by row
     const float* fine_scales;         // one for each row
+    const Plan<float>* matrix;        // what gives the coarse outputs in the place of factors, whose rank is 0; or null
 
     std::int64_t fine_row_words() const { return padded_to(columns, block_columns) / columns_per_word(fine); }
 };
@@ -79,6 +83,7 @@ struct HeadArrays {
     std::vector<View<std::uint32_t>> words;
     std::vector<View<float>> floats;
     View<std::int32_t> order, starts;
+    const Plan<float>* matrix = nullptr;  // outlives the head
 };
 
 // A head that views such arrays; std::invalid_argument if they do not fit together. No index comes from outside then.
@@ -128,8 +133,9 @@ struct Workspace {
     std::vector<float> refined;            // their outputs
 };
 
-// Fills the workspace: coarse, chosen and refined, at least `top` rows. Returns how many rows are refined: none
-// where x is not finite, or so large that outputs are not.
+// Fills the workspace: coarse (where there is a matrix, its product is there already, filled up with zeros), chosen and
+// refined, at least `top` rows. Returns how many rows are refined: none where x is not finite, or so large that outputs
+// are not.
 using Refine = std::int32_t (*)(const Head& head, const float* x, std::int32_t top, Workspace& work);
 
 // y[b] = all outputs of x[b]: refined ones, and coarse ones that are less than the largest refined one.

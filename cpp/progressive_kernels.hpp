@@ -198,6 +198,19 @@ void refine_rows(const Head& head, const float* x, const Input& input, Workspace
     }
 }
 
+// What rows' outputs may be at most, by their coarse ones.
+template <class V>
+void bound_outputs(const Level& level, const Input& input, std::int32_t first, std::int32_t length, const float* coarse,
+                   float* upper) {
+    const Bound& bound = level.bound;
+    const float margin = bound.scale * input.outside + bound.constant;
+    const float noise = bound.quantised * input.step + bound.relative * input.norm + bound.inner * input.inner_step;
+    const auto of_remainder = V::broadcast(&margin), of_reach = V::broadcast(&noise);
+    for (std::int32_t i = 0; i < length; i += V::width)
+        V::store(upper + i, V::add(V::load(coarse + i), V::add(V::mul(of_remainder, V::load(level.remainder + first + i)),
+                                                               V::mul(of_reach, V::load(level.reach + first + i)))));
+}
+
 // Coarse outputs of some strips of a level, and what their rows' outputs may be at most.
 template <class V>
 void look_at(const Head& head, const Level& level, const Input& input, const Workspace& work, std::int32_t begin,
@@ -207,13 +220,17 @@ void look_at(const Head& head, const Level& level, const Input& input, const Wor
     const std::ptrdiff_t row_words = rank / columns_per_word(head.coarse);
     multiply_all<V>(head.coarse, level.factor + first * row_words, length, rank, work.inner_codes.data(),
                     input.inner_step, input.inner_sum, level.scales + first, level.bias + first, coarse);
-    const Bound& bound = level.bound;
-    const float margin = bound.scale * input.outside + bound.constant;
-    const float noise = bound.quantised * input.step + bound.relative * input.norm + bound.inner * input.inner_step;
-    const auto of_remainder = V::broadcast(&margin), of_reach = V::broadcast(&noise);
+    bound_outputs<V>(level, input, first, length, coarse, upper);
+}
+
+// Looks at all rows, whose products with the coarse matrix are there already. Returns whether none of them overflows
+// downwards or is NaN: such a row would never be refined.
+template <class V>
+bool look_at_products(const Head& head, const Input& input, std::int32_t length, float* coarse, float* upper) {
     for (std::int32_t i = 0; i < length; i += V::width)
-        V::store(upper + i, V::add(V::load(coarse + i), V::add(V::mul(of_remainder, V::load(level.remainder + first + i)),
-                                                               V::mul(of_reach, V::load(level.reach + first + i)))));
+        V::store(coarse + i, V::add(V::load(coarse + i), V::load(head.places.bias + i)));
+    bound_outputs<V>(head.places, input, 0, length, coarse, upper);
+    return count_at_least<V>(coarse, length, std::numeric_limits<float>::lowest()) == head.rows;
 }
 
 // Looks into clusters; `length` outputs are there already.
@@ -263,9 +280,11 @@ Input take_in(const Head& head, const float* x, Workspace& work) {
     quantize<V>(x, head.columns, work.codes.data(), &input.step, &sum);
     if (!(input.step >= 0.0f)) return input;
     float* t = work.t.data();
-    multiply_all<V>(head.coarse, head.basis, head.rank, head.columns, work.codes.data(), input.step, sum,
-                    head.basis_scales, head.zeros, t);
-    quantize<V>(t, padded_rank, work.inner_codes.data(), &input.inner_step, &input.inner_sum);
+    if (head.rank > 0) {
+        multiply_all<V>(head.coarse, head.basis, head.rank, head.columns, work.codes.data(), input.step, sum,
+                        head.basis_scales, head.zeros, t);
+        quantize<V>(t, padded_rank, work.inner_codes.data(), &input.inner_step, &input.inner_sum);
+    }
     if (padded_columns != head.columns) {
         std::copy(x, x + head.columns, work.x.begin());
         std::fill(work.x.begin() + head.columns, work.x.begin() + padded_columns, 0.0f);
@@ -294,6 +313,8 @@ std::int32_t refine_head(const Head& head, const float* x, std::int32_t top, Wor
     std::int32_t length = padded_to(head.rows, strip_height);
     if (clustered)
         length = open_first<V>(head, input, work, top);
+    else if (head.matrix)
+        length = look_at_products<V>(head, input, length, coarse, upper) ? length : 0;
     else
         look_at<V>(head, head.places, input, work, 0, length / strip_height, coarse, upper);
     if (length == 0) return 0;

@@ -61,20 +61,21 @@ def head_program(objects, tmp_path_factory) -> Path:
     return linked("run_head", objects, tmp_path_factory.mktemp("head"))
 
 
-def write_case(path: Path, packed: PackedBlocks, x: np.ndarray, transposed: bool) -> None:
+def arrays_of(packed: PackedBlocks) -> list[np.ndarray]:
     schedule = packed.schedule
-    header = [packed.dtype == np.float64, *packed.shape, schedule.intermediate, len(x), transposed]
     permutations = (packed.row_permutation, packed.column_permutation)
-    arrays = [
-        np.array(header, np.int64),
+    return [
         packed.data,
         *schedule.far.tables,
         *schedule.near.tables,
         schedule.segments if packed.quantized else np.empty(0, np.int32),
         *(np.empty(0, np.int32) if permutation is None else permutation for permutation in permutations),
-        x,
     ]
-    write_arrays(path, arrays)
+
+
+def write_case(path: Path, packed: PackedBlocks, x: np.ndarray, transposed: bool) -> None:
+    header = [packed.dtype == np.float64, *packed.shape, packed.schedule.intermediate, len(x), transposed]
+    write_arrays(path, [np.array(header, np.int64), *arrays_of(packed), x])
 
 
 def write_arrays(path: Path, arrays: list[np.ndarray]) -> None:
@@ -86,6 +87,9 @@ def write_arrays(path: Path, arrays: list[np.ndarray]) -> None:
 
 def write_head(path: Path, packed: PackedHead, x: np.ndarray, top: int) -> None:
     levels = (packed.places, packed.clusters)
+    matrix = [np.empty(0, np.int32)]
+    if packed.matrix is not None:
+        matrix = [np.array([packed.matrix.schedule.intermediate], np.int32), *arrays_of(packed.matrix)]
     arrays = [
         np.array([top], np.int32),
         packed.sizes,
@@ -93,7 +97,8 @@ def write_head(path: Path, packed: PackedHead, x: np.ndarray, top: int) -> None:
         *(packed.basis, packed.factor, packed.cluster_factor, packed.fine),
         *(packed.basis_scales, packed.weights),
         *(array for level in levels for array in (level.scales, level.bias, level.remainder, level.reach)),
-        *(packed.fine_scales, packed.order, packed.starts, x),
+        *(packed.fine_scales, packed.order, packed.starts),
+        *(*matrix, x),
     ]
     write_arrays(path, arrays)
 
@@ -147,11 +152,34 @@ def test_progressive_heads(head_program, tmp_path, instruction_set, precision, r
         coarse_precisions=[coarse],
         cluster_rows=[cluster_rows],
     )
-    x, top = X[100:].copy(), 3
+    check_head(head, weight, X[100:].copy(), head_program, instruction_set, tmp_path)
+
+
+@pytest.mark.parametrize("instruction_set", ["neon", "portable"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_progressive_heads_with_an_h_matrix(head_program, tmp_path, instruction_set, precision):
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((300, 9)) @ rng.standard_normal((9, 70)) + 0.1 * rng.standard_normal((300, 70))
+    base = hm.build(
+        weight,
+        coordinates=(hm.Points(rng.standard_normal(300)), hm.Points(rng.standard_normal(70))),
+        splitter=hm.Cardinality(20),
+        truncation=hm.Truncation(max_rank=5),
+    )
+    X = rng.standard_normal((130, 70)).astype(np.float32)
+    coarse = base.astype("int4", activations="int8", group=13)
+    options = {"agreement": 0.8, "precisions": [precision, "float32"], "coarse": coarse}
+    head = hm.progressive(weight, rng.standard_normal(300), calibration=X[:100], **options)
+    check_head(head, weight, X[100:].copy(), head_program, instruction_set, tmp_path)
+
+
+def check_head(head, weight, x, program, instruction_set, folder):
+    """The program refines the rows that the reference refines, and computes the same but for rounding."""
+    top = 3
     x[4, 5] = np.nan
-    write_head(tmp_path / "case", head.pack(), x, top)
-    subprocess.run([EMULATOR, head_program, instruction_set, tmp_path / "case", tmp_path / "result"], check=True)
-    content = (tmp_path / "result").read_bytes()
+    write_head(folder / "case", head.pack(), x, top)
+    subprocess.run([EMULATOR, program, instruction_set, folder / "case", folder / "result"], check=True)
+    content = (folder / "result").read_bytes()
     y = np.frombuffer(content, np.float32, 30 * 300).reshape(30, 300)
     values = np.frombuffer(content, np.float32, 30 * top, y.nbytes).reshape(30, top)
     indices = np.frombuffer(content, np.int64, 30 * top, y.nbytes + values.nbytes).reshape(30, top)

@@ -16,6 +16,17 @@ def test_a_report_has_a_line_for_each_call(capsys):
         assert f"| {name} | 16, 0," in printed
 
 
+def test_heads_with_an_h_matrix_stand_beside_the_others(capsys):
+    subject = vocabulary(300, 32, samples=240)
+    report(subject, [0.8], rules=[hm.Margin()], ranks=[16], coarse=0.2)
+    printed = capsys.readouterr().out
+    assert "| Margin 0.8 | 16, 0," in printed
+    for name in ("Margin 0.8, H-matrix of 20.0%", "Margin 0.8, H-matrix of 20.0%, topk"):
+        assert f"| {name} | " in printed
+    assert " leaves, 0, " in printed
+    assert "| H-matrix of 20.0% alone | | | " in printed
+
+
 def test_a_saved_subject_calibrates_on_even_classes(tmp_path):
     X = np.arange(12.0).reshape(6, 2)
     labels = np.array([0, 0, 1, 1, 2, 3])

@@ -2,50 +2,28 @@
 // there is no Python: run_case INSTRUCTION_SET CASE RESULT.
 //
 // A case is a row of arrays, each its size in bytes (int64) and its bytes: the header (int64: float64 or not,
-// rows, columns, intermediate, batch, transposed or not), data, offsets, panels and runs of both stages,
-// segments, both permutations (empty for none), and x. The result is y.
+// rows, columns, intermediate, batch, transposed or not), the packed matrix, and x. The result is y.
 #include <cstdio>
 #include <cstring>
 
-#include "../plan.hpp"
-#include "case.hpp"
+#include "case_plan.hpp"
 
 namespace {
 
 using namespace hmatrix;
 
-Stage read_stage(std::ifstream& file) {
-    const auto offsets = read<std::int64_t>(file);
-    const auto panels = read<std::int32_t>(file);
-    const auto runs = read<std::int32_t>(file);
-    return make_stage(offsets.data(), panels.data(), offsets.size(), runs.data(), runs.size() / 4);
-}
-
 template <class T>
 void run(const InstructionSet& set, const std::vector<std::int64_t>& header, std::ifstream& file, const char* result) {
     const auto m = header[1], n = header[2], batch = header[4];
     const bool transposed = header[5] != 0;
-    const auto data = read<Word<T>>(file);
-    Stage far = read_stage(file), near = read_stage(file);
-    std::vector<Segment> segments;
-    const auto table = read<std::int32_t>(file);
-    for (std::size_t i = 0; i < table.size(); i += 2) segments.push_back({table[i], table[i + 1], 0});
-    const auto rows = read<std::int32_t>(file), columns = read<std::int32_t>(file);
+    const CasePlan<T> matrix(set, {static_cast<std::int32_t>(m), static_cast<std::int32_t>(n)},
+                             static_cast<std::int32_t>(header[3]), file);
     const auto x = read<T>(file);
     std::vector<T> y(static_cast<std::size_t>(batch * (transposed ? n : m)));
-    const Plan<T> plan(set, {{static_cast<std::int32_t>(m), static_cast<std::int32_t>(n)},
-                             static_cast<std::int32_t>(header[3]),
-                             data.data(),
-                             static_cast<std::int64_t>(data.size()),
-                             std::move(far),
-                             std::move(near),
-                             std::move(segments),
-                             rows.empty() ? nullptr : rows.data(),
-                             columns.empty() ? nullptr : columns.data()});
     if (transposed)
-        plan.multiply_transposed(x.data(), y.data(), batch);
+        matrix.plan().multiply_transposed(x.data(), y.data(), batch);
     else
-        plan.multiply(x.data(), y.data(), batch);
+        matrix.plan().multiply(x.data(), y.data(), batch);
     std::ofstream(result, std::ios::binary)
         .write(reinterpret_cast<const char*>(y.data()), static_cast<std::streamsize>(y.size() * sizeof(T)));
 }

@@ -2,12 +2,14 @@
 // no Python: run_head INSTRUCTION_SET CASE RESULT.
 //
 // A case is a row of arrays, each its size in bytes (int64) and its bytes: the number of largest outputs (int32), sizes,
-// both bounds, the arrays of words, those of floats, order, starts, and x. The result is all outputs, then the largest,
+// both bounds, the arrays of words, those of floats, order, starts, the intermediate entries of a coarse matrix (int32; empty
+// where there is none), that matrix, and x. The result is all outputs, then the largest,
 // their rows (int64), and the numbers of refined rows (int64).
 #include <cstdio>
+#include <optional>
 
 #include "../kernels.hpp"
-#include "case.hpp"
+#include "case_plan.hpp"
 
 namespace {
 
@@ -39,8 +41,12 @@ void run(const InstructionSet& set, std::ifstream& file, const char* result) {
     const auto words = read_all<std::uint32_t>(file, 4);
     const auto floats = read_all<float>(file, 11);
     const auto order = read<std::int32_t>(file), starts = read<std::int32_t>(file);
+    const auto intermediate = read<std::int32_t>(file);
+    std::optional<CasePlan<float>> matrix;
+    if (!intermediate.empty()) matrix.emplace(set, Shape{sizes.at(0), sizes.at(1)}, intermediate[0], file);
     const auto x = read<float>(file);
-    const CheckedHead checked({sizes, bounds, viewed(words), viewed(floats), {order.data(), order.size()}, {starts.data(), starts.size()}});
+    const CheckedHead checked({sizes, bounds, viewed(words), viewed(floats), {order.data(), order.size()},
+                               {starts.data(), starts.size()}, matrix ? &matrix->plan() : nullptr});
     const Head& head = checked.head();
     const std::size_t batch = x.size() / static_cast<std::size_t>(head.columns), found = batch * static_cast<std::size_t>(top);
     std::vector<float> y(batch * static_cast<std::size_t>(head.rows)), values(found);

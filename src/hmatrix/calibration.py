@@ -55,6 +55,7 @@ class Cost:
         refined: float,
         bits: int,
         coarse_bits: int = 8,
+        stored: int = 0,
     ) -> float:
         """Return the seconds of one product.
 
@@ -70,16 +71,19 @@ class Cost:
             Of an entry of a fine row.
         coarse_bits
             Of an entry of the coarse part.
+        stored
+            Bytes of an H-matrix that is the coarse part; its rank is 0 then.
         """
         size = coarse_bits / 8
         output = rank * size + _OUTPUT_BYTES
-        fits = rank * columns * size + output * (clusters + places) <= self.cache
+        fits = stored + rank * columns * size + output * (clusters + places) <= self.cache
 
         def read_in(byte: float, entries: float, outputs: float) -> float:
             return max(byte * size, self.codes) * entries + byte * _OUTPUT_BYTES * outputs
 
         read = read_in(self.coarse, rank * (columns + clusters), clusters)
         read += read_in(self.coarse if fits else self.far, rank * looked, looked)
+        read += (self.coarse if fits else self.far) * stored
         jumps = self.jump * looked / 16 if clusters else 0.0
         return self.call + read + jumps + refined * (self.row + self.fine * columns * bits / 8)
 

@@ -1,24 +1,26 @@
 """The flat arrays of a progressive head: what the kernel reads, a file holds and a state dict holds.
 
-The coarse part is ``U V^T`` of a low rank in int8 or int4; the fine part is the weight itself, row by row. What a row's
+The coarse part is ``U V^T`` of a low rank in int8 or int4, or any H-matrix, with which nothing is known of the parts of
+x: its rank is 0, and all of x is outside. The fine part is the weight itself, row by row. What a row's
 output can be at most is its coarse output and
 ``(scale * |x outside the span of V| + constant) * remainder + noise * reach``.
 Clusters of rows have one coarse output each, and the same kind of bound for all their rows.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
 from hmatrix.errors import ArgumentError
-from hmatrix.head_words import BLOCK, STRIP, Floats32, Words, from_fine, from_strips, padded
+from hmatrix.head_levels import Bound, Level
+from hmatrix.head_words import BLOCK, STRIP, Floats32, Integers, Words, from_fine, from_strips, padded
+from hmatrix.packed import PackedBlocks
 from hmatrix.precision import Codes, Precision
-
-Integers: TypeAlias = npt.NDArray[np.int32]
 
 MAX_COLUMNS = 1 << 15
 """Sums of products of codes stay within 32 bits."""
@@ -29,82 +31,10 @@ FINE = (Precision.FLOAT32, Precision.BFLOAT16, Precision.INT8)
 COARSE = (Precision.INT8, Precision.INT4)
 """Precisions of the coarse factors."""
 
+PREFIX = "coarse_"
+"""Of the names of the arrays of a coarse H-matrix."""
+
 _SIZES = 9
-
-
-@dataclass(frozen=True)
-class Bound:
-    """How far outputs may be off.
-
-    ``noise = quantised * step of x + relative * |x| + inner * step of t``, with ``t = V^T x``.
-
-    Parameters
-    ----------
-    scale
-        Of the norm of x outside the span of V, times the norm of the row's remainder; 1 is Cauchy-Schwarz.
-    quantised, relative, inner
-        Of the noise of the coarse outputs.
-    rounding, offset
-        ``rounding * |x| + offset`` is how far a refined output may be off.
-    constant
-        Of the norm of the row's remainder alone.
-    """
-
-    scale: float
-    quantised: float = 0.0
-    relative: float = 0.0
-    inner: float = 0.0
-    rounding: float = 0.0
-    offset: float = 0.0
-    constant: float = 0.0
-
-    def __post_init__(self) -> None:
-        values = self.as_floats()
-        if not all(np.isfinite(value) and value >= 0 for value in values):
-            raise ArgumentError("bound", f"is {values}", "give finite numbers of at least 0")
-
-    def as_floats(self) -> list[float]:
-        """Return its numbers in the order of the kernel."""
-        return [float(np.float32(getattr(self, field.name))) for field in fields(self)]
-
-
-@dataclass(frozen=True, eq=False)
-class Level:
-    """Coarse outputs ``U t + bias``, of rows or of clusters of rows. All arrays are filled up to whole strips.
-
-    Parameters
-    ----------
-    bound
-        How far fine outputs may be off.
-    precision
-        Of U.
-    factor, scales
-        U: strips of words, and a scale for each row.
-    bias
-        ``-inf`` where there is no row.
-    remainder
-        Norms of what the rows of the weight have outside the span of V, at most.
-    reach
-        Norms of what each row makes of an error of x in the span of V.
-    """
-
-    bound: Bound
-    precision: Precision
-    factor: Words
-    scales: Floats32
-    bias: Floats32
-    remainder: Floats32
-    reach: Floats32
-
-    @classmethod
-    def none(cls, precision: Precision) -> "Level":
-        """Return a level of nothing."""
-        nothing = np.empty(0, np.float32)
-        return cls(Bound(0.0), precision, np.empty(0, np.uint32), nothing, nothing, nothing, nothing)
-
-    def codes(self, rank: int) -> Codes:
-        """Return the codes of U, with the zeros that fill up strips and words."""
-        return from_strips(self.factor, len(self.bias), padded(rank, STRIP), self.precision)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +63,8 @@ class PackedHead:
         int32: the first strip of each cluster, and the end; empty without clusters.
     fine, fine_scales
         The rows, each in whole blocks, and a scale for each.
+    matrix
+        What gives the coarse outputs of the rows in the place of the factors, ``(m, n)``.
 
     Raises
     ------
@@ -160,14 +92,15 @@ class PackedHead:
     starts: Integers
     fine: Words
     fine_scales: Floats32
+    matrix: PackedBlocks | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            kind = np.int32 if field.name in INTEGERS else np.uint32 if field.name in WORDS else np.float32
-            array = getattr(self, field.name)
+        for name in ARRAYS:
+            kind = np.int32 if name in INTEGERS else np.uint32 if name in WORDS else np.float32
+            array = getattr(self, name)
             if not isinstance(array, np.ndarray) or array.dtype != kind or array.ndim != 1:
-                raise ArgumentError(field.name, "has another type or dimension", f"give a vector of {kind.__name__}")
-            object.__setattr__(self, field.name, np.ascontiguousarray(array))
+                raise ArgumentError(name, "has another type or dimension", f"give a vector of {kind.__name__}")
+            object.__setattr__(self, name, np.ascontiguousarray(array))
         if self.sizes.shape == (_SIZES - 1,):
             object.__setattr__(self, "sizes", np.append(self.sizes, np.int32(Precision.INT8)))
         if self.sizes.shape != (_SIZES,) or self.limits.shape != (7,) or self.cluster_limits.shape != (7,):
@@ -182,6 +115,10 @@ class PackedHead:
             raise ArgumentError("sizes", f"have the coarse precision {coarse}", "give int8 or int4")
         if not 0 <= clusters <= m or not min(clusters, 1) <= probes <= clusters:
             raise ArgumentError("sizes", f"have {clusters} clusters, {probes} first", "give 1 <= first <= clusters")
+        matrix = self.matrix
+        if matrix is not None and (matrix.shape != (m, n) or matrix.dtype != np.float32 or rank or clusters):
+            came = f"is {matrix.dtype} of shape {matrix.shape}, beside rank {rank} and {clusters} clusters"
+            raise ArgumentError("matrix", came, f"give float32 of shape {(m, n)}, and neither factors nor clusters")
         self._check_places()
         self._check_arrays()
         self.places, self.clusters  # noqa: B018  (they raise)
@@ -269,8 +206,24 @@ class PackedHead:
         return Level(bound, self.coarse, *arrays, self.cluster_remainder, self.cluster_reach)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return all arrays by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Return all arrays by name; those of the coarse H-matrix, if there is one, begin with `PREFIX`."""
+        others = {} if self.matrix is None else self.matrix.arrays()
+        return {name: getattr(self, name) for name in ARRAYS} | {PREFIX + name: others[name] for name in others}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Return what has such `arrays`.
+
+        Raises
+        ------
+        ArgumentError
+            If they do not fit together.
+        TypeError
+            If some are missing or unknown.
+        """
+        own = {name: array for name, array in arrays.items() if not name.startswith(PREFIX)}
+        others = {name.removeprefix(PREFIX): array for name, array in arrays.items() if name not in own}
+        return cls(**own, matrix=PackedBlocks.of_arrays(others) if others else None)
 
     @cached_property
     def basis_codes(self) -> Codes:
@@ -294,7 +247,10 @@ def _all_finite(words: Words, precision: Precision) -> bool:
             return True
 
 
-WORDS = ("basis", "factor", "cluster_factor", "fine")
+ARRAYS = tuple(field.name for field in fields(PackedHead) if field.name != "matrix")
+"""Names of the arrays that every head has."""
+
+WORDS = ("basis", "factor", "cluster_factor", "fine", PREFIX + "data")
 """Arrays of words."""
 
 INTEGERS = ("sizes", "order", "starts")

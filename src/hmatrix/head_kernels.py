@@ -6,7 +6,7 @@ from hmatrix import _core
 from hmatrix._validation import FloatArray
 from hmatrix.head import PackedHead
 from hmatrix.head_reference import Indices, ReferenceHead
-from hmatrix.kernels import REFERENCE, backend
+from hmatrix.kernels import REFERENCE, backend, native_product
 
 
 class HeadProduct(Protocol):
@@ -47,5 +47,6 @@ def native_head(packed: PackedHead, instruction_set: str) -> HeadProduct:
         [packed.basis_scales, packed.weights, *arrays, packed.fine_scales],
         packed.order,
         packed.starts,
+        None if packed.matrix is None else native_product(packed.matrix, instruction_set),
     )
     return product

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
-from hmatrix.head import Level, PackedHead
+from hmatrix.head import PackedHead
+from hmatrix.head_levels import Level
 from hmatrix.head_words import BLOCK, REST_STEPS, STRIP, padded
-from hmatrix.kernels import quantize_activations
+from hmatrix.kernels import Product, ReferenceProduct, quantize_activations
 from hmatrix.precision import Codes, Precision, from_words
 
 Indices: TypeAlias = npt.NDArray[np.int64]
@@ -30,6 +31,8 @@ class Known:
         Steps of quantisation, NaN where x is not finite; norms; and norms outside the span of V; ``(batch,)`` each.
     inner_codes, inner_step
         Those of ``V^T x``.
+    products
+        With the coarse H-matrix, filled up to whole strips with zeros; ``None`` where there is none.
     """
 
     step: FloatArray
@@ -37,17 +40,29 @@ class Known:
     outside: FloatArray
     inner_codes: npt.NDArray[np.int8]
     inner_step: FloatArray
+    products: FloatArray | None
 
 
 class ReferenceHead:
     """The product in NumPy, with the kernel's arithmetic.
 
     Coarse outputs, bounds and the rows that are refined are the kernel's to the bit, except that a row within
-    rounding of the threshold may be refined by one and not by the other; refined outputs differ by rounding.
+    rounding of the threshold may be refined by one and not by the other; refined outputs differ by rounding. Where the
+    coarse part is an H-matrix with floating-point sums, coarse outputs differ by rounding, too.
+
+    Parameters
+    ----------
+    packed
+        The head.
+    product
+        With its coarse H-matrix, if it has one; ``None`` is the reference's.
     """
 
-    def __init__(self, packed: PackedHead) -> None:
+    def __init__(self, packed: PackedHead, product: Product | None = None) -> None:
         self._packed = packed
+        self._product = product
+        if packed.matrix is not None and product is None:
+            self._product = ReferenceProduct(packed.matrix)
         m = packed.shape[0]
         self._order = packed.order if len(packed.order) else np.where(packed.real, np.arange(padded(m, STRIP)), -1)
 
@@ -83,12 +98,14 @@ class ReferenceHead:
 
     def look(self, level: Level, known: Known) -> tuple[FloatArray, FloatArray]:
         """Return outputs of a level, and what the fine ones may be at most, ``(batch, its places)`` each."""
-        bound, codes = level.bound, level.codes(self._packed.rank)
-        products = _multiply(codes, level.precision, known.inner_codes, known.inner_step, level.scales)
-        coarse = products + level.bias
+        bound, products = level.bound, known.products
+        if products is None:
+            codes = level.codes(self._packed.rank)
+            products = _multiply(codes, level.precision, known.inner_codes, known.inner_step, level.scales)
         factors = [np.float32(factor) for factor in (bound.quantised, bound.relative, bound.inner)]
         noise = known.step * factors[0] + known.norm * factors[1] + known.inner_step * factors[2]
         with np.errstate(over="ignore", invalid="ignore"):
+            coarse = products + level.bias
             margin = np.float32(bound.scale) * known.outside + np.float32(bound.constant)
             off = margin[:, None] * level.remainder + noise[:, None] * level.reach
             return coarse, coarse + off
@@ -110,12 +127,25 @@ class ReferenceHead:
             known = np.maximum(known, 0)
             outside = np.sqrt(np.maximum(square * np.float32(1.0001) - known * known, _TINY))
             norm = np.where(square < _HUGE, np.sqrt(square), np.finfo(np.float32).max).astype(np.float32)
-        return Known(step, norm, np.where(square < _HUGE, outside, norm), inner_codes, inner_step)
+        products = self._products_of(x)
+        return Known(step, norm, np.where(square < _HUGE, outside, norm), inner_codes, inner_step, products)
+
+    def _products_of(self, x: FloatArray) -> FloatArray | None:
+        """Return the products with the coarse H-matrix, if there is one, filled up to whole strips."""
+        if self._product is None:
+            return None
+        m = self._packed.shape[0]
+        whole, products = np.zeros((len(x), padded(m, STRIP)), np.float32), np.empty((len(x), m), np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._product.multiply_batch(x, products)
+        whole[:, :m] = products
+        return whole
 
     def _products(self, x: FloatArray) -> Iterator["_Product"]:
         known = self.take_in(x)
         outputs, upper = self.look(self._packed.places, known)
-        of_clusters = self.look(self._packed.clusters, known)
+        clustered = len(self._packed.order) > 0
+        of_clusters = self.look(self._packed.clusters, known) if clustered else (np.empty((len(x), 0), np.float32),) * 2
         slack = self.slack(known)
         for b in range(len(x)):
             clusters = (of_clusters[0][b], of_clusters[1][b])
@@ -144,6 +174,9 @@ class _Product:
         nothing = _NONE, np.empty(0, np.float32), _NONE
         clustered = len(self.packed.order) > 0
         if not np.isfinite(self.step):
+            return nothing
+        if self.packed.matrix is not None and not (self.coarse[self.order >= 0] >= np.finfo(np.float32).min).all():
+            # A row whose output overflows downwards, or is NaN, would never be refined.
             return nothing
         opened = self._first_clusters(top) if clustered else _NONE
         places = self._places(opened)

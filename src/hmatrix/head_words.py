@@ -10,6 +10,7 @@ from hmatrix.precision import Codes, Precision, encode, from_words, to_words
 
 Words: TypeAlias = npt.NDArray[np.uint32]
 Floats32: TypeAlias = npt.NDArray[np.float32]
+Integers: TypeAlias = npt.NDArray[np.int32]
 
 STRIP = 16
 """Rows of a coarse factor that are stored together."""

@@ -10,11 +10,10 @@ from hmatrix._memory import aligned
 from hmatrix.errors import ArgumentError, FormatError
 from hmatrix.files import read_arrays, read_header, write_arrays
 from hmatrix.matrix import HMatrix
-from hmatrix.packed import PackedBlocks
+from hmatrix.packed import OPTIONAL, PackedBlocks
 
 KEY = "hmatrix"
 VERSION = 1
-_OPTIONAL = ("row_permutation", "column_permutation")
 
 
 def save(matrix: HMatrix, path: str | os.PathLike[str]) -> None:
@@ -26,8 +25,8 @@ def save(matrix: HMatrix, path: str | os.PathLike[str]) -> None:
         If the file cannot be written.
     """
     packed = matrix.pack()
-    arrays = {"leaves": packed.leaves, "data": packed.data}
-    arrays |= {name: array for name in _OPTIONAL if (array := getattr(packed, name)) is not None}
+    arrays = packed.arrays()
+    del arrays["sizes"]
     write_arrays(arrays, Path(path), KEY, {"version": VERSION, "shape": packed.shape, "quantized": packed.quantized})
 
 
@@ -62,7 +61,7 @@ def load(path: str | os.PathLike[str]) -> HMatrix:
         raise FormatError(subject, f"has 'quantized' of {quantized!r}", "the file is damaged: write it again")
     if missing := {"leaves", "data"} - arrays.keys():
         raise FormatError(subject, f"has no {' and no '.join(sorted(missing))}", "give a file written by hmatrix.save")
-    if unknown := arrays.keys() - {"leaves", "data", *_OPTIONAL}:
+    if unknown := arrays.keys() - {"leaves", "data", *OPTIONAL}:
         raise FormatError(subject, f"has unknown arrays {sorted(unknown)}", "give a file written by hmatrix.save")
     arrays["data"] = aligned(arrays["data"])
     try:

@@ -83,11 +83,11 @@ def prepare(packed: PackedBlocks) -> Product:
     return ReferenceProduct(packed) if _name() == REFERENCE else native_product(packed, _name())
 
 
-def native_product(packed: PackedBlocks, instruction_set: str) -> Product:
+def native_product(packed: PackedBlocks, instruction_set: str) -> _core.PlanFloat32:
     """Return the product with `packed` by the native kernel of one instruction set."""
     plan = _core.PlanFloat32 if packed.dtype == np.float32 else _core.PlanFloat64
     schedule = packed.schedule
-    product: Product = plan(
+    return plan(
         instruction_set,
         packed.shape,
         schedule.intermediate,
@@ -98,7 +98,6 @@ def native_product(packed: PackedBlocks, instruction_set: str) -> Product:
         packed.row_permutation,
         packed.column_permutation,
     )
-    return product
 
 
 def read_words(words: npt.NDArray[np.uint32]) -> int:

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
 from hmatrix.calibration import conservative_quantile
-from hmatrix.head import Level
+from hmatrix.coarse_matrix import CoarseMatrix
+from hmatrix.head_levels import Level
 from hmatrix.head_reference import ReferenceHead
 from hmatrix.head_words import STRIP
+from hmatrix.kernels import prepare
 from hmatrix.row_clusters import RowClusters
 from hmatrix.rules import FixedRows, Rigorous, Rule
 from hmatrix.subspace import Coarse
@@ -23,6 +26,10 @@ _SAMPLES = 64
 
 _COUNTED = 256
 """Samples whose refined rows are counted, for the time alone."""
+
+
+CoarsePart: TypeAlias = Coarse | CoarseMatrix
+"""Where there are clusters, the first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,14 +87,14 @@ class Samples:
 
 
 def needs_of(
-    groups: Sequence[tuple[Coarse, Samples]], openings: Sequence[Opening], rule: Rule, agreement: float
+    groups: Sequence[tuple[CoarsePart, Samples]], openings: Sequence[Opening], rule: Rule, agreement: float
 ) -> list[Needs]:
     """Return what a rule needs with each of the openings with which it can agree.
 
     Parameters
     ----------
     groups
-        Coarse parts of one rank, and samples that they were not fitted to.
+        Coarse parts of one rank, or an H-matrix, and samples that they were not fitted to.
     openings
         To choose from.
     rule
@@ -164,21 +171,24 @@ def _limits(scores: FloatArray | None, rule: Rule, agreement: float, m: int, ope
     return [limit for limit in found if np.isfinite([limit.scale, limit.constant, limit.cluster_scale]).all()]
 
 
-def _looks(groups: Sequence[tuple[Coarse, Samples]], most: int | None = None) -> Iterator["_Look"]:
+def _looks(groups: Sequence[tuple[CoarsePart, Samples]], most: int | None = None) -> Iterator["_Look"]:
     for coarse, samples in groups:
         count = len(samples.inputs) if most is None else min(len(samples.inputs), -(-most // len(groups)))
         levels: dict[RowClusters, Level] = {}
+        matrix = coarse.without_clusters.matrix
+        reference = ReferenceHead(coarse.without_clusters, None if matrix is None else prepare(matrix))
         for start in range(0, count, _SAMPLES):
-            yield _Look(coarse, levels, samples[np.arange(start, min(start + _SAMPLES, count))])
+            yield _Look(coarse, reference, levels, samples[np.arange(start, min(start + _SAMPLES, count))])
 
 
 class _Look:
     """Some samples as a head sees them: the coarse outputs of all rows, and what they may be at most."""
 
-    def __init__(self, coarse: Coarse, levels: dict[RowClusters, Level], samples: Samples) -> None:
-        self._coarse, self._levels, self.samples = coarse, levels, samples
+    def __init__(
+        self, coarse: CoarsePart, reference: ReferenceHead, levels: dict[RowClusters, Level], samples: Samples
+    ) -> None:
+        self._coarse, self._reference, self._levels, self.samples = coarse, reference, levels, samples
         head = coarse.without_clusters
-        self._reference = ReferenceHead(head)
         self.known = self._reference.take_in(samples.inputs)
         m = head.shape[0]
         outputs, upper = self._reference.look(head.places, self.known)
@@ -191,6 +201,7 @@ class _Look:
         for opening in openings:
             clusters = opening.clusters
             if clusters is not None and clusters not in self._levels:
+                assert isinstance(self._coarse, Coarse)
                 self._levels[clusters] = self._coarse.level(np.arange(len(clusters)), clusters)
             yield _View(self, opening, None if clusters is None else self._levels[clusters])
 

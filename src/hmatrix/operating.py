@@ -9,22 +9,18 @@ import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
 from hmatrix.calibration import Cost
+from hmatrix.coarse_choices import LowRanks
+from hmatrix.coarse_matrix import CoarseMatrix
 from hmatrix.errors import ArgumentError
-from hmatrix.head import Bound, PackedHead
+from hmatrix.fine_rows import FineRows
+from hmatrix.head import PackedHead
+from hmatrix.head_levels import Bound
 from hmatrix.needs import Needs, Opening, Samples, calibrated_radius, calibrated_remainder, largest_rows, needs_of
+from hmatrix.packed import PackedBlocks
 from hmatrix.precision import Precision
 from hmatrix.row_clusters import RowClusters, row_tree
 from hmatrix.rules import FixedRows, Margin, Rigorous, Rule
-from hmatrix.subspace import Coarse, FineRows, fit, gram
-
-RANKS = (0, 16, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512)
-"""Ranks of the coarse part that are tried."""
-
-CLUSTER_ROWS = (0, 256, 128, 64)
-"""Most rows of a cluster that are tried; 0 is no clusters."""
-
-MANY_ROWS = 8192
-"""Clusters are tried for layers of at least so many rows."""
+from hmatrix.subspace import Coarse, fit, gram
 
 PROBES = (1, 4, 16)
 """Clusters that are looked into first that are tried."""
@@ -44,8 +40,10 @@ class Asked:
         In which part of the samples they are to be.
     rule
         Which rows are refined.
-    ranks, precisions, coarse_precisions, cluster_rows
-        What there is to choose from; 0 rows a cluster are no clusters.
+    coarse
+        The coarse part: what there is to choose from, or an H-matrix.
+    precisions
+        Of the fine rows, to choose from.
     cost
         What a product costs.
     """
@@ -53,10 +51,8 @@ class Asked:
     top: int
     agreement: float
     rule: Rule
-    ranks: Sequence[int]
+    coarse: LowRanks | PackedBlocks
     precisions: Sequence[Precision]
-    coarse_precisions: Sequence[Precision]
-    cluster_rows: Sequence[int]
     cost: Cost
 
 
@@ -71,57 +67,111 @@ class _Point:
 def choose(weight: FloatArray, bias: FloatArray, calibration: FloatArray | None, asked: Asked) -> PackedHead:
     """Return the head of the least cost whose largest outputs are the dense ones as often as is asked.
 
-    The subspace is fitted to other samples than those that calibrate the rule, in turn; the final one to all. The
-    clusters follow from the weight alone.
-
     Raises
     ------
     ArgumentError
         If there is a choice but nothing to choose by, or no choice agrees as it should.
     """
-    square = gram(weight)
-    sizes = [rows for rows in asked.cluster_rows if rows]
-    tree = row_tree(weight, square, min(sizes)) if sizes else None
-    partitions = [None if tree is None or not rows else RowClusters.cut(tree, rows) for rows in asked.cluster_rows]
-    if calibration is None:
-        choices = (asked.ranks, asked.precisions, asked.coarse_precisions, partitions)
-        if max(map(len, choices)) > 1 or isinstance(asked.rule, Margin):
-            mend = "give calibration inputs, or one rank, one precision a part, and the rule Rigorous() or FixedRows()"
-            raise ArgumentError("calibration", "is missing", mend)
-        opening = Opening(partitions[0], 0 if partitions[0] is None else 1)
-        needs = Needs(opening, 1.0, 0.0, 1.0, len(weight), 0.0, 0.0)
-        point = _Point(asked.ranks[0], asked.coarse_precisions[0], asked.precisions[0], needs)
+    samples = None
+    if calibration is not None:
+        dense = calibration @ weight.T + bias
+        samples = Samples(calibration, dense, largest_rows(dense, asked.top))
+    if isinstance(asked.coarse, PackedBlocks):
+        return _after_matrix(weight, bias, samples, asked.coarse, asked)
+    return _after_low_rank(weight, bias, samples, asked.coarse, asked)
+
+
+def _after_matrix(
+    weight: FloatArray, bias: FloatArray, samples: Samples | None, matrix: PackedBlocks, asked: Asked
+) -> PackedHead:
+    precision, needs = asked.precisions[0], _unseen(len(weight), Opening())
+    if samples is None:
+        _check_chosen(asked, asked.precisions)
     else:
-        point = _cheapest(weight, bias, calibration, square, partitions, asked)
-    subspace = fit(square, calibration, point.rank)
+        exact = CoarseMatrix.of(FineRows.of(weight, Precision.FLOAT32), bias, matrix)
+        found = needs_of([(exact, samples)], [Opening()], asked.rule, asked.agreement)
+        choices = list(product(found, _usable(weight, bias, samples, asked)))
+        if not choices:
+            raise _disagreement("coarse, precisions and rule", asked, "give a finer H-matrix")
+
+        def seconds(choice: tuple[Needs, Precision]) -> float:
+            (needs, precision), (m, n) = choice, weight.shape
+            stored = matrix.data.nbytes
+            return asked.cost.seconds(n, 0, 0, m, m, needs.refined, precision.bits, stored=stored)
+
+        needs, precision = min(choices, key=seconds)
+    return _with_rule(CoarseMatrix.of(FineRows.of(weight, precision), bias, matrix).pack(), asked, needs)
+
+
+def _after_low_rank(
+    weight: FloatArray, bias: FloatArray, samples: Samples | None, low: LowRanks, asked: Asked
+) -> PackedHead:
+    """Choose the coarse part, too.
+
+    The subspace is fitted to other samples than those that calibrate the rule, in turn; the final one to all. The
+    clusters follow from the weight alone.
+    """
+    square = gram(weight)
+    sizes = [rows for rows in low.cluster_rows if rows]
+    tree = row_tree(weight, square, min(sizes)) if sizes else None
+    partitions = [None if tree is None or not rows else RowClusters.cut(tree, rows) for rows in low.cluster_rows]
+    if samples is None:
+        _check_chosen(asked, low.ranks, asked.precisions, low.precisions, partitions)
+        opening = Opening(partitions[0], 0 if partitions[0] is None else 1)
+        point = _Point(low.ranks[0], low.precisions[0], asked.precisions[0], _unseen(len(weight), opening))
+    else:
+        point = _cheapest(weight, bias, samples, square, partitions, low, asked)
+    subspace = fit(square, None if samples is None else samples.inputs, point.rank)
     coarse = Coarse.project(FineRows.of(weight, point.precision), bias, subspace, point.rank, point.coarse)
     return _with_rule(coarse.pack(point.needs.opening.clusters), asked, point.needs)
 
 
-def _cheapest(
-    weight: FloatArray,
-    bias: FloatArray,
-    calibration: FloatArray,
-    square: npt.NDArray[np.float64],
-    partitions: Sequence[RowClusters | None],
-    asked: Asked,
-) -> _Point:
-    dense = calibration @ weight.T + bias
-    samples = Samples(calibration, dense, largest_rows(dense, asked.top))
-    usable = [
+def _unseen(m: int, opening: Opening) -> Needs:
+    """Return what a rule needs that asks nothing of samples."""
+    return Needs(opening, 1.0, 0.0, 1.0, m, 0.0, 0.0)
+
+
+def _check_chosen(asked: Asked, *choices: Sequence[object]) -> None:
+    """Refuse what only samples can decide."""
+    if max(map(len, choices)) > 1 or isinstance(asked.rule, Margin):
+        mend = "give calibration inputs, or one rank, one precision a part, and the rule Rigorous() or FixedRows()"
+        raise ArgumentError("calibration", "is missing", mend)
+
+
+def _disagreement(subject: str, asked: Asked, mend: str) -> ArgumentError:
+    came = f"do not agree with the dense layer in {asked.agreement:.2%} of the samples"
+    return ArgumentError(subject, came, f"{mend}, float32, more rows, or less agreement")
+
+
+def _usable(weight: FloatArray, bias: FloatArray, samples: Samples, asked: Asked) -> list[Precision]:
+    """Return the precisions whose rows alone agree with the dense layer often enough."""
+    return [
         precision
         for precision in asked.precisions
         if precision is Precision.FLOAT32
         or isinstance(asked.rule, Rigorous)
         or _agrees(FineRows.of(weight, precision), bias, samples, asked.agreement)
     ]
+
+
+def _cheapest(
+    weight: FloatArray,
+    bias: FloatArray,
+    samples: Samples,
+    square: npt.NDArray[np.float64],
+    partitions: Sequence[RowClusters | None],
+    low: LowRanks,
+    asked: Asked,
+) -> _Point:
+    usable = _usable(weight, bias, samples, asked)
     exact = FineRows.of(weight, Precision.FLOAT32)
-    folds = np.arange(len(calibration)) % min(_FOLDS, len(calibration))
+    inputs = samples.inputs
+    folds = np.arange(len(inputs)) % min(_FOLDS, len(inputs))
     parts = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in range(folds.max() + 1)]
-    subspaces = [fit(square, calibration[others if len(others) else own], max(asked.ranks)) for others, own in parts]
+    subspaces = [fit(square, inputs[others if len(others) else own], max(low.ranks)) for others, own in parts]
     openings = [opening for clusters in partitions for opening in _openings(clusters, asked.top)]
     best: tuple[float, _Point] | None = None
-    for rank, coarse in product(asked.ranks, asked.coarse_precisions):
+    for rank, coarse in product(low.ranks, low.precisions):
         groups = [
             (Coarse.project(exact, bias, subspace, rank, coarse), samples[own])
             for subspace, (_, own) in zip(subspaces, parts, strict=True)
@@ -133,11 +183,7 @@ def _cheapest(
                 if best is None or seconds < best[0]:
                     best = seconds, point
     if best is None:
-        raise ArgumentError(
-            "ranks, precisions and rule",
-            f"do not agree with the dense layer in {asked.agreement:.2%} of the samples",
-            "allow larger ranks, float32, more rows, or less agreement",
-        )
+        raise _disagreement("ranks, precisions and rule", asked, "allow larger ranks")
     return best[1]
 
 

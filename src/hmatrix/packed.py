@@ -1,14 +1,15 @@
 """The packed form: what the kernel streams is what the file and the state dict hold."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from hmatrix._memory import aligned
 from hmatrix._validation import FloatArray, IndexArray, check_shape
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
@@ -20,6 +21,9 @@ from hmatrix.schedule import (
     build_schedule,
     least_words,
 )
+
+OPTIONAL = ("row_permutation", "column_permutation")
+"""Arrays that are there only where they change anything."""
 
 _PIECE = 1 << 20
 """Numbers that are looked at together."""
@@ -81,6 +85,30 @@ class PackedBlocks:
         ):
             if permutation is not None:
                 _check_permutation(name, permutation, size)
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Return what has such `arrays`.
+
+        Raises
+        ------
+        ArgumentError
+            If some are missing or unknown, or do not fit together.
+        """
+        needed = {"sizes", "leaves", "data"}
+        if not needed <= arrays.keys() <= {*needed, *OPTIONAL}:
+            raise ArgumentError("arrays", f"are {sorted(arrays)}", f"give {', '.join(sorted(needed))}; permutations")
+        others = dict(arrays)
+        sizes, data = others.pop("sizes"), others.pop("data")
+        if sizes.dtype != np.int32 or sizes.shape != (3,) or sizes[2] not in (0, 1):
+            raise ArgumentError("sizes", f"are {sizes.tolist()}", "give int32: rows, columns, activations")
+        m, n, quantized = sizes.tolist()
+        return cls((m, n), data=aligned(data), quantized=bool(quantized), **others)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return all arrays by name, shape and activations among them; `of_arrays` takes them."""
+        own = {"sizes": np.array([*self.shape, self.quantized], np.int32), "leaves": self.leaves, "data": self.data}
+        return own | {name: array for name in OPTIONAL if (array := getattr(self, name)) is not None}
 
     @cached_property
     def schedule(self) -> Schedule:

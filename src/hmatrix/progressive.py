@@ -1,8 +1,8 @@
 """Progressive heads: the dense layer's largest outputs for a fraction of its time.
 
-A coarse product, of low rank and in int8 or int4, gives every output roughly; only the rows that can still be among the
-largest are multiplied exactly. The idea is that of SVD-softmax [1]_, with a number of rows that follows from each
-input and a bound that is calibrated, or rigorous.
+A coarse product, of low rank and in int8 or int4 or with any H-matrix, gives every output roughly; only the rows that
+can still be among the largest are multiplied exactly. The idea is that of SVD-softmax [1]_, with a number of rows that
+follows from each input and a bound that is calibrated, or rigorous.
 
 References
 ----------
@@ -20,20 +20,18 @@ import numpy.typing as npt
 
 from hmatrix._validation import FloatArray, as_floating, check_integer, check_matrix, check_number
 from hmatrix.calibration import Cost
+from hmatrix.coarse_choices import CoarseArguments
+from hmatrix.coarse_error import coarse_error
 from hmatrix.errors import ArgumentError, FormatError
 from hmatrix.files import read_arrays, write_arrays
-from hmatrix.head import COARSE, FINE, MAX_COLUMNS, PackedHead
+from hmatrix.head import FINE, MAX_COLUMNS, PackedHead
 from hmatrix.head_kernels import prepare_head
 from hmatrix.head_reference import Indices
-from hmatrix.head_words import from_codes
-from hmatrix.matrix import Storage
-from hmatrix.operating import CLUSTER_ROWS, MANY_ROWS, RANKS, Asked, choose
+from hmatrix.matrix import HMatrix, Storage
+from hmatrix.operating import Asked, choose
 from hmatrix.precision import Precision
 from hmatrix.products import apply
-from hmatrix.rules import FixedRows, Margin, Rule
-
-_CHUNK = 4096
-"""Rows that are decoded at once: a vocabulary is large."""
+from hmatrix.rules import Margin, Rule
 
 KEY = "hmatrix_progressive"
 VERSION = 3
@@ -64,6 +62,18 @@ class ProgressiveHead:
         self._vector = packed.shape[1:]
         self.multiply_at: Callable[[int, int, int], None] | None = getattr(self._product, "multiply_at", None)
         """The native product by addresses of x and y and the size of the batch; ``None`` where no kernel is native."""
+
+    def __repr__(self) -> str:
+        return f"ProgressiveHead(shape={self.shape}, {self.point}, storage: {self.storage().ratio:.1%} of dense)"
+
+    @property
+    def point(self) -> str:
+        """The operating point, in words."""
+        coarse = f"rank {self.rank} in {self.coarse_precision.name.lower()}"
+        if (matrix := self.coarse) is not None:
+            coarse = f"an H-matrix of {len(matrix.pack().leaves)} leaves in {matrix.storage().ratio:.1%} of dense"
+        clusters = f", {self.clusters} clusters" if self.clusters else ""
+        return f"{coarse}, at most {self.most} rows in {self.precision.name.lower()}{clusters}"
 
     def __reduce__(self) -> tuple[type[Self], tuple[PackedHead]]:
         return type(self), (self._packed,)
@@ -125,33 +135,30 @@ class ProgressiveHead:
         return counts if np.ndim(x) == 2 else counts[0]
 
     def storage(self) -> Storage:
-        """Return the bytes of its parts: fine rows (near field), coarse factors (far field), and all else."""
+        """Return the bytes of its parts: fine rows (near field), coarse coefficients (far field), and all else."""
         packed = self._packed
         fine = packed.fine.nbytes + packed.fine_scales.nbytes
         levels = (packed.places, packed.clusters)
         coarse = packed.basis.nbytes + packed.basis_scales.nbytes
         coarse += sum(level.factor.nbytes + level.scales.nbytes for level in levels)
         total = sum(array.nbytes for array in packed.arrays().values())
+        if packed.matrix is not None:
+            coarse += packed.matrix.data.nbytes
+            total += packed.matrix.schedule.nbytes
         return Storage(fine, coarse, total - fine - coarse, 4 * self.shape[0] * self.shape[1])
 
     def coarse_error(self) -> float:
         """Return the relative error of the coarse part in the Frobenius norm."""
-        packed = self._packed
-        m = self.shape[0]
-        V = from_codes(packed.basis_codes, packed.basis_scales, packed.coarse)
-        order = packed.order if len(packed.order) else np.arange(len(packed.real))
-        factor, rows = packed.places.codes(self.rank)[packed.real], order[packed.real]
-        U = from_codes(factor, packed.factor_scales[packed.real], packed.coarse)
-        squares = np.zeros(2)
-        for start in range(0, m, _CHUNK):
-            fine = packed.rows_of(rows[start : start + _CHUNK])
-            off = fine - U[start : start + _CHUNK] @ V
-            squares += np.square(off, dtype=np.float64).sum(), np.square(fine, dtype=np.float64).sum()
-        return float(np.sqrt(squares[0] / squares[1])) if squares[1] else 0.0
+        return coarse_error(self._packed)
+
+    @property
+    def coarse(self) -> HMatrix | None:
+        """The H-matrix that is the coarse part; ``None`` where that is of low rank."""
+        return None if self._packed.matrix is None else HMatrix(self._packed.matrix)
 
     @property
     def rank(self) -> int:
-        """Rank of the coarse part."""
+        """Rank of the coarse part; 0 where that is an H-matrix."""
         return int(self._packed.sizes[2])
 
     @property
@@ -200,7 +207,7 @@ class ProgressiveHead:
         path = Path(path)
         arrays, _ = read_arrays(path, KEY, range(_OLDEST, VERSION + 1), "a progressive head", "ProgressiveHead.save")
         try:
-            return cls(PackedHead(**arrays))
+            return cls(PackedHead.of_arrays(arrays))
         except (ArgumentError, TypeError) as error:
             raise FormatError(f"file {path}", str(error), "the file is damaged: write it again") from error
 
@@ -237,6 +244,7 @@ def progressive(
     rule: Rule = Margin(),
     ranks: Sequence[int] | None = None,
     precisions: Sequence[Precision | str] = FINE,
+    coarse: HMatrix | None = None,
     coarse_precisions: Sequence[Precision | str] | None = None,
     cluster_rows: Sequence[int] | None = None,
     cost: Cost = Cost(),
@@ -262,6 +270,10 @@ def progressive(
         Of the coarse part, to choose from; ``None`` is a list from 0 to 512.
     precisions
         Of the fine rows, to choose from: float32, bfloat16, int8.
+    coarse
+        An H-matrix of the weight ``(m, n)`` that is the coarse part, with coefficients of at most float32, in the place
+        of one of low rank: no `ranks`, `coarse_precisions` or `cluster_rows` beside it. Best made without the
+        calibration inputs, which it would seem to fit better than others. With `Rigorous` its activations are exact.
     coarse_precisions
         Of the coarse part, to choose from; ``None`` is int8 and int4, and without calibration int8.
     cluster_rows
@@ -289,23 +301,9 @@ def progressive(
     if not 0 < check_number("agreement", agreement, above=0.0) < 1:
         raise ArgumentError("agreement", f"is {agreement}", "give a number between 0 and 1; for certainty, Rigorous()")
     top = min(check_integer("top", top, at_least=1), m)
-    asked = RANKS if ranks is None else ranks
-    allowed = sorted({min(check_integer("ranks", rank, at_least=0), m, n) for rank in asked})
     fine = tuple(Precision.of(precision) for precision in precisions)
-    if coarse_precisions is None:
-        coarse_precisions = COARSE if inputs is not None else COARSE[:1]
-    coarse = tuple(Precision.of(precision) for precision in coarse_precisions)
-    if not coarse or not set(coarse) <= set(COARSE):
-        names = [precision.name.lower() for precision in coarse]
-        raise ArgumentError("coarse_precisions", f"are {names}", "give int8, int4 or both")
-    if not allowed or not fine or not set(fine) <= set(FINE):
-        came = f"are {ranks} and {precisions}"
-        raise ArgumentError("ranks, precisions", came, "give ranks, and float32, bfloat16 or int8")
-    fixed = isinstance(rule, FixedRows)
-    if cluster_rows is None:
-        cluster_rows = CLUSTER_ROWS if m >= MANY_ROWS and inputs is not None and not fixed else (0,)
-    sizes = sorted({check_integer("cluster_rows", rows, at_least=0) for rows in cluster_rows})
-    if not sizes or (fixed and sizes != [0]):
-        raise ArgumentError("cluster_rows", f"are {list(cluster_rows)}", "give some, or with FixedRows() 0")
-    asked_for = Asked(top, agreement, rule, allowed, fine, coarse, sizes, cost)
-    return ProgressiveHead(choose(matrix, vector, inputs, asked_for))
+    if not fine or not set(fine) <= set(FINE):
+        raise ArgumentError("precisions", f"are {list(precisions)}", "give float32, bfloat16, int8 or some of them")
+    arguments = CoarseArguments(coarse, ranks, coarse_precisions, cluster_rows)
+    part = arguments.checked((m, n), rule, calibrated=inputs is not None)
+    return ProgressiveHead(choose(matrix, vector, inputs, Asked(top, agreement, rule, part, fine, cost)))

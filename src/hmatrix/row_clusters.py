@@ -8,8 +8,7 @@ import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
 from hmatrix.cluster import Cluster, ClusterTree, Supports, TwoMeans, build_cluster_tree
-from hmatrix.head import Integers
-from hmatrix.head_words import STRIP, padded
+from hmatrix.head_words import STRIP, Integers, padded
 
 COORDINATES = 32
 """Rows are clustered by their coordinates along so many leading singular vectors."""

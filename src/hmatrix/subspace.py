@@ -6,7 +6,6 @@ are the outputs of inputs like those that were seen. Without inputs C is the ide
 SVD. Outputs are then ``U V^T x``, with U by least squares, so that the rows' remainders vanish in the subspace.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,64 +14,23 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
-from hmatrix.head import Bound, Level, PackedHead
+from hmatrix.fine_rows import CHUNK, FineRows, Floats64, by_chunk, offset_of
+from hmatrix.head import PackedHead
+from hmatrix.head_levels import Bound, Level
 from hmatrix.head_words import (
-    REST_STEPS,
     STRIP,
     Floats32,
-    Words,
     filled,
     from_codes,
-    from_fine,
     padded,
     to_codes,
-    to_fine,
     to_strips,
 )
 from hmatrix.precision import Codes, Precision
 from hmatrix.row_clusters import RowClusters
 
-Floats64 = npt.NDArray[np.float64]
-
-_UNIT = float(np.finfo(np.float32).eps) / 2
-"""How far rounding to float32 is off at most, relatively."""
-
 _CENTRE_SHARE = 0.05
 """Of the norm of a cluster's centre, in its reach: errors of x count by it, deviations of rows by the rest."""
-
-_CHUNK = 4096
-"""Rows that are converted to float64 at once: a vocabulary is large."""
-
-
-@dataclass(frozen=True, eq=False)
-class FineRows:
-    """The fine part of a head.
-
-    Parameters
-    ----------
-    precision
-        Of the rows.
-    words, scales
-        As `PackedHead` has them.
-    weight
-        The rows decoded, ``(m, n)``.
-    norms
-        Of the rows ``(m,)``.
-    """
-
-    precision: Precision
-    words: Words
-    scales: Floats32
-    weight: Floats32
-    norms: Floats64
-
-    @classmethod
-    def of(cls, weight: FloatArray, precision: Precision) -> "FineRows":
-        """Store a weight ``(m, n)``."""
-        m, n = weight.shape
-        words, scales = to_fine(weight, precision)
-        rows = from_fine(words.reshape(m, -1), scales, precision, n)
-        return cls(precision, words, scales, rows, np.sqrt(_by_chunk(rows, lambda A: np.square(A).sum(axis=1))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +77,7 @@ def fit(gram: Floats64, inputs: FloatArray | None, most: int) -> Subspace:
 
 def gram(weight: FloatArray) -> Floats64:
     """Return ``A^T A`` of a weight A ``(m, n)``."""
-    chunks = (weight[start : start + _CHUNK].astype(np.float64) for start in range(0, len(weight), _CHUNK))
+    chunks = (weight[start : start + CHUNK].astype(np.float64) for start in range(0, len(weight), CHUNK))
     return sum((A.T @ A for A in chunks), np.zeros((weight.shape[1],) * 2))
 
 
@@ -159,12 +117,12 @@ class Coarse:
         """Keep the first `rank` dimensions of a subspace, as its basis is when it is stored."""
         V = subspace.basis[:, :rank]
         # The coordinates t and the columns of U get scales that make both about as uneven, so that both lose little.
-        columns = np.sqrt(np.square(_by_chunk(rows.weight, lambda A: A @ V)).mean(axis=0))
+        columns = np.sqrt(np.square(by_chunk(rows.weight, lambda A: A @ V)).mean(axis=0))
         balance = np.sqrt(np.maximum(columns, 1e-30) / np.maximum(subspace.sizes[:rank], 1e-30))
         codes, scales = to_codes(V.T, precision)
         scales = (scales * balance).astype(np.float32)
         Q, triangle = np.linalg.qr(from_codes(codes, scales, precision).T)
-        inside = _by_chunk(rows.weight, lambda A: A @ Q)
+        inside = by_chunk(rows.weight, lambda A: A @ Q)
         rest = np.maximum(np.square(rows.norms) - np.square(inside).sum(axis=1), 0)
         return cls(rows, bias, precision, codes, scales, triangle, inside, np.sqrt(rest) + 1e-6 * rows.norms)
 
@@ -179,9 +137,7 @@ class Coarse:
         centres = Level.none(self.precision) if clusters is None else self.level(np.arange(len(clusters)), clusters)
         nothing = np.empty(0, np.int32)
         count = 0 if clusters is None else len(clusters)
-        size = float(np.abs(bias).max(initial=0.0))
-        rounding = (self._rounding + _of_codes(rows.precision, n)) * float(rows.norms.max())
-        limits = replace(places.bound, rounding=rounding, offset=16 * _UNIT * size)
+        limits = replace(places.bound, rounding=rows.rounding, offset=offset_of(bias))
         return PackedHead(
             sizes=np.array([m, n, rank, 1, m, rows.precision, count, min(count, 1), self.precision], np.int32),
             limits=np.array(limits.as_floats(), np.float32),
@@ -229,7 +185,7 @@ class Coarse:
         bound = Bound(
             scale=1.0,
             quantised=0.5 * np.sqrt(n) * float((size / amount).max(initial=1.0)) * (1 + 1e-5),
-            relative=float(((deviation + self._rounding * norms) / amount).max()) * (1 + 1e-5),
+            relative=float(((deviation + self.rows.summing * norms) / amount).max()) * (1 + 1e-5),
             inner=0.5 * np.sqrt(rank) * float((np.linalg.norm(U, axis=1) / amount).max()) * (1 + 1e-5),
         )
         zero = int(self.precision.zero)
@@ -245,17 +201,6 @@ class Coarse:
             reach=_placed(reach * (1 + 1e-5), order),
         )
 
-    @property
-    def _rounding(self) -> float:
-        """How far sums are off by rounding, relative to norms."""
-        columns: int = self.rows.weight.shape[1]
-        return 2 * (columns / STRIP + 16) * _UNIT
-
-
-def _of_codes(precision: Precision, columns: int) -> float:
-    """Return how far products of codes with a quantised x are off, relative to norms."""
-    return np.sqrt(columns) * 0.5 / 127 / REST_STEPS * (1 + 1e-3) if precision is Precision.INT8 else 0.0
-
 
 def _itself(values: FloatArray) -> FloatArray:
     return values
@@ -267,9 +212,3 @@ def _placed(values: npt.NDArray[Any], order: npt.NDArray[np.integer[Any]], fill:
     placed = np.full((padded(len(order), STRIP), *values.shape[1:]), fill, kind)
     placed[: len(order)][order >= 0] = values[order[order >= 0]]
     return placed
-
-
-def _by_chunk(weight: FloatArray, function: Callable[[Floats64], Floats64]) -> Floats64:
-    """Apply a function of rows to a weight, a few rows in float64 at a time."""
-    starts = range(0, len(weight), _CHUNK)
-    return np.concatenate([function(weight[start : start + _CHUNK].astype(np.float64)) for start in starts])

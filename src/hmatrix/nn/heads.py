@@ -10,12 +10,13 @@ from torch import nn
 
 from hmatrix._validation import check_integer
 from hmatrix.errors import NetworkError
+from hmatrix.matrix import HMatrix
 from hmatrix.nn.calibration import collect_inputs
 from hmatrix.nn.progressive import ProgressiveLinear
 from hmatrix.nn.replacing import replaced
 from hmatrix.nn.running import Forward, run_batch
 from hmatrix.nn.targets import LayerSettings, Select, find_targets, last_linear
-from hmatrix.progressive import ProgressiveHead, progressive
+from hmatrix.progressive import progressive
 from hmatrix.rules import Margin, Rule
 
 
@@ -70,6 +71,7 @@ def progressive_head(
     select: Select | None = None,
     top: int = 1,
     rule: Rule = Margin(),
+    coarse: HMatrix | None = None,
     forward: Forward = run_batch,
     rows: int = 8192,
     seed: int = 0,
@@ -83,7 +85,7 @@ def progressive_head(
         A network on the CPU, in float32.
     calibration
         Batches of inputs, as `compress` takes them. The rarer a disagreement is to be, the more of them it takes.
-    agreement, top, rule
+    agreement, top, rule, coarse
         As `hmatrix.progressive` takes them.
     select
         From a layer's name and the layer to whether it is the head; the last `torch.nn.Linear` by default.
@@ -122,15 +124,12 @@ def progressive_head(
     if inputs is None:
         raise NetworkError(f"layer {name}", "is never called", "choose one that the network calls as a module")
     bias = None if module.bias is None else module.bias.detach().numpy()
-    head = progressive(targets[0].weight, bias, calibration=inputs, agreement=agreement, top=top, rule=rule)
+    head = progressive(
+        targets[0].weight, bias, calibration=inputs, agreement=agreement, top=top, rule=rule, coarse=coarse
+    )
     changed = replaced(model, {module: ProgressiveLinear(head).train(module.training)})
     before = targets[0].dense_bytes
     refined = float(np.mean(head.refined(inputs, top)))
     return WithHead(
-        changed, HeadReport(name, head.shape, before, head.storage().total, _point(head), refined, len(inputs))
+        changed, HeadReport(name, head.shape, before, head.storage().total, head.point, refined, len(inputs))
     )
-
-
-def _point(head: ProgressiveHead) -> str:
-    clusters = f", {head.clusters} clusters" if head.clusters else ""
-    return f"rank {head.rank}, at most {head.most} rows in {head.precision.name.lower()}{clusters}"

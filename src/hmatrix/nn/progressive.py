@@ -1,6 +1,5 @@
 """A classification head of which only the largest outputs are computed exactly."""
 
-from dataclasses import fields
 from typing import Any, Self
 
 import numpy as np
@@ -8,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from hmatrix.errors import ArgumentError, NetworkError
-from hmatrix.head import WORDS, PackedHead
+from hmatrix.head import ARRAYS, PREFIX, WORDS, PackedHead
 from hmatrix.progressive import ProgressiveHead
 
 
 class ProgressiveLinear(nn.Module):
     """All outputs of a progressive head, for inference on the CPU in float32; no gradients.
 
-    The state dict holds the packed form, so that loading one replaces rank, precision and rule.
+    The state dict holds the packed form, so that loading one replaces coarse part, precision and rule.
 
     Parameters
     ----------
@@ -92,8 +91,10 @@ class ProgressiveLinear(nn.Module):
     def extra_repr(self) -> str:
         """Describe the layer in the printed network."""
         head = self.head
+        matrix = head.coarse
+        coarse = f"rank={head.rank}" if matrix is None else f"coarse={matrix.storage().ratio:.1%}"
         return (
-            f"in_features={self.in_features}, out_features={self.out_features}, rank={head.rank}, "
+            f"in_features={self.in_features}, out_features={self.out_features}, {coarse}, "
             f"precision={head.precision.name.lower()}, storage={head.storage().ratio:.1%}"
         )
 
@@ -105,9 +106,13 @@ class ProgressiveLinear(nn.Module):
 
     def _set(self, head: ProgressiveHead) -> None:
         self._head: ProgressiveHead | None = head
-        for name, array in head.pack().arrays().items():
-            # int32, since not everything in torch knows unsigned words.
-            self.register_buffer(name, torch.from_numpy(array.view(np.int32) if name in WORDS else array))
+        arrays = head.pack().arrays()
+        for name in self._buffers.keys() - arrays.keys():
+            del self._buffers[name]
+        for name, array in arrays.items():
+            # int32, since not everything in torch knows unsigned words. The kernel trusts its own indices: copies.
+            shared = array.view(np.int32) if name in WORDS else array.copy() if array.dtype == np.int32 else array
+            self.register_buffer(name, torch.from_numpy(shared))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:  # noqa: ARG002
         """Refuse changes of type and device: the packed form has its own precisions."""
@@ -127,7 +132,8 @@ class ProgressiveLinear(nn.Module):
         unexpected_keys: list[str],  # noqa: ARG002
         error_msgs: list[str],
     ) -> None:
-        names = [field.name for field in fields(PackedHead)]
+        of_matrix = [name.removeprefix(prefix) for name in state_dict if name.startswith(prefix + PREFIX)]
+        names = [*ARRAYS, *of_matrix]
         missing = [prefix + name for name in names if prefix + name not in state_dict]
         if missing:
             # The parts of a head mean nothing without each other: none is taken.
@@ -135,8 +141,8 @@ class ProgressiveLinear(nn.Module):
             return
         try:
             arrays = {name: state_dict[prefix + name].detach().cpu().numpy().copy() for name in names}
-            arrays |= {name: arrays[name].view(np.uint32) for name in WORDS}
-            head = ProgressiveHead(PackedHead(**arrays))
+            arrays |= {name: arrays[name].view(np.uint32) for name in WORDS if name in arrays}
+            head = ProgressiveHead(PackedHead.of_arrays(arrays))
             if head.shape != (self.out_features, self.in_features):
                 mend = f"give ({self.out_features}, {self.in_features})"
                 raise ArgumentError("sizes", f"are of the shape {head.shape}", mend)

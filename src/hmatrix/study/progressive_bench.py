@@ -45,6 +45,12 @@ def main() -> int:
     parser.add_argument(
         "--agreement", type=float, metavar="X", help="of one head alone, beside nothing but the dense products"
     )
+    parser.add_argument(
+        "--coarse",
+        type=float,
+        metavar="STORAGE",
+        help="also heads whose coarse part is an H-matrix of so much storage, such as 0.05 of the dense one's",
+    )
     parser.add_argument("--digits", action="store_true", help="the digits network")
     parser.add_argument("--vocabulary", type=int, default=0, metavar="ROWS", help="such as 50000")
     options = parser.parse_args()
@@ -57,9 +63,9 @@ def main() -> int:
             )
             corrupted = corrupted_subjects(options.study, options.cache, options.corrupted) if options.corrupted else []
             if options.agreement is not None:
-                report(subject, [options.agreement], list(corrupted), rules=[hm.Margin()])
+                report(subject, [options.agreement], list(corrupted), rules=[hm.Margin()], coarse=options.coarse)
             else:
-                report(subject, [0.99, 0.995, 0.999], list(corrupted))
+                report(subject, [0.99, 0.995, 0.999], list(corrupted), coarse=options.coarse)
         if options.digits:
             report(digits_subject(), [0.999])
         if options.vocabulary:
@@ -82,6 +88,7 @@ def report(
     rivals: Callable[[Subject], dict[str, Search]] | None = None,
     ranks: Sequence[int] | None = None,
     without_clusters: bool = False,
+    coarse: float | None = None,
 ) -> None:
     """Print agreement and time of the heads of a subject, and of what else there is."""
     dense = (subject.inputs @ subject.weight.T + subject.bias).argmax(axis=1)
@@ -105,6 +112,16 @@ def report(
             for agreement in agreements
         }
     others = rivals(subject) if rivals else {}
+    if coarse is not None:
+        matrix, unseen = _allocated(subject, coarse)
+        name = f"H-matrix of {coarse:.1%}"
+        heads |= {
+            f"Margin {agreement}, {name}": hm.progressive(
+                subject.weight, subject.bias, calibration=unseen, agreement=agreement, coarse=matrix
+            )
+            for agreement in agreements
+        }
+        others[f"{name} alone"] = lambda x: (matrix.apply(x) + subject.bias).argmax(axis=1)
     contenders = {name: going_through(call, subject.inputs) for name, call in _calls(heads).items()}
     contenders |= {name: going_through(call, subject.inputs[:, None]) for name, call in others.items()}
     products = dense_products(subject.weight, aligned(subject.inputs[0]))
@@ -113,12 +130,13 @@ def report(
     m, n = subject.weight.shape
     print(f"\n## {subject.name}: {m} x {n}, {len(subject.inputs)} inputs; fastest dense {fastest * 1e6:.1f} µs\n")
     print(
-        "| | rank, clusters, rows, precision | rows refined | agreement | top-1 (dense) | top-5 (dense) | µs "
+        "| | coarse, clusters, rows, precision | rows refined | agreement | top-1 (dense) | top-5 (dense) | µs "
         "| of dense | bytes |"
     )
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, head in heads.items():
-        point = f"{head.rank}, {head.clusters}, {head.most}, {head.precision.name.lower()}"
+        part = head.rank if head.coarse is None else f"{len(head.coarse.pack().leaves)} leaves"
+        point = f"{part}, {head.clusters}, {head.most}, {head.precision.name.lower()}"
         agreed = np.mean(head.topk(subject.inputs)[1][:, 0] == dense)
         refined = head.refined(subject.inputs).mean()
         for call in (name, f"{name}, topk", f"{name}, module"):
@@ -134,6 +152,13 @@ def report(
         print(f"| {name} | | | {agreed:.2%} | | | {median * 1e6:.1f} | {median / fastest:.3f} | |")
     if corrupted:
         _report_corrupted(heads, corrupted)
+
+
+def _allocated(subject: Subject, storage: float) -> tuple[hm.HMatrix, FloatArray]:
+    """Return an H-matrix fitted to half of the calibration inputs, and the other half, which it has not seen."""
+    budget = hm.Budget(storage=storage)
+    seen, unseen = subject.calibration[::2], subject.calibration[1::2]
+    return hm.allocate(subject.weight, budget, calibration=seen, activations="int8").matrix, unseen
 
 
 def _report_corrupted(heads: dict[str, hm.ProgressiveHead], corrupted: list[Subject]) -> None:
