@@ -70,11 +70,13 @@ class Candidates:
         ranks = rank_forms(self._ranks[row_level]) if row_level == column_level else ()
         return (*DENSE_FORMS, *ranks)
 
-    def errors(self, levels: Levels) -> Floats:
-        """Return the errors of blocks, ``(row clusters, column clusters, forms)``."""
+    def errors(self, levels: Levels, chosen: slice = slice(None)) -> Floats:
+        """Return the errors of the blocks of some row clusters, ``(row clusters, column clusters, forms)``."""
         row_level, column_level = levels
-        dense = self._dense_blocks(row_level, column_level)
-        return np.concatenate([dense, self._low_rank[row_level]], axis=2) if row_level == column_level else dense
+        dense = self._dense_blocks(row_level, column_level, chosen)
+        if row_level != column_level:
+            return dense
+        return np.concatenate([dense, self._low_rank[row_level][chosen]], axis=2)
 
     def whole(self) -> list[Piece]:
         """Return the matrix as a single block in each form."""
@@ -83,10 +85,10 @@ class Candidates:
         dense = errors[: len(DENSE_FORMS)]
         return [Piece(*place, form, float(error), dense) for form, error in zip(forms, errors, strict=True)]
 
-    def _dense_blocks(self, row_level: int, column_level: int) -> Floats:
+    def _dense_blocks(self, row_level: int, column_level: int, chosen: slice = slice(None)) -> Floats:
         """Return the errors of `DENSE_FORMS`, ``(row clusters, column clusters, forms)``."""
         sums = self._dense[column_level]
-        clusters = self.rows.levels[row_level]
+        clusters = self.rows.levels[row_level][chosen]
         # Sums over the last level's clusters, up to each of them.
         start = np.searchsorted(self._starts, [cluster.start for cluster in clusters])
         stop = np.searchsorted(self._starts, [cluster.stop for cluster in clusters])

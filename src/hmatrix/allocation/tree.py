@@ -28,6 +28,9 @@ Choices: TypeAlias = dict[Levels, npt.NDArray[np.intp]]
 
 _OWN, _BY_ROWS, _BY_COLUMNS = range(3)
 
+_TOGETHER = 1 << 17
+"""Forms of blocks that are compared together: what fits into a cache."""
+
 
 @dataclass(frozen=True, eq=False)
 class Dual:
@@ -67,10 +70,13 @@ class Pruner:
         self._order = sorted(
             ((r, c) for r in range(rows.depth + 1) for c in range(columns.depth + 1)), key=sum, reverse=True
         )
+        # Clusters have few different sizes, and blocks of equal sizes equal costs: a table of all blocks would be
+        # larger than the matrix.
+        self._sizes = [[np.unique(sizes, return_inverse=True) for sizes in side.sizes] for side in (rows, columns)]
         self._costs: dict[Levels, Floats] = {}
         for levels in self._order:
-            sizes = rows.sizes[levels[0]][:, None], columns.sizes[levels[1]]
-            costs = [cost.of_form(form, *sizes) for form in candidates.forms(levels)]
+            (heights, _), (widths, _) = (sizes[level] for sizes, level in zip(self._sizes, levels, strict=True))
+            costs = [cost.of_form(form, heights[:, None], widths) for form in candidates.forms(levels)]
             self._costs[levels] = np.stack(costs, axis=2)
 
     def curve(self) -> tuple[Floats, Floats]:
@@ -103,9 +109,7 @@ class Pruner:
         ways: Choices = {}
         for levels in self._order:
             r, c = levels
-            total = self._candidates.errors(levels) + price * self._costs[levels]
-            best[levels] = total.argmin(axis=2)
-            value = np.take_along_axis(total, best[levels][:, :, None], axis=2)[:, :, 0]
+            best[levels], value = self._cheapest(levels, price)
             way = np.full(value.shape, _OWN)
             if r < rows.depth:
                 below = np.vstack([values[r + 1, c], np.zeros((1, value.shape[1]))])
@@ -115,6 +119,19 @@ class Pruner:
                 _improve(value, way, below[:, columns.sons[c]].sum(axis=2), _BY_COLUMNS)
             values[levels], ways[levels] = value, way
         return float(values[0, 0][0, 0]), best, ways
+
+    def _cheapest(self, levels: Levels, price: float) -> tuple[npt.NDArray[np.intp], Floats]:
+        """Return the best form of each block, and its ``error + price * cost``, ``(row clusters, column clusters)``."""
+        (_, heights), (_, widths) = (sizes[level] for sizes, level in zip(self._sizes, levels, strict=True))
+        costs = price * self._costs[levels]
+        best, values = np.empty((len(heights), len(widths)), np.intp), np.empty((len(heights), len(widths)))
+        height = max(1, _TOGETHER // (len(widths) * costs.shape[2]))
+        for start in range(0, len(heights), height):
+            chosen = slice(start, start + height)
+            total = self._candidates.errors(levels, chosen) + costs[heights[chosen, None], widths]
+            best[chosen] = total.argmin(axis=2)
+            values[chosen] = np.take_along_axis(total, best[chosen][:, :, None], axis=2)[:, :, 0]
+        return best, values
 
     def _pieces(self, best: Choices, ways: Choices) -> Iterable[Piece]:
         rows, columns = self._candidates.rows, self._candidates.columns

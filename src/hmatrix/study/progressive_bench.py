@@ -7,6 +7,7 @@ network (training images calibrate), and a synthetic vocabulary of clustered row
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from hmatrix._memory import aligned
 from hmatrix._validation import FloatArray
 from hmatrix.files import default_cache
 from hmatrix.nn.progressive import ProgressiveLinear
+from hmatrix.rules import Rule
 from hmatrix.study.environment import environment
 from hmatrix.study.head_rivals import Search, faiss_rivals
 from hmatrix.study.head_subjects import (
@@ -45,6 +47,7 @@ def main() -> int:
     parser.add_argument(
         "--agreement", type=float, metavar="X", help="of one head alone, beside nothing but the dense products"
     )
+    parser.add_argument("--top", type=int, default=1, metavar="K", help="outputs that are to be the dense layer's")
     parser.add_argument(
         "--coarse",
         type=float,
@@ -63,9 +66,11 @@ def main() -> int:
             )
             corrupted = corrupted_subjects(options.study, options.cache, options.corrupted) if options.corrupted else []
             if options.agreement is not None:
-                report(subject, [options.agreement], list(corrupted), rules=[hm.Margin()], coarse=options.coarse)
+                rules: list[Rule] | None = [hm.Margin()]
+                agreements = [options.agreement]
             else:
-                report(subject, [0.99, 0.995, 0.999], list(corrupted), coarse=options.coarse)
+                rules, agreements = None, [0.99, 0.995, 0.999]
+            report(subject, agreements, list(corrupted), rules=rules, coarse=options.coarse, top=options.top)
         if options.digits:
             report(digits_subject(), [0.999])
         if options.vocabulary:
@@ -83,31 +88,28 @@ def main() -> int:
 def report(
     subject: Subject,
     agreements: list[float],
-    corrupted: list[Subject] | None = None,
-    rules: list[hm.Margin | hm.Rigorous] | None = None,
+    corrupted: Sequence[Subject] = (),
+    rules: list[Rule] | None = None,
     rivals: Callable[[Subject], dict[str, Search]] | None = None,
     ranks: Sequence[int] | None = None,
     without_clusters: bool = False,
     coarse: float | None = None,
+    top: int = 1,
 ) -> None:
     """Print agreement and time of the heads of a subject, and of what else there is."""
+    make = partial(hm.progressive, subject.weight, subject.bias, top=top)
     dense = (subject.inputs @ subject.weight.T + subject.bias).argmax(axis=1)
     heads = {
-        f"{type(rule).__name__} {agreement}": hm.progressive(
-            subject.weight, subject.bias, calibration=subject.calibration, agreement=agreement, rule=rule, ranks=ranks
+        f"{type(rule).__name__} {agreement}": make(
+            calibration=subject.calibration, agreement=agreement, rule=rule, ranks=ranks
         )
         for rule in rules or [hm.Margin(), hm.Rigorous()]
         for agreement in (agreements if isinstance(rule, hm.Margin) else agreements[-1:])
     }
     if without_clusters:
         heads |= {
-            f"Margin {agreement}, no clusters": hm.progressive(
-                subject.weight,
-                subject.bias,
-                calibration=subject.calibration,
-                agreement=agreement,
-                ranks=ranks,
-                cluster_rows=[0],
+            f"Margin {agreement}, no clusters": make(
+                calibration=subject.calibration, agreement=agreement, ranks=ranks, cluster_rows=[0]
             )
             for agreement in agreements
         }
@@ -116,13 +118,11 @@ def report(
         matrix, unseen = _allocated(subject, coarse)
         name = f"H-matrix of {coarse:.1%}"
         heads |= {
-            f"Margin {agreement}, {name}": hm.progressive(
-                subject.weight, subject.bias, calibration=unseen, agreement=agreement, coarse=matrix
-            )
+            f"Margin {agreement}, {name}": make(calibration=unseen, agreement=agreement, coarse=matrix)
             for agreement in agreements
         }
         others[f"{name} alone"] = lambda x: (matrix.apply(x) + subject.bias).argmax(axis=1)
-    contenders = {name: going_through(call, subject.inputs) for name, call in _calls(heads).items()}
+    contenders = {name: going_through(call, subject.inputs) for name, call in _calls(heads, top).items()}
     contenders |= {name: going_through(call, subject.inputs[:, None]) for name, call in others.items()}
     products = dense_products(subject.weight, aligned(subject.inputs[0]))
     times = {time.contender: time for time in alternate({**products, **contenders})}
@@ -135,10 +135,11 @@ def report(
     )
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, head in heads.items():
-        part = head.rank if head.coarse is None else f"{len(head.coarse.pack().leaves)} leaves"
+        low_rank = f"{head.rank} {head.coarse_precision.name.lower()}"
+        part = low_rank if head.coarse is None else f"{len(head.coarse.pack().leaves)} leaves"
         point = f"{part}, {head.clusters}, {head.most}, {head.precision.name.lower()}"
         agreed = np.mean(head.topk(subject.inputs)[1][:, 0] == dense)
-        refined = head.refined(subject.inputs).mean()
+        refined = head.refined(subject.inputs, top).mean()
         for call in (name, f"{name}, topk", f"{name}, module"):
             time = times[call]
             accuracy = _accuracies(subject, head)
@@ -161,7 +162,7 @@ def _allocated(subject: Subject, storage: float) -> tuple[hm.HMatrix, FloatArray
     return hm.allocate(subject.weight, budget, calibration=seen, activations="int8").matrix, unseen
 
 
-def _report_corrupted(heads: dict[str, hm.ProgressiveHead], corrupted: list[Subject]) -> None:
+def _report_corrupted(heads: dict[str, hm.ProgressiveHead], corrupted: Sequence[Subject]) -> None:
     """Print how heads agree where inputs are not like those that calibrated them.
 
     With the dense layer, and with its rows as the head stores them: what the rigorous rule promises.
@@ -180,17 +181,17 @@ def _report_corrupted(heads: dict[str, hm.ProgressiveHead], corrupted: list[Subj
             )
 
 
-def _calls(heads: dict[str, hm.ProgressiveHead]) -> dict[str, Callable[[FloatArray], object]]:
+def _calls(heads: dict[str, hm.ProgressiveHead], top: int) -> dict[str, Callable[[FloatArray], object]]:
     calls: dict[str, Callable[[FloatArray], object]] = {}
     for name, head in heads.items():
         calls[name] = head
-        calls[f"{name}, topk"] = _top(head)
+        calls[f"{name}, topk"] = _top(head, top)
         calls[f"{name}, module"] = _module(head)
     return calls
 
 
-def _top(head: hm.ProgressiveHead) -> Callable[[FloatArray], object]:
-    return lambda x: head.topk(x, 1)
+def _top(head: hm.ProgressiveHead, top: int) -> Callable[[FloatArray], object]:
+    return lambda x: head.topk(x, top)
 
 
 def _module(head: hm.ProgressiveHead) -> Callable[[FloatArray], object]:
