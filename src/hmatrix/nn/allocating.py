@@ -85,7 +85,7 @@ class Allocation:
                 found[id(part)] = part.fitter.fit(budget)
             except ArgumentError as error:
                 found[id(part)] = None
-                impossible = error
+                impossible = ArgumentError(f"budget of layer {part.target.name}", error.came, error.mend)
         if not any(found.values()):
             raise impossible
         return found
