@@ -48,7 +48,7 @@ def test_time_is_for_each_layer_where_it_is_possible():
     assert isinstance(model[0], hnn.HLinear)
     assert type(model[2]) is nn.Linear
     assert report.layers[0].after < report.layers[0].before
-    with pytest.raises(ArgumentError, match="budget of layer 0: is a time of 0.1; give "):
+    with pytest.raises(ArgumentError, match=r"budget of layer 0: is a time of 0\.1; give "):
         compress(small(8, 8), hm.Budget(time=0.1), progress=False)
 
 
