@@ -80,7 +80,7 @@ def main() -> None:
                 model,
                 network.module,
                 whole.training,
-                hnn.Finetuning(seconds=60 * options.finetune),
+                hnn.Finetuning(seconds=60 * options.finetune, rate=1e-4, codes=0.0),
                 held_out=whole.held_out,
             )
             print(f"distillation, {options.threads} thread(s)\n{tuned}")

@@ -91,7 +91,7 @@ class Finetuning:
         tenth, and falls like a cosine afterwards.
     codes
         The same for integer codes, before they are rounded, in codes; 0 leaves them as they are. Codes that were
-        rounded together, as `hmatrix.allocate` does it, are hard to better one by one.
+        rounded together, as `hmatrix.allocate` does it, are hard to better one by one in a large network.
     loss
         Of outputs.
     matching
@@ -111,8 +111,8 @@ class Finetuning:
 
     seconds: float | None = None
     steps: int | None = None
-    rate: float = 1e-4
-    codes: float = 0.0
+    rate: float = 2e-4
+    codes: float = 5e-3
     loss: Loss = SquaredError()
     matching: float = 1.0
     trained: Trained = Trained.ALL
