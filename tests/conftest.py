@@ -15,6 +15,14 @@ settings.register_profile("default", deadline=None)
 settings.load_profile("default")
 
 
+@pytest.fixture
+def threads():
+    """Sets the number of threads; puts it back at the end."""
+    before = kernels.backend().threads
+    yield kernels.set_num_threads
+    kernels.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def reference():
     """A small network of torchvision's, with weights that no constructor gives."""

@@ -175,17 +175,13 @@ def test_one_vector_takes_a_shorter_way_to_the_same():
                 assert own.dtype == other.dtype
 
 
-def test_threads_change_no_bit():
+def test_threads_change_no_bit(threads):
     weight, bias, X, held_out = layer(m=2000, samples=600)
     head = hm.progressive(weight, bias, calibration=X, agreement=0.9, ranks=[48])
-    before = hm.backend().threads
-    try:
-        hm.set_num_threads(1)
-        alone = head(held_out)
-        hm.set_num_threads(3)
-        np.testing.assert_array_equal(head(held_out), alone)
-    finally:
-        hm.set_num_threads(before)
+    threads(1)
+    alone = head(held_out)
+    threads(3)
+    np.testing.assert_array_equal(head(held_out), alone)
     np.testing.assert_array_equal(head(held_out[5]), alone[5])
     assert head(held_out[5]).shape == (2000,)
     assert [a.shape for a in head.topk(held_out[5], 4)] == [(4,), (4,)]

@@ -1,76 +1,18 @@
-"""Progressive heads whose coarse part is an H-matrix."""
+"""Progressive heads whose coarse part is an H-matrix: their products, and how they are chosen."""
 
-import copy
-import pickle
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
 import numpy as np
 import pytest
+from coarse_heads import EXACT, INTEGERS, M, N, coarse_of, head_of
 from heads import check_agreement, largest, layer, outputs
-from matrices import assembled, permutation, random_leaves, stored
-from multiplying import KERNELS, every_kernel
+from multiplying import every_kernel
 
 import hmatrix as hm
-from hmatrix.files import write_arrays
-from hmatrix.head import PREFIX, PackedHead
-from hmatrix.head_kernels import REFERENCE, native_head
+from hmatrix.head_kernels import REFERENCE
 from hmatrix.head_reference import ReferenceHead
-from hmatrix.progressive import KEY, VERSION, ProgressiveHead
 
-M, N = 200, 90
 FLOAT32 = hm.Precision.FLOAT32
-INTEGERS = ["uniform", "allocated", "mixed"]
-EXACT = ["exact", "floats", "overlapping"]
-
-
-def noisy(weight, rows, columns):
-    """A leaf table's worth of blocks of a permuted weight: low rank beside dense, in a partition of four."""
-    tree = weight[np.ix_(rows, columns)]
-    leaves = []
-    for top, bottom in ((0, 70), (70, len(tree))):
-        for left, right, rank in ((0, 50, 6), (50, tree.shape[1], None)):
-            U, s, Vt = np.linalg.svd(tree[top:bottom, left:right], full_matrices=False)
-            block = tree[top:bottom, left:right] if rank is None else hm.LowRank(U[:, :rank] * s[:rank], Vt[:rank].T)
-            leaves.append(hm.packing.PackedLeaf(slice(top, bottom), slice(left, right), block))
-    return leaves
-
-
-@cache
-def coarse_of(name):
-    """H-matrices of the weight of `layer`, of all kinds."""
-    weight = layer()[0]
-    rows, columns = permutation(M, 1), permutation(N, 2)
-    mixed = [hm.Precision.INT4, hm.Precision.INT2, hm.Precision.INT8, hm.Precision.INT1]
-    match name:
-        case "uniform":
-            H = hm.build(weight, splitter=hm.Cardinality(30), truncation=hm.Truncation(max_rank=4))
-            return H.astype("int8", activations="int8")
-        case "allocated":
-            return hm.allocate(weight, hm.Budget(storage=0.15), activations="int8").matrix
-        case "mixed":
-            leaves = stored(noisy(weight, rows, columns), mixed, (0, 13))
-            return hm.HMatrix.from_leaves((M, N), leaves, rows, columns, activations="int8")
-        case "exact":
-            return hm.allocate(weight, hm.Budget(storage=0.15)).matrix
-        case "floats":
-            kinds = [hm.Precision.BFLOAT16, hm.Precision.FLOAT32, hm.Precision.INT8]
-            return hm.HMatrix.from_leaves((M, N), stored(noisy(weight, rows, columns), kinds), rows, columns)
-        case "overlapping":
-            leaves = stored(random_leaves((M, N), dtype=np.float32, most=5), [hm.Precision.FLOAT32])
-            again = stored(noisy(weight, rows, columns), [hm.Precision.INT8])
-            return hm.HMatrix.from_leaves((M, N), leaves + again, rows, None)
-
-
-@cache
-def head_of(name, agreement=0.9, **options):
-    weight, bias, X, _ = layer()
-    return hm.progressive(weight, bias, calibration=X, agreement=agreement, coarse=coarse_of(name), **options)
-
-
-def remainder(head):
-    """What H leaves of the fine rows, in float64."""
-    return head.pack().rows_of(np.arange(len(head.pack().fine_scales))).astype(float) - head.coarse.to_dense()
 
 
 @every_kernel
@@ -178,219 +120,44 @@ def test_agreement_on_held_out_inputs(agreement):
     assert head.refined(held_out).mean() < M
 
 
-def adversarial(weight, H, X):
-    """Rows of the remainder, differences of rows, which nearly tie two outputs, and inputs of all sizes."""
-    rest, differences = weight - H.to_dense(), weight[:50] - weight[50:100]
-    return np.concatenate([X, 10 * rest, differences, 1e-20 * X, 1e10 * X, np.sign(X)]).astype(np.float32)
-
-
-@every_kernel
-@pytest.mark.parametrize("name", EXACT)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
-def test_the_rigorous_largest_are_those_of_the_fine_rows(kernel, name, precision):
-    weight, bias, _, X = layer()
-    head = hm.progressive(weight, bias, rule=hm.Rigorous(), precisions=[precision], coarse=coarse_of(name))
-    fine = head.pack().rows_of(np.arange(M)).astype(float)
-    bad = adversarial(weight, coarse_of(name), X)
-    for k in (1, 5):
-        dense = np.sort(bad.astype(float) @ fine.T + bias, axis=1)[:, : -k - 1 : -1]
-        values = largest(head, kernel, bad, k)[0]
-        norms = np.linalg.norm(bad.astype(float), axis=1)[:, None]
-        size = 1e-5 * (np.linalg.norm(fine, axis=1).max() * norms + 4)
-        if precision == "int8":
-            # What is lost of x where rows are codes.
-            size += head.pack().places.bound.rounding * norms
-        assert (np.abs(values - dense) <= size).all()
-
-
-@pytest.mark.parametrize("name", EXACT)
-def test_the_rigorous_bound_holds(name):
-    weight, bias, _, X = layer()
-    head = hm.progressive(weight, bias, rule=hm.Rigorous(), precisions=["bfloat16"], coarse=coarse_of(name))
-    packed, bad = head.pack(), adversarial(weight, coarse_of(name), X)
-    fine = bad.astype(float) @ packed.rows_of(np.arange(M)).astype(float).T + bias
-    reference = ReferenceHead(packed)
-    lower, upper = (a[:, :M].astype(float) for a in reference.look(packed.places, reference.take_in(bad)))
-    slack = 1e-6 * np.abs(fine).max(axis=1, keepdims=True)
-    assert (fine <= upper + slack).all()
-    assert (fine >= lower - (upper - lower) - slack).all()
-
-
-@pytest.mark.parametrize("name", EXACT)
-def test_rounding_errors_of_the_coarse_product_stay_within_their_bound(name):
-    bias = np.zeros(M, np.float32)
-    head = hm.progressive(layer()[0], bias, rule=hm.Rigorous(), precisions=["float32"], coarse=coarse_of(name))
-    packed, H = head.pack(), coarse_of(name)
-    X = np.random.default_rng(5).standard_normal((50, N)).astype(np.float32)
-    exact = X.astype(float) @ H.to_dense().astype(float).T
-    relative = packed.places.bound.relative
-    bound = relative * packed.reach[:M] * np.linalg.norm(X, axis=1)[:, None]
-    for kernel in KERNELS[:-1]:
-        y = np.empty((50, M), np.float32)
-        hm.kernels.native_product(H.pack(), kernel).multiply_batch(X, y)
-        assert (np.abs(y - exact) <= bound).all()
-    # The bound is of use: far below what the remainders leave.
-    assert (relative * packed.reach).max() < 0.001 * np.linalg.norm(layer()[0], axis=1).max()
-
-
-@pytest.mark.parametrize("name", INTEGERS + EXACT)
-def test_remainders_are_those_of_the_stored_rows(name):
-    weight, bias, _, _ = layer()
-    head = hm.progressive(weight, bias, rule=hm.FixedRows(M), precisions=["int8"], coarse=coarse_of(name))
-    rest = remainder(head)
-    exact = hm.coarse_matrix.remainders(head.pack().matrix, head.pack().rows_of)[0]
-    np.testing.assert_allclose(exact, np.linalg.norm(rest, axis=1), rtol=1e-5)
-    fine = head.pack().rows_of(np.arange(M)).astype(float)
-    np.testing.assert_allclose(head.coarse_error(), np.linalg.norm(rest) / np.linalg.norm(fine), rtol=1e-5)
-
-
-def test_reach_is_the_sum_of_the_leaves():
-    rows, columns = permutation(M, 1), permutation(N, 2)
-    leaves = random_leaves((M, N), dtype=np.float32, most=9)
-    H = hm.HMatrix.from_leaves((M, N), leaves, rows, columns)
-    expected = np.zeros(M)
-    for leaf in leaves:
-        block = leaf.block
-        if isinstance(block, hm.LowRank):
-            expected[rows[leaf.rows]] += np.linalg.norm(block.U, axis=1) * np.linalg.norm(block.V)
-        else:
-            expected[rows[leaf.rows]] += np.linalg.norm(block, axis=1)
-    dense = assembled((M, N), leaves, rows, columns)
-    rest, reach = hm.coarse_matrix.remainders(H.pack(), lambda chosen: np.zeros((len(chosen), N), np.float32))
-    np.testing.assert_allclose(reach, expected, rtol=1e-5)
-    np.testing.assert_allclose(rest, np.linalg.norm(dense, axis=1), rtol=1e-5)
-
-
-def test_rows_are_decoded_a_few_at_a_time(monkeypatch):
-    H, weight = coarse_of("floats").pack(), layer()[0]
-    whole = hm.coarse_matrix.remainders(H, lambda chosen: weight[chosen])
-    monkeypatch.setattr(hm.coarse_matrix, "CHUNK", 33)
-    for own, other in zip(hm.coarse_matrix.remainders(H, lambda chosen: weight[chosen]), whole, strict=True):
-        np.testing.assert_allclose(own, other, rtol=1e-12)
-
-
 @pytest.mark.parametrize("name", ["mixed", "floats"])
-def test_threads_change_no_bit(name):
+def test_threads_change_no_bit(threads, name):
     held_out = layer(samples=600)[3]
     head = head_of(name)
-    before = hm.backend().threads
-    try:
-        hm.set_num_threads(1)
-        alone, found = head(held_out), head.topk(held_out, 3)
-        hm.set_num_threads(3)
-        np.testing.assert_array_equal(head(held_out), alone)
-        for own, other in zip(head.topk(held_out, 3), found, strict=True):
-            np.testing.assert_array_equal(own, other)
-        for x, y in zip(held_out[:20], alone, strict=False):
-            np.testing.assert_array_equal(head(x), y)
-    finally:
-        hm.set_num_threads(before)
+    threads(1)
+    alone, found = head(held_out), head.topk(held_out, 3)
+    threads(3)
+    np.testing.assert_array_equal(head(held_out), alone)
+    for own, other in zip(head.topk(held_out, 3), found, strict=True):
+        np.testing.assert_array_equal(own, other)
+    for x, y in zip(held_out[:20], alone, strict=False):
+        np.testing.assert_array_equal(head(x), y)
 
 
-def test_a_large_coarse_product_is_shared_by_threads():
+def test_a_large_coarse_product_is_shared_by_threads(threads):
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((3000, 300)).astype(np.float32)
     H = hm.quantize(weight, "int8", activations="int8")
     head = hm.progressive(weight, rule=hm.FixedRows(5), precisions=["int8"], coarse=H)
     X = rng.standard_normal((40, 300)).astype(np.float32)
-    before = hm.backend().threads
-    try:
-        hm.set_num_threads(1)
-        alone = head(X)
-        hm.set_num_threads(4)
-        np.testing.assert_array_equal(head(X), alone)
-        np.testing.assert_array_equal(head(X[7]), alone[7])
-    finally:
-        hm.set_num_threads(before)
+    threads(1)
+    alone = head(X)
+    threads(4)
+    np.testing.assert_array_equal(head(X), alone)
+    np.testing.assert_array_equal(head(X[7]), alone[7])
 
 
 @pytest.mark.parametrize("name", ["mixed", "floats"])
-def test_calls_from_many_threads_at_once(name):
+def test_calls_from_many_threads_at_once(threads, name):
     held_out = layer(samples=600)[3]
     head = head_of(name)
     expected = head(held_out)
-    before = hm.backend().threads
-    try:
-        hm.set_num_threads(3)
-        with ThreadPoolExecutor(4) as pool:
-            for y in pool.map(head, [held_out] * 12):
-                np.testing.assert_array_equal(y, expected)
-            for y, other in zip(pool.map(head, held_out), expected, strict=True):
-                np.testing.assert_array_equal(y, other)
-    finally:
-        hm.set_num_threads(before)
-
-
-def test_storage_counts_all_bytes():
-    head, H = head_of("mixed"), coarse_of("mixed")
-    storage, own = head.storage(), H.storage()
-    arrays = sum(array.nbytes for array in head.pack().arrays().values())
-    assert storage.total == arrays + H.pack().schedule.nbytes
-    assert storage.far_field == own.near_field + own.far_field + 4 * 208
-    assert storage.near_field == head.pack().fine.nbytes + 4 * M
-    assert storage.index >= own.index
-
-
-@pytest.mark.parametrize("name", ["mixed", "allocated", "floats"])
-def test_saved_copied_and_pickled(tmp_path, name):
-    held_out = layer()[3]
-    head = head_of(name)
-    head.save(tmp_path / "head")
-    others = ProgressiveHead.load(tmp_path / "head"), copy.deepcopy(head), pickle.loads(pickle.dumps(head))
-    for other in others:
-        np.testing.assert_array_equal(other(held_out), head(held_out))
-        assert repr(other) == repr(head)
-        assert other.coarse.activations is coarse_of(name).activations
-        np.testing.assert_array_equal(other.coarse.to_dense(), coarse_of(name).to_dense())
-    low = hm.progressive(*layer()[:2], rule=hm.FixedRows(9), ranks=[5], precisions=["int8"])
-    assert low.coarse is None
-    assert not [array for array in low.pack().arrays() if array.startswith(PREFIX)]
-    assert "rank 5 in int8, at most 9 rows in int8" in repr(low)
-    assert "an H-matrix of 4 leaves in" in repr(head_of("mixed"))
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "message"),
-    [
-        ("data", lambda a: a[:-1], "data"),
-        ("data", lambda a: a.astype(np.int64), "data"),
-        ("data", lambda _: None, "arrays: are"),
-        ("leaves", lambda a: a * 2, "leaves|data"),
-        ("leaves", lambda a: a[:-1], "leaves|data"),
-        ("sizes", lambda a: a[:2], "sizes: are"),
-        ("sizes", lambda a: a * np.array([1, 1, 7], np.int32), "sizes: are"),
-        ("sizes", lambda a: a.astype(np.int64), "sizes: are"),
-        ("row_permutation", lambda a: a * 0, "row_permutation: is no permutation"),
-        ("column_permutation", lambda a: a[:-1], "column_permutation"),
-        ("more", lambda _: np.zeros(3, np.float32), "arrays: are"),
-    ],
-)
-def test_damaged_files(tmp_path, name, change, message):
-    arrays = head_of("mixed").pack().arrays()
-    arrays[PREFIX + name] = change(arrays.get(PREFIX + name))
-    kept = {key: array for key, array in arrays.items() if array is not None}
-    write_arrays(kept, tmp_path / "head", KEY, {"version": VERSION})
-    with pytest.raises(hm.HMatrixError, match=message):
-        ProgressiveHead.load(tmp_path / "head")
-
-
-def test_a_matrix_that_does_not_fit_the_head(tmp_path):
-    arrays = head_of("mixed").pack().arrays()
-    own = {name: array for name, array in arrays.items() if not name.startswith(PREFIX)}
-    low = hm.progressive(*layer()[:2], rule=hm.FixedRows(9), ranks=[5], precisions=["int8"]).pack().arrays()
-    clustered = hm.progressive(*layer()[:2], rule=hm.Rigorous(), ranks=[0], precisions=["int8"], cluster_rows=[50])
-    small, double = hm.quantize(np.ones((M, 3)), "int8"), hm.quantize(layer()[0], "float64")
-    mixed = coarse_of("mixed")
-    for others, matrix in ((own, small), (own, double), (low, mixed), (clustered.pack().arrays(), mixed)):
-        prefixed = {PREFIX + name: array for name, array in matrix.pack().arrays().items()}
-        write_arrays(others | prefixed, tmp_path / "head", KEY, {"version": VERSION})
-        with pytest.raises(hm.HMatrixError, match="matrix: is float"):
-            ProgressiveHead.load(tmp_path / "head")
-    # The kernel checks again.
-    packed = PackedHead.of_arrays(low)
-    object.__setattr__(packed, "matrix", mixed.pack())
-    with pytest.raises(ValueError, match="neither factors nor clusters"):
-        native_head(packed, KERNELS[0])
+    threads(3)
+    with ThreadPoolExecutor(4) as pool:
+        for y in pool.map(head, [held_out] * 12):
+            np.testing.assert_array_equal(y, expected)
+        for y, other in zip(pool.map(head, held_out), expected, strict=True):
+            np.testing.assert_array_equal(y, other)
 
 
 @pytest.mark.parametrize(
@@ -429,43 +196,3 @@ def test_the_precision_of_the_rows_is_the_cheapest_that_agrees():
     assert head_of("mixed").precision is hm.Precision.INT8
     bytes_are_free = hm.Cost(fine=0.0)
     assert head_of("mixed", precisions=("float32", "int8"), cost=bytes_are_free).precision is FLOAT32
-
-
-def test_module_and_saved_network(tmp_path):
-    torch = pytest.importorskip("torch")
-    import hmatrix.nn as hnn
-
-    weight, bias, X, held_out = layer()
-    x = torch.from_numpy(held_out)
-    low = hm.progressive(weight, bias, calibration=X, agreement=0.9, ranks=[16])
-    heads = [head_of("mixed"), head_of("exact"), low]
-    for given in heads:
-        for before in heads:
-            module, other = hnn.ProgressiveLinear(given), hnn.ProgressiveLinear(before)
-            np.testing.assert_array_equal(module(x).numpy(), given(held_out))
-            torch.save(module.state_dict(), tmp_path / "state")
-            other.load_state_dict(torch.load(tmp_path / "state"))
-            assert other.state_dict().keys() == module.state_dict().keys()
-            np.testing.assert_array_equal(other(x).numpy(), given(held_out))
-            np.testing.assert_array_equal(copy.deepcopy(other)(x).numpy(), given(held_out))
-    assert "coarse=" in repr(hnn.ProgressiveLinear(heads[0]))
-    module = hnn.ProgressiveLinear(low)
-    broken = hnn.ProgressiveLinear(heads[0]).state_dict()
-    del broken[PREFIX + "leaves"]
-    with pytest.raises(RuntimeError, match="arrays: are"):
-        module.load_state_dict(broken)
-    np.testing.assert_array_equal(module(x).numpy(), low(held_out))
-
-    linear = torch.nn.Linear(N, M)
-    with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(weight)), linear.bias.copy_(torch.from_numpy(bias))
-    model = torch.nn.Sequential(torch.nn.Identity(), linear)
-    changed, report = hnn.progressive_head(
-        model, [torch.from_numpy(X)], agreement=0.9, coarse=coarse_of("mixed"), progress=False
-    )
-    assert "an H-matrix of 4 leaves" in str(report)
-    hnn.save(changed, tmp_path / "file")
-    loaded = hnn.load(tmp_path / "file", torch.nn.Sequential(torch.nn.Identity(), torch.nn.Linear(N, M)))
-    assert torch.equal(loaded(x), changed(x))
-    np.testing.assert_array_equal(changed(x).numpy(), head_of("mixed")(held_out))
-    assert loaded[1].head.coarse.activations is hm.Activations.INT8

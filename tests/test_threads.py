@@ -17,15 +17,6 @@ from hmatrix.kernels import REFERENCE, native_product
 from hmatrix.packing import pack
 from hmatrix.precision import Precision
 
-
-@pytest.fixture
-def threads():
-    """Sets the number of threads; puts it back at the end."""
-    before = hm.backend().threads
-    yield hm.set_num_threads
-    hm.set_num_threads(before)
-
-
 LARGE = (1300, 1700)
 """More than 3 * 2^19 entries: enough work for three threads at any batch."""
 
