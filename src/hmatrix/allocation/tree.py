@@ -72,10 +72,11 @@ class Pruner:
         )
         # Clusters have few different sizes, and blocks of equal sizes equal costs: a table of all blocks would be
         # larger than the matrix.
-        self._sizes = [[np.unique(sizes, return_inverse=True) for sizes in side.sizes] for side in (rows, columns)]
+        self._heights = [np.unique(sizes, return_inverse=True) for sizes in rows.sizes]
+        self._widths = [np.unique(sizes, return_inverse=True) for sizes in columns.sizes]
         self._costs: dict[Levels, Floats] = {}
         for levels in self._order:
-            (heights, _), (widths, _) = (sizes[level] for sizes, level in zip(self._sizes, levels, strict=True))
+            heights, widths = self._heights[levels[0]][0], self._widths[levels[1]][0]
             costs = [cost.of_form(form, heights[:, None], widths) for form in candidates.forms(levels)]
             self._costs[levels] = np.stack(costs, axis=2)
 
@@ -122,7 +123,7 @@ class Pruner:
 
     def _cheapest(self, levels: Levels, price: float) -> tuple[npt.NDArray[np.intp], Floats]:
         """Return the best form of each block, and its ``error + price * cost``, ``(row clusters, column clusters)``."""
-        (_, heights), (_, widths) = (sizes[level] for sizes, level in zip(self._sizes, levels, strict=True))
+        heights, widths = self._heights[levels[0]][1], self._widths[levels[1]][1]
         costs = price * self._costs[levels]
         best, values = np.empty((len(heights), len(widths)), np.intp), np.empty((len(heights), len(widths)))
         height = max(1, _TOGETHER // (len(widths) * costs.shape[2]))

@@ -104,8 +104,9 @@ def collect_inputs(
             )
         samples.append(sample)
     unused = {target.name for target in targets if not called & target.layers.keys()}
-    selecting = [sample is None and counted.any() for sample, counted in zip(samples, counts, strict=True)]
-    chosen = [counted if selects else None for counted, selects in zip(counts, selecting, strict=True)]
+    chosen = [
+        counted if sample is None and counted.any() else None for sample, counted in zip(samples, counts, strict=True)
+    ]
     return Inputs(samples, chosen, unused, probes)
 
 
