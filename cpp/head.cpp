@@ -6,14 +6,15 @@ namespace hmatrix {
 
 CheckedHead::CheckedHead(const HeadArrays& arrays) {
     const auto& [sizes, bounds, words, floats, order, starts, matrix] = arrays;
-    require(sizes.size() == 9 && bounds.size() == 2 && words.size() == 4 && floats.size() == 11,
-            "a head has 9 sizes, 2 bounds, 4 arrays of words and 11 of floats");
+    require(sizes.size() == 10 && bounds.size() == 2 && words.size() == 4 && floats.size() == 11,
+            "a head has 10 sizes, 2 bounds, 4 arrays of words and 11 of floats");
     const std::int32_t clusters = sizes[6];
     head_.rows = sizes[0], head_.columns = sizes[1], head_.rank = sizes[2], head_.top = sizes[3];
     head_.most = sizes[4], head_.fine = static_cast<Precision>(sizes[5]), head_.probes = sizes[7];
-    head_.coarse = static_cast<Precision>(sizes[8]);
+    head_.coarse = static_cast<Precision>(sizes[8]), head_.first = sizes[9];
     require(head_.rows >= 1 && head_.columns >= 1 && head_.columns <= max_head_columns && head_.rank >= 0 &&
-                head_.rank <= head_.columns && head_.top >= 1 && head_.top <= head_.most && head_.most <= head_.rows &&
+                head_.rank <= head_.columns && head_.top >= 1 && head_.top <= head_.first && head_.first <= head_.most &&
+                head_.most <= head_.rows &&
                 sizes[5] >= 1 && sizes[5] <= 3 && clusters >= 0 && clusters <= head_.rows &&
                 head_.probes >= (clusters > 0) && head_.probes <= clusters &&
                 (head_.coarse == Precision::int8 || head_.coarse == Precision::int4),

@@ -82,7 +82,7 @@ void Workspace::fit(const Head& head) {
     grow(inner_codes, padded_to(head.rank, static_cast<std::int32_t>(segment_padding)));
     const std::int32_t places = head.order ? head.starts[head.clusters.rows] * strip_height : rows,
                        clusters = padded_to(head.clusters.rows, strip_height);
-    for (auto* vector : {&coarse, &upper, &refined}) grow(*vector, places);
+    for (auto* vector : {&coarse, &upper, &refined, &sorted}) grow(*vector, places);
     grow(chosen, places);
     grow(strips, places / strip_height);
     for (auto* vector : {&cluster_outputs, &cluster_upper}) grow(*vector, clusters);

@@ -48,7 +48,8 @@ struct Level {
 
 struct Head {
     std::int32_t rows, columns, rank;
-    std::int32_t top, most;  // outputs that are to be the fine ones, and the most rows that are refined
+    std::int32_t top;          // outputs that are to be the fine ones
+    std::int32_t first, most;  // rows that are refined first, and at most
     Precision fine, coarse;
     const std::uint32_t* basis;  // of V^T, strips of words
     const float* basis_scales;   // these and the next have an entry for each row, filled up to whole strips
@@ -74,9 +75,9 @@ struct View {
 };
 
 // The arrays of a head as they come from outside. Sizes are rows, columns, rank, top, most, the number of the fine rows'
-// precision, clusters, probes and the number of the coarse factors' precision; bounds are those of the places and of the clusters; words are those of the basis, the
-// places, the clusters and the fine rows; floats are scales and weights of the basis, scales, bias, remainder and reach
-// of the places and of the clusters, and scales of the fine rows.
+// precision, clusters, probes, the number of the coarse factors' precision and first; bounds are those of the places and
+// of the clusters; words are those of the basis, the places, the clusters and the fine rows; floats are scales and weights
+// of the basis, scales, bias, remainder and reach of the places and of the clusters, and scales of the fine rows.
 struct HeadArrays {
     std::vector<std::int32_t> sizes;
     std::vector<std::vector<float>> bounds;
@@ -130,7 +131,7 @@ struct Workspace {
     std::vector<float> coarse, upper;      // outputs, and what they may be at most, of the strips that are looked at
     std::vector<std::int32_t> strips;      // which these are; not set without clusters
     std::vector<std::int32_t> chosen;      // rows that are refined, in the order in which they are
-    std::vector<float> refined;            // their outputs
+    std::vector<float> refined, sorted;    // their outputs, and room for ordering them
 };
 
 // Fills the workspace: coarse (where there is a matrix, its product is there already, filled up with zeros), chosen and

@@ -81,14 +81,14 @@ std::int32_t open_clusters(const Head& head, const Input& input, Workspace& work
     return length;
 }
 
-// Looks into the clusters with nearly the largest outputs, of at least `top` rows. Returns how many outputs are there.
+// Looks into the clusters with nearly the largest outputs, of at least `least` rows. Returns how many outputs are there.
 template <class V>
-std::int32_t open_first(const Head& head, const Input& input, Workspace& work, std::int32_t top) {
+std::int32_t open_first(const Head& head, const Input& input, Workspace& work, std::int32_t least) {
     const std::int32_t clusters = head.clusters.rows;
     look_at<V>(head, head.clusters, input, work, 0, padded_to(clusters, strip_height) / strip_height,
                work.cluster_outputs.data(), work.cluster_upper.data());
     std::int32_t rows = 0;
-    for (std::int32_t wanted = head.probes; rows < top; wanted = std::min(2 * wanted, clusters)) {
+    for (std::int32_t wanted = head.probes; rows < least; wanted = std::min(2 * wanted, clusters)) {
         work.opened_count = choose_largest<V>(work.cluster_outputs.data(), clusters, wanted, work.opened.data());
         if (work.opened_count < wanted) return 0;
         rows = 0;
@@ -146,9 +146,10 @@ std::int32_t refine_head(const Head& head, const float* x, std::int32_t top, Wor
     if (head.columns % block_columns != 0) x = work.x.data();
     float *coarse = work.coarse.data(), *upper = work.upper.data();
     const bool clustered = head.clusters.rows > 0;
+    const std::int32_t wanted = std::max(top, head.first);
     std::int32_t length = padded_to(head.rows, strip_height);
     if (clustered)
-        length = open_first<V>(head, input, work, top);
+        length = open_first<V>(head, input, work, wanted);
     else if (head.matrix)
         length = look_at_products<V>(head, input, length, coarse, upper) ? length : 0;
     else
@@ -164,11 +165,10 @@ std::int32_t refine_head(const Head& head, const float* x, std::int32_t top, Wor
             refine_rows<V, Precision::int8>(head, x, input, work, begin, end);
     };
     std::int32_t* chosen = work.chosen.data();
-    const std::int32_t first = work.drop_filling(head, 0, choose_largest<V>(coarse, length, top, chosen));
-    if (first < top) return 0;
+    const std::int32_t first = work.drop_filling(head, 0, choose_largest<V>(coarse, length, wanted, chosen));
+    if (first < wanted) return 0;
     refine(0, first);
-    const float least = *std::min_element(work.refined.begin(), work.refined.begin() + first);
-    const float threshold = least - (head.places.bound.rounding * input.norm + head.places.bound.offset);
+    const float threshold = nth_largest(work.refined.data(), first, top, work.sorted.data()) - (head.places.bound.rounding * input.norm + head.places.bound.offset);
     if (clustered) length = open_more<V>(head, input, work, threshold, length);
     // The first ones are done.
     for (std::int32_t i = 0; i < first; ++i) upper[chosen[i]] = -infinity;

@@ -1,4 +1,4 @@
-// Choosing rows with large outputs, by comparisons and a bisection for a threshold: nothing is sorted.
+// Choosing rows with large outputs, by comparisons and a bisection for a threshold: outputs are not sorted.
 #pragma once
 
 #include <algorithm>
@@ -16,6 +16,31 @@ float largest_of(const float* a, std::int32_t length) {
     auto most = V::load(a);
     for (std::int32_t i = V::width; i < length; i += V::width) most = V::max(most, V::load(a + i));
     return V::largest(most);
+}
+
+// The n-th largest of some numbers; `room` is for n. Safe where some are NaN, which no order of the library is.
+inline float nth_largest(const float* a, std::int32_t length, std::int32_t n, float* room) {
+    std::int32_t kept = 0;
+    for (std::int32_t i = 0; i < length; ++i) {
+        if (kept == n && !(a[i] > room[n - 1])) continue;
+        std::int32_t j = kept < n ? kept++ : n - 1;
+        for (; j > 0 && a[i] > room[j - 1]; --j) room[j] = room[j - 1];
+        room[j] = a[i];
+    }
+    return room[n - 1];
+}
+
+// The n-th largest of the largest entries of 16 lanes: at least n entries of all are as large.
+template <class V>
+float nth_largest_lane(const float* a, std::int32_t length, std::int32_t n) {
+    constexpr int parts = strip_height / V::width;
+    typename V::reg most[parts];
+    UNROLL for (int p = 0; p < parts; ++p) most[p] = V::load(a + p * V::width);
+    for (std::int32_t i = strip_height; i < length; i += strip_height)
+        UNROLL for (int p = 0; p < parts; ++p) most[p] = V::max(most[p], V::load(a + i + p * V::width));
+    float lanes[strip_height], room[strip_height];
+    UNROLL for (int p = 0; p < parts; ++p) V::store(lanes + p * V::width, most[p]);
+    return nth_largest(lanes, strip_height, n, room);
 }
 
 template <class V>
@@ -70,6 +95,10 @@ std::int32_t choose_largest(const float* a, std::int32_t rows, std::int32_t want
     const float most = largest_of<V>(a, length);
     if (!(std::abs(most) < infinity)) return 0;
     if (wanted == 1) return collect<V>(a, rows, most, infinity, 1, chosen, 0);
+    if (wanted <= strip_height) {
+        const float low = nth_largest_lane<V>(a, length, wanted);
+        if (std::abs(low) < infinity) return choose<V>(a, rows, low, wanted, chosen);
+    }
     float step = std::max(std::abs(most), 1e-30f) / 64;
     while (count_at_least<V>(a, length, most - step) < wanted)
         if (!((step *= 2) < infinity)) return 0;

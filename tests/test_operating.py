@@ -23,7 +23,7 @@ def test_a_product_costs_what_it_reads():
 @pytest.mark.parametrize("cheap", ["rank", "rows"])
 def test_the_least_cost_is_chosen(cheap):
     rng = np.random.default_rng(0)
-    weight = rng.standard_normal((150, 12)) @ rng.standard_normal((12, 60)) + 0.3 * rng.standard_normal((150, 60))
+    weight = rng.standard_normal((150, 60))
     X = rng.standard_normal((300, 60)).astype(np.float32)
     cost = Cost(coarse=1e-15, row=1.0) if cheap == "rank" else Cost(coarse=1.0, row=1e-15, fine=0.0)
     head = hm.progressive(weight, calibration=X, agreement=0.95, ranks=[0, 8, 16, 32], cost=cost)

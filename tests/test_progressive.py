@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from heads import check_agreement, largest, layer, outputs
@@ -8,6 +10,7 @@ from hmatrix.calibration import conservative_quantile
 from hmatrix.files import write_arrays
 from hmatrix.head_kernels import REFERENCE
 from hmatrix.head_reference import ReferenceHead
+from hmatrix.operating import FIRST
 from hmatrix.progressive import KEY, VERSION, ProgressiveHead
 
 RULES = [hm.Margin(), hm.FixedRows(20), hm.Rigorous()]
@@ -225,20 +228,50 @@ def test_a_file_of_version_2_has_a_coarse_part_in_int8(tmp_path):
     write_arrays(arrays | {"sizes": arrays["sizes"][:8]}, tmp_path / "head", KEY, {"version": 2})
     loaded = ProgressiveHead.load(tmp_path / "head")
     assert loaded.coarse_precision is hm.Precision.INT8
-    np.testing.assert_array_equal(loaded(held_out), head(held_out))
     write_arrays(arrays, tmp_path / "head", KEY, {"version": VERSION + 1})
-    with pytest.raises(hm.HMatrixError, match="reads version 2 and version 3"):
+    with pytest.raises(hm.HMatrixError, match="reads versions 2 to 4"):
         ProgressiveHead.load(tmp_path / "head")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_file_of_an_older_version_refines_first_what_is_asked_for(tmp_path, version):
+    weight, bias, X, held_out = layer()
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9, coarse_precisions=["int8"])
+    arrays = head.pack().arrays()
+    write_arrays(arrays | {"sizes": arrays["sizes"][: version + 6]}, tmp_path / "head", KEY, {"version": version})
+    loaded = ProgressiveHead.load(tmp_path / "head")
+    alone = replace(head.pack(), sizes=np.append(arrays["sizes"][:9], np.int32(1)))
+    np.testing.assert_array_equal(loaded(held_out), ProgressiveHead(alone)(held_out))
+    assert loaded.refined(held_out).min() < FIRST
+
+
+@pytest.mark.parametrize("k", [1, 5, FIRST, 16])
+def test_the_rows_of_the_largest_coarse_outputs_are_refined_first(k):
+    weight, bias, X, held_out = layer(noise=0.5)
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9, precisions=["float32"])
+    first = max(k, FIRST)
+    sizes = head.pack().sizes.copy()
+    sizes[4] = FIRST
+    # Without a margin, and with room for no others, they are all.
+    alone = ProgressiveHead(replace(head.pack(), sizes=sizes, limits=np.zeros(7, np.float32)))
+    np.testing.assert_array_equal(alone.refined(held_out, k), first)
+    reference = ReferenceHead(head.pack())
+    coarse = reference.look(head.pack().places, reference.take_in(held_out))[0][:, : len(weight)]
+    rows = np.argsort(-coarse, axis=1)[:, :first]
+    dense = np.take_along_axis(held_out @ weight.T + bias, rows, axis=1)
+    best = np.take_along_axis(rows, np.argsort(-dense, axis=1), axis=1)[:, :k]
+    np.testing.assert_array_equal(alone.topk(held_out, k)[1], best)
 
 
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
         ("sizes", lambda a: a * 2, "bias|basis|sizes"),
-        ("sizes", lambda a: a[:5], "nine sizes"),
-        ("sizes", lambda a: a * [1, 1, 1, 0, 1, 1, 1, 1, 1], "1 <= top"),
-        ("sizes", lambda a: a * [1, 1, 1, 1, 1, 0, 1, 1, 1], "precision"),
-        ("sizes", lambda a: a * [1, 1, 1, 1, 1, 1, 1, 1, 0], "coarse precision"),
+        ("sizes", lambda a: a[:5], "ten sizes"),
+        ("sizes", lambda a: a * [1, 1, 1, 0, 1, 1, 1, 1, 1, 1], "1 <= top"),
+        ("sizes", lambda a: a * [1, 1, 1, 1, 1, 1, 1, 1, 1, 0], "top <= first"),
+        ("sizes", lambda a: a * [1, 1, 1, 1, 1, 0, 1, 1, 1, 1], "precision"),
+        ("sizes", lambda a: a * [1, 1, 1, 1, 1, 1, 1, 1, 0, 1], "coarse precision"),
         ("limits", lambda a: -a - 1, "at least 0"),
         ("bias", lambda a: a * np.float32(np.nan), "NaN"),
         ("bias", lambda a: np.nan_to_num(a), "-inf"),

@@ -149,7 +149,7 @@ def test_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("sizes", lambda a: a + np.int32(5000) * (np.arange(9) == 7), "1 <= first <= clusters"),
+        ("sizes", lambda a: a + np.int32(5000) * (np.arange(10) == 7), "1 <= first <= clusters"),
         ("starts", lambda a: a[:-1], "starts"),
         ("starts", lambda a: a[::-1].copy(), "do not increase"),
         ("order", lambda a: a[:-16], "order: has"),

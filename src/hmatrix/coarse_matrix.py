@@ -63,7 +63,7 @@ class CoarseMatrix:
         bound = Bound(1.0, relative=rounding(self.matrix), rounding=rows.rounding, offset=offset_of(self.bias))
         nothing, none = np.empty(0, np.int32), Level.none(Precision.INT8)
         return PackedHead(
-            sizes=np.array([m, n, 0, 1, m, rows.precision, 0, 0, Precision.INT8], np.int32),
+            sizes=np.array([m, n, 0, 1, m, rows.precision, 0, 0, Precision.INT8, 1], np.int32),
             limits=np.array(bound.as_floats(), np.float32),
             basis=none.factor,
             basis_scales=none.scales,

@@ -119,6 +119,7 @@ def read_arrays(
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise FormatError(subject, f"has no header of {kind}", mend) from error
     if type(found) is not int or found not in versions:
-        known = " and ".join(f"version {version}" for version in versions)
+        first, last = min(versions), max(versions)
+        known = f"version {last}" if first == last else f"versions {first} to {last}"
         raise FormatError(subject, f"has version {found!r}", f"this release reads {known}: install a newer one")
     return arrays, header

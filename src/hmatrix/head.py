@@ -34,7 +34,7 @@ COARSE = (Precision.INT8, Precision.INT4)
 PREFIX = "coarse_"
 """Of the names of the arrays of a coarse H-matrix."""
 
-_SIZES = 9
+_SIZES = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +44,10 @@ class PackedHead:
     Parameters
     ----------
     sizes
-        int32 ``(9,)``: rows, columns, rank, outputs that are to be the fine ones, most refined rows, precision of the
-        fine rows, clusters, clusters that are looked into first, precision of the coarse factors; without the last
-        these are int8, as in files of version 2.
+        int32 ``(10,)``: rows, columns, rank, outputs that are to be the fine ones, most refined rows, precision of the
+        fine rows, clusters, clusters that are looked into first, precision of the coarse factors, rows that are
+        refined first. Files of version 2 end before the precision, which is int8, those of version 3 before the last,
+        which are as many as the outputs.
     limits, cluster_limits
         float32 ``(7,)``: the numbers of the `Bound` of each level.
     basis, basis_scales
@@ -101,14 +102,17 @@ class PackedHead:
             if not isinstance(array, np.ndarray) or array.dtype != kind or array.ndim != 1:
                 raise ArgumentError(name, "has another type or dimension", f"give a vector of {kind.__name__}")
             object.__setattr__(self, name, np.ascontiguousarray(array))
-        if self.sizes.shape == (_SIZES - 1,):
+        if self.sizes.shape == (_SIZES - 2,):
             object.__setattr__(self, "sizes", np.append(self.sizes, np.int32(Precision.INT8)))
+        if self.sizes.shape == (_SIZES - 1,):
+            object.__setattr__(self, "sizes", np.append(self.sizes, self.sizes[3]))
         if self.sizes.shape != (_SIZES,) or self.limits.shape != (7,) or self.cluster_limits.shape != (7,):
-            raise ArgumentError("sizes, limits", "have the wrong length", "give nine sizes, and seven numbers a bound")
-        m, n, rank, top, most, precision, clusters, probes, coarse = self.sizes.tolist()
-        if m < 1 or not 1 <= n <= MAX_COLUMNS or not 0 <= rank <= n or not 1 <= top <= most <= m:
+            raise ArgumentError("sizes, limits", "have the wrong length", "give ten sizes, and seven numbers a bound")
+        m, n, rank, top, most, precision, clusters, probes, coarse, first = self.sizes.tolist()
+        if m < 1 or not 1 <= n <= MAX_COLUMNS or not 0 <= rank <= n or not 1 <= top <= first <= most <= m:
             came = f"are {self.sizes.tolist()}"
-            raise ArgumentError("sizes", came, f"give at most {MAX_COLUMNS} columns, and 1 <= top <= most <= rows")
+            mend = f"give at most {MAX_COLUMNS} columns, and 1 <= top <= first <= most <= rows"
+            raise ArgumentError("sizes", came, mend)
         if precision not in FINE:
             raise ArgumentError("sizes", f"have the precision {precision}", "give float32, bfloat16 or int8")
         if coarse not in COARSE:

@@ -178,13 +178,14 @@ class _Product:
         if self.packed.matrix is not None and not (self.coarse[self.order >= 0] >= np.finfo(np.float32).min).all():
             # A row whose output overflows downwards, or is NaN, would never be refined.
             return nothing
-        opened = self._first_clusters(top) if clustered else _NONE
+        wanted = max(top, int(self.packed.sizes[9]))
+        opened = self._first_clusters(wanted) if clustered else _NONE
         places = self._places(opened)
-        first = self._real(places[_choose_largest(self.coarse[places], top)]) if len(places) else _NONE
-        if len(first) < top:
+        first = self._real(places[_choose_largest(self.coarse[places], wanted)]) if len(places) else _NONE
+        if len(first) < wanted:
             return nothing
         refined = self._fine(first)
-        threshold = refined.min() - self.slack
+        threshold = np.partition(refined, -top)[-top] - self.slack
         if clustered:
             rest = self.cluster_upper.copy()
             rest[opened] = -np.inf
@@ -303,6 +304,13 @@ def _choose_largest(values: FloatArray, wanted: int) -> Indices:
         return _NONE
     if wanted == 1:
         return np.flatnonzero(values >= most)[:1]
+    if wanted <= STRIP:
+        # At least so many values are no less than the last of so many lanes' largest.
+        lanes = np.full(padded(len(values), STRIP), -np.inf, np.float32)
+        lanes[: len(values)] = values
+        low = np.sort(lanes.reshape(-1, STRIP).max(axis=0))[-wanted]
+        if np.isfinite(low):
+            return _choose(values, low, wanted)
     step = np.maximum(np.abs(most), np.float32(1e-30)) / np.float32(64)
     with np.errstate(over="ignore"):
         while np.count_nonzero(values >= most - step) < wanted:

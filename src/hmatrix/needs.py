@@ -34,16 +34,19 @@ CoarsePart: TypeAlias = Coarse | CoarseMatrix
 
 @dataclass(frozen=True, eq=False)
 class Opening:
-    """Which clusters are looked into first.
+    """What is looked at and refined first.
 
     Parameters
     ----------
+    first
+        Rows that are refined first.
     clusters
         Of the rows; ``None`` looks at every row.
     probes
-        How many of them.
+        How many of them are looked into first.
     """
 
+    first: int
     clusters: RowClusters | None = None
     probes: int = 0
 
@@ -218,9 +221,8 @@ class _View:
     def __init__(self, look: _Look, opening: Opening, level: Level | None) -> None:
         self._look, self._clusters = look, opening.clusters
         samples = look.samples
-        top = samples.wanted.shape[1]
         if self._clusters is None or level is None:
-            first = largest_rows(look.outputs, top)
+            first = largest_rows(look.outputs, opening.first)
         else:
             count = len(self._clusters)
             self._outputs, self._upper, self._spread = look.clusters(level, count)
@@ -229,9 +231,10 @@ class _View:
             np.put_along_axis(self._opened, opened, True, axis=1)
             rows = self._clusters.table[opened].reshape(len(opened), -1)
             outputs = np.where(rows < 0, -np.inf, np.take_along_axis(look.outputs, rows, axis=1))
-            first = np.take_along_axis(rows, largest_rows(outputs, top), axis=1).astype(np.intp)
+            first = np.take_along_axis(rows, largest_rows(outputs, opening.first), axis=1).astype(np.intp)
         self._first = first
-        self._threshold = np.take_along_axis(samples.dense, first, axis=1).min(axis=1)
+        top = samples.wanted.shape[1]
+        self._threshold = np.partition(np.take_along_axis(samples.dense, first, axis=1), -top, axis=1)[:, -top]
         self._done = (samples.wanted[:, :, None] == first[:, None, :]).any(axis=2)
 
     def scores(self) -> FloatArray:

@@ -25,6 +25,10 @@ from hmatrix.subspace import Coarse, fit, gram
 PROBES = (1, 4, 16)
 """Clusters that are looked into first that are tried."""
 
+FIRST = 8
+"""Rows that are refined first. The best of them make a higher threshold than the outputs that are asked for would alone,
+so that a smaller margin does, and the runners-up among all outputs are fine ones."""
+
 _FOLDS = 2
 
 
@@ -55,6 +59,11 @@ class Asked:
     precisions: Sequence[Precision]
     cost: Cost
 
+    def first(self, m: int) -> int:
+        """Return how many of m rows are refined first."""
+        count = self.rule.count if isinstance(self.rule, FixedRows) else FIRST
+        return max(self.top, min(count, m))
+
 
 @dataclass(frozen=True, eq=False)
 class _Point:
@@ -84,12 +93,12 @@ def choose(weight: FloatArray, bias: FloatArray, calibration: FloatArray | None,
 def _after_matrix(
     weight: FloatArray, bias: FloatArray, samples: Samples | None, matrix: PackedBlocks, asked: Asked
 ) -> PackedHead:
-    precision, needs = asked.precisions[0], _unseen(len(weight), Opening())
+    precision, needs = asked.precisions[0], _unseen(len(weight), Opening(asked.first(len(weight))))
     if samples is None:
         _check_chosen(asked, asked.precisions)
     else:
         exact = CoarseMatrix.of(FineRows.of(weight, Precision.FLOAT32), bias, matrix)
-        found = needs_of([(exact, samples)], [Opening()], asked.rule, asked.agreement)
+        found = needs_of([(exact, samples)], [Opening(asked.first(len(weight)))], asked.rule, asked.agreement)
         choices = list(product(found, _usable(weight, bias, samples, asked)))
         if not choices:
             raise _disagreement("coarse, precisions and rule", asked, "give a finer H-matrix")
@@ -117,7 +126,7 @@ def _after_low_rank(
     partitions = [None if tree is None or not rows else RowClusters.cut(tree, rows) for rows in low.cluster_rows]
     if samples is None:
         _check_chosen(asked, low.ranks, asked.precisions, low.precisions, partitions)
-        opening = Opening(partitions[0], 0 if partitions[0] is None else 1)
+        opening = Opening(asked.first(len(weight)), partitions[0], 0 if partitions[0] is None else 1)
         point = _Point(low.ranks[0], low.precisions[0], asked.precisions[0], _unseen(len(weight), opening))
     else:
         point = _cheapest(weight, bias, samples, square, partitions, low, asked)
@@ -169,7 +178,7 @@ def _cheapest(
     folds = np.arange(len(inputs)) % min(_FOLDS, len(inputs))
     parts = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in range(folds.max() + 1)]
     subspaces = [fit(square, inputs[others if len(others) else own], max(low.ranks)) for others, own in parts]
-    openings = [opening for clusters in partitions for opening in _openings(clusters, asked.top)]
+    openings = [opening for clusters in partitions for opening in _openings(clusters, asked.first(len(weight)))]
     best: tuple[float, _Point] | None = None
     for rank, coarse in product(low.ranks, low.precisions):
         groups = [
@@ -187,12 +196,12 @@ def _cheapest(
     return best[1]
 
 
-def _openings(clusters: RowClusters | None, top: int) -> list[Opening]:
+def _openings(clusters: RowClusters | None, first: int) -> list[Opening]:
     """Return the openings to choose from: first clusters that hold enough rows for certain."""
     if clusters is None:
-        return [Opening()]
-    enough = np.cumsum(np.sort(clusters.sizes)) >= top
-    return [Opening(clusters, probes) for probes in PROBES if probes <= len(clusters) and enough[probes - 1]]
+        return [Opening(first)]
+    enough = np.cumsum(np.sort(clusters.sizes)) >= first
+    return [Opening(first, clusters, probes) for probes in PROBES if probes <= len(clusters) and enough[probes - 1]]
 
 
 def _seconds(cost: Cost, weight: FloatArray, point: _Point) -> float:
@@ -208,15 +217,13 @@ def _seconds(cost: Cost, weight: FloatArray, point: _Point) -> float:
 def _with_rule(head: PackedHead, asked: Asked, needs: Needs) -> PackedHead:
     sizes = head.sizes.copy()
     m, rule, top = sizes[0], asked.rule, asked.top
-    sizes[7] = needs.opening.probes
+    first = needs.opening.first
+    sizes[7], sizes[9] = needs.opening.probes, first
     if isinstance(rule, Rigorous):
         sizes[3:5] = top, m
         return replace(head, sizes=sizes)
-    if isinstance(rule, FixedRows):
-        # All of them are the first ones: nothing is asked after that.
-        sizes[3:5] = max(top, min(rule.count, m))
-    else:
-        sizes[3:5] = top, max(top, needs.most)
+    # FixedRows: all of them are the first ones, and nothing is asked after that.
+    sizes[3:5] = top, first if isinstance(rule, FixedRows) else max(first, needs.most)
     return replace(
         head,
         sizes=sizes,

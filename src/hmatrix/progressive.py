@@ -34,7 +34,7 @@ from hmatrix.products import apply
 from hmatrix.rules import Margin, Rule
 
 KEY = "hmatrix_progressive"
-VERSION = 3
+VERSION = 4
 _OLDEST = 2
 
 

@@ -139,7 +139,7 @@ class Coarse:
         count = 0 if clusters is None else len(clusters)
         limits = replace(places.bound, rounding=rows.rounding, offset=offset_of(bias))
         return PackedHead(
-            sizes=np.array([m, n, rank, 1, m, rows.precision, count, min(count, 1), self.precision], np.int32),
+            sizes=np.array([m, n, rank, 1, m, rows.precision, count, min(count, 1), self.precision, 1], np.int32),
             limits=np.array(limits.as_floats(), np.float32),
             basis=to_strips(self.codes, self.precision),
             basis_scales=filled(self.scales, padded(rank, STRIP)),
