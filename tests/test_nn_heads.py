@@ -60,6 +60,19 @@ def test_a_head_alone(tmp_path):
     assert torch.equal(hnn.load(tmp_path / "file", nn.Linear(30, 50))(X), head(X))
 
 
+def test_inputs_that_are_a_view_of_their_negative():
+    linear = nn.Linear(30, 50)
+    X = torch.randn(200, 30)
+    head, _ = hnn.progressive_head(linear, [X], agreement=0.9, progress=False)
+    # The imaginary part of a conjugate: its sign is a bit of the tensor.
+    negative = torch.complex(torch.zeros(3, 30), X[:3]).conj().imag
+    contiguous = torch._neg_view(X[:3])
+    for given in (negative, contiguous):
+        assert given.is_neg()
+        assert torch.equal(head(given), head(-X[:3]))
+        assert torch.equal(head.topk(given, 2)[1], head.topk(-X[:3], 2)[1])
+
+
 def test_a_skeleton_has_no_head():
     with pytest.raises(hm.HMatrixError, match="has no head yet"):
         hnn.ProgressiveLinear.skeleton((3, 4)).head  # noqa: B018

@@ -222,7 +222,7 @@ def test_saved_and_loaded(tmp_path):
 
 
 def test_a_file_of_version_2_has_a_coarse_part_in_int8(tmp_path):
-    weight, bias, X, held_out = layer()
+    weight, bias, X, _ = layer()
     head = hm.progressive(weight, bias, calibration=X, agreement=0.9, coarse_precisions=["int8"])
     arrays = head.pack().arrays()
     write_arrays(arrays | {"sizes": arrays["sizes"][:8]}, tmp_path / "head", KEY, {"version": 2})

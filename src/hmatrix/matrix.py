@@ -14,7 +14,7 @@ from hmatrix.lowrank import LowRank
 from hmatrix.packed import PackedBlocks
 from hmatrix.packing import PackedLeaf, pack
 from hmatrix.precision import Activations, Precision
-from hmatrix.products import apply, matmul
+from hmatrix.products import Products
 from hmatrix.schedule import DENSE, GROUP, PRECISION, RANK
 
 
@@ -216,7 +216,7 @@ class HMatrix:
         return TransposedHMatrix(self)
 
     def __matmul__(self, x: npt.ArrayLike) -> FloatArray:
-        return matmul(x, self.dtype, self.shape, self._product.multiply, self._product.multiply_batch)
+        return self._products.matmul(x)
 
     def apply(self, x: npt.ArrayLike) -> FloatArray:
         """Return the product in the layout of a layer.
@@ -236,12 +236,21 @@ class HMatrix:
         ArgumentError
             If x has another shape or is not of real numbers.
         """
-        return apply(x, self.dtype, self.shape, self._product.multiply, self._product.multiply_batch)
+        return self._products.apply(x)
 
     @cached_property
     def _product(self) -> Product:
         """What multiplies: prepared when it is first used."""
         return prepare(self._packed)
+
+    @cached_property
+    def _products(self) -> Products:
+        return Products(self.shape, self.dtype, self._product.multiply, self._product.multiply_batch)
+
+    @cached_property
+    def _transposed_products(self) -> Products:
+        product = self._product
+        return Products(self.shape[::-1], self.dtype, product.multiply_transposed, product.multiply_transposed_batch)
 
     def __copy__(self) -> Self:
         return self
@@ -291,13 +300,11 @@ class TransposedHMatrix:
         return self._matrix.to_dense().T
 
     def __matmul__(self, x: npt.ArrayLike) -> FloatArray:
-        product = self._matrix._product
-        return matmul(x, self.dtype, self.shape, product.multiply_transposed, product.multiply_transposed_batch)
+        return self._matrix._transposed_products.matmul(x)
 
     def apply(self, x: npt.ArrayLike) -> FloatArray:
         """Return ``x @ A``, ``(batch, n)`` for x ``(batch, m)``, A being the matrix that this is the transpose of."""
-        product = self._matrix._product
-        return apply(x, self.dtype, self.shape, product.multiply_transposed, product.multiply_transposed_batch)
+        return self._matrix._transposed_products.apply(x)
 
     def __repr__(self) -> str:
         return f"{self._matrix!r}.T"

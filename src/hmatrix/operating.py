@@ -26,7 +26,7 @@ PROBES = (1, 4, 16)
 """Clusters that are looked into first that are tried."""
 
 FIRST = 8
-"""Rows that are refined first. The best of them make a higher threshold than the outputs that are asked for would alone,
+"""Rows that are refined first. The best of them make a higher threshold than those that are asked for would alone,
 so that a smaller margin does, and the runners-up among all outputs are fine ones."""
 
 _FOLDS = 2

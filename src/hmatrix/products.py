@@ -13,56 +13,79 @@ Multiply: TypeAlias = Callable[[FloatArray, FloatArray], None]
 """Sets its second argument to the product with its first."""
 
 
-def matmul(
-    x: npt.ArrayLike, dtype: np.dtype[Any], shape: tuple[int, int], multiply: Multiply, multiply_batch: Multiply
-) -> FloatArray:
-    """Multiply a matrix ``(m, n)`` of `shape` with ``(n,)`` or ``(n, batch)``, as ``@`` does.
+class Products:
+    """The products with one matrix.
 
-    Raises
-    ------
-    ArgumentError
-        If x has another shape or is not of real numbers.
+    Parameters
+    ----------
+    shape
+        Of the matrix, ``(m, n)``.
+    dtype
+        Of what the kernel takes and gives.
+    vector
+        Multiplies ``(n,)`` to ``(m,)``, contiguous arrays of that type.
+    batch
+        Multiplies ``(batch, n)`` to ``(batch, m)``.
     """
-    x = np.asarray(x)
-    if x.ndim == 1:
-        return _vector(x, dtype, shape, multiply)
-    if x.ndim != 2 or x.shape[0] != shape[1]:
-        mend = f"give ({shape[1]},) or ({shape[1]}, batch) for a matrix of shape {shape}"
-        raise ArgumentError("x", f"has the shape {x.shape}", mend)
-    return _product(x.T, dtype, (x.shape[1], shape[0]), multiply_batch).T
 
+    def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any], vector: Multiply, batch: Multiply) -> None:
+        self._shape, self._dtype, self._multiply, self._multiply_batch = shape, dtype, vector, batch
+        self._rows, self._entries = shape[0], shape[1:]
 
-def apply(
-    x: npt.ArrayLike, dtype: np.dtype[Any], shape: tuple[int, int], multiply: Multiply, multiply_batch: Multiply
-) -> FloatArray:
-    """Multiply ``(n,)`` or the rows of ``(batch, n)`` with a matrix ``(m, n)`` of `shape`, as a layer does.
+    def matmul(self, x: npt.ArrayLike) -> FloatArray:
+        """Multiply the matrix with ``(n,)`` or ``(n, batch)``, as ``@`` does.
 
-    Raises
-    ------
-    ArgumentError
-        If x has another shape or is not of real numbers.
-    """
-    x = np.asarray(x)
-    if x.ndim == 1:
-        return _vector(x, dtype, shape, multiply)
-    if x.ndim != 2 or x.shape[1] != shape[1]:
-        raise ArgumentError(
-            "x", f"has the shape {x.shape}, a sample a row", f"give (batch, {shape[1]}) for a matrix of shape {shape}"
-        )
-    return _product(x, dtype, (len(x), shape[0]), multiply_batch)
+        Raises
+        ------
+        ArgumentError
+            If x has another shape or is not of real numbers.
+        """
+        # What needs no change is told here, and in `apply`, at once: of a small product a call more is a tenth.
+        if type(x) is np.ndarray and x.shape == self._entries and x.dtype == self._dtype and x.flags.c_contiguous:
+            y = np.empty(self._rows, self._dtype)
+            self._multiply(x, y)
+            return y
+        x = np.asarray(x)
+        if x.ndim == 1:
+            return self._vector(x)
+        m, n = self._shape
+        if x.ndim != 2 or x.shape[0] != n:
+            mend = f"give ({n},) or ({n}, batch) for a matrix of shape {(m, n)}"
+            raise ArgumentError("x", f"has the shape {x.shape}", mend)
+        return self._product(x.T, (x.shape[1], m), self._multiply_batch).T
 
+    def apply(self, x: npt.ArrayLike) -> FloatArray:
+        """Multiply ``(n,)`` or the rows of ``(batch, n)``, as a layer does.
 
-def _vector(x: npt.NDArray[Any], dtype: np.dtype[Any], shape: tuple[int, int], multiply: Multiply) -> FloatArray:
-    if x.shape != (shape[1],):
-        raise ArgumentError("x", f"has the shape {x.shape}", f"give ({shape[1]},) for a matrix of shape {shape}")
-    return _product(x, dtype, (shape[0],), multiply)
+        Raises
+        ------
+        ArgumentError
+            If x has another shape or is not of real numbers.
+        """
+        if type(x) is np.ndarray and x.shape == self._entries and x.dtype == self._dtype and x.flags.c_contiguous:
+            y = np.empty(self._rows, self._dtype)
+            self._multiply(x, y)
+            return y
+        x = np.asarray(x)
+        if x.ndim == 1:
+            return self._vector(x)
+        m, n = self._shape
+        if x.ndim != 2 or x.shape[1] != n:
+            mend = f"give (batch, {n}) for a matrix of shape {(m, n)}"
+            raise ArgumentError("x", f"has the shape {x.shape}, a sample a row", mend)
+        return self._product(x, (len(x), m), self._multiply_batch)
 
+    def _vector(self, x: npt.NDArray[Any]) -> FloatArray:
+        m, n = self._shape
+        if x.shape != (n,):
+            raise ArgumentError("x", f"has the shape {x.shape}", f"give ({n},) for a matrix of shape {(m, n)}")
+        return self._product(x, (m,), self._multiply)
 
-def _product(x: npt.NDArray[Any], dtype: np.dtype[Any], shape: tuple[int, ...], multiply: Multiply) -> FloatArray:
-    """Return the product, of `shape`; an x that is not contiguous or of another type is copied."""
-    y = np.empty(shape, dtype)
-    if x.dtype == dtype and x.flags.c_contiguous:
-        multiply(x, y)
-        return y
-    multiply(np.ascontiguousarray(as_floating("x", x), dtype), y)
-    return y.astype(np.result_type(dtype, x.dtype), copy=False)
+    def _product(self, x: npt.NDArray[Any], shape: tuple[int, ...], multiply: Multiply) -> FloatArray:
+        """Return the product, of `shape`; an x that is not contiguous or of another type is copied."""
+        y = np.empty(shape, self._dtype)
+        if x.dtype == self._dtype and x.flags.c_contiguous:
+            multiply(x, y)
+            return y
+        multiply(np.ascontiguousarray(as_floating("x", x), self._dtype), y)
+        return y.astype(np.result_type(self._dtype, x.dtype), copy=False)

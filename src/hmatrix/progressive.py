@@ -30,7 +30,7 @@ from hmatrix.head_reference import Indices
 from hmatrix.matrix import HMatrix, Storage
 from hmatrix.operating import Asked, choose
 from hmatrix.precision import Precision
-from hmatrix.products import apply
+from hmatrix.products import Products
 from hmatrix.rules import Margin, Rule
 
 KEY = "hmatrix_progressive"
@@ -60,6 +60,7 @@ class ProgressiveHead:
         self.shape = packed.shape
         """Rows and columns of the weight."""
         self._vector = packed.shape[1:]
+        self._products = Products(packed.shape, _FLOAT32, self._product.multiply, self._product.multiply_batch)
         self.multiply_at: Callable[[int, int, int], None] | None = getattr(self._product, "multiply_at", None)
         """The native product by addresses of x and y and the size of the batch; ``None`` where no kernel is native."""
 
@@ -90,13 +91,7 @@ class ProgressiveHead:
         ArgumentError
             If x has another shape or is not of real numbers.
         """
-        # As `_is_plain` has it; here even a call is dear.
-        if type(x) is np.ndarray and x.shape == self._vector and x.dtype == _FLOAT32 and x.flags.c_contiguous:
-            # What `apply` does, without its microsecond.
-            y = np.empty(self.shape[0], _FLOAT32)
-            self._product.multiply(x, y)
-            return y
-        return apply(x, _FLOAT32, self.shape, self._product.multiply, self._product.multiply_batch)
+        return self._products.apply(x)
 
     def topk(self, x: npt.ArrayLike, k: int = 1) -> tuple[FloatArray, Indices]:
         """Return the k largest fine outputs of x ``(n,)`` or ``(batch, n)``, the largest first.

@@ -72,7 +72,7 @@ class ProgressiveLinear(nn.Module):
             outputs = self.head(self._rows(x))
             return torch.from_numpy(outputs).reshape(*shape[:-1], self.out_features)
         # The shortest way, which most calls take.
-        y = torch.empty((shape[0], self.out_features))
+        y = x.new_empty(shape[0], self.out_features)
         multiply_at(x.data_ptr(), y.data_ptr(), shape[0])
         return y
 
@@ -101,7 +101,7 @@ class ProgressiveLinear(nn.Module):
     def _rows(self, x: Tensor) -> Any:
         if x.dim() < 1 or x.shape[-1] != self.in_features:
             raise ArgumentError("x", f"has the shape {tuple(x.shape)}", f"give (..., {self.in_features})")
-        rows = x.detach().float()
+        rows = x.detach().float().resolve_neg()
         return (rows if x.dim() == 1 else rows.reshape(-1, self.in_features)).numpy()
 
     def _set(self, head: ProgressiveHead) -> None:
@@ -154,4 +154,4 @@ class ProgressiveLinear(nn.Module):
 
 def _is_plain(x: Tensor) -> bool:
     """Whether the kernel takes a tensor as it is."""
-    return type(x) is Tensor and x.dtype is torch.float32 and x.is_contiguous() and x.is_cpu
+    return type(x) is Tensor and x.dtype is torch.float32 and x.is_contiguous() and x.is_cpu and not x.is_neg()
