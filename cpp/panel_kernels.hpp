@@ -6,6 +6,9 @@
 namespace hmatrix {
 namespace {
 
+// Of what a loop and its rest both do: called as a function it would have the sums in memory.
+#define INLINED __attribute__((always_inline))
+
 // Registers that the sums of one vector fill at most. These hide the latency of an fma.
 constexpr int most_registers = 8;
 
@@ -20,20 +23,19 @@ class Tile {
 public:
     Tile(const Word<T>* words, std::ptrdiff_t height, int rows) : columns_(words, height, rows) {}
 
-    void add(const Run& run, const Source<const T>& source, const Quantized& quantized, std::ptrdiff_t first) {
-        const Rows<const T> rows = source.at(run.source);
-        const T* x[B];
-        UNROLL for (int b = 0; b < B; ++b) x[b] = rows.row(first + b);
+    // Adds some runs, and returns the next one, or `end`.
+    const Run* add(const Run* run, const Run* end, const Source<const T>& source, const Quantized& quantized,
+                   std::ptrdiff_t first) {
         if constexpr (std::is_same_v<T, double>) {
-            add_values(run, x);
+            return add_values(run, end, source, first);
         } else {
-            switch (run.precision) {
-                case Precision::bfloat16: sum_ = with_decoded<Precision::bfloat16>(run, x, sum_); return;
-                case Precision::int8: return add_codes<Precision::int8>(run, x, quantized, first);
-                case Precision::int4: return add_codes<Precision::int4>(run, x, quantized, first);
-                case Precision::int2: return add_codes<Precision::int2>(run, x, quantized, first);
-                case Precision::int1: return add_codes<Precision::int1>(run, x, quantized, first);
-                default: return add_values(run, x);
+            switch (run->precision) {
+                case Precision::bfloat16: return add_halves(run, end, source, first);
+                case Precision::int8: return add_codes<Precision::int8>(run, end, source, quantized, first);
+                case Precision::int4: return add_codes<Precision::int4>(run, end, source, quantized, first);
+                case Precision::int2: return add_codes<Precision::int2>(run, end, source, quantized, first);
+                case Precision::int1: return add_codes<Precision::int1>(run, end, source, quantized, first);
+                default: return add_values(run, end, source, first);
             }
         }
     }
@@ -52,7 +54,8 @@ public:
     }
 
 private:
-    // What is a member may be changed by any store. Loops therefore work on copies, which stay in registers.
+    // What is a member may be changed by any store. Loops therefore work on copies, which stay in registers, from one
+    // run to the next, too: the blocks of a panel may be narrow.
     struct Sums {
         Reg of[U][B][N];
 
@@ -73,78 +76,119 @@ private:
         Reg of[B][N];
     };
 
-    static void add(Totals& totals, const Totals& others) {
-        UNROLL for (int b = 0; b < B; ++b)
-            UNROLL for (int i = 0; i < N; ++i) totals.of[b][i] = V::add(others.of[b][i], totals.of[b][i]);
+    // Whether the next run goes on with the registers of those before it. For several vectors there is more to do in each
+    // run than between two, and there are so many sums that the compiler would keep them in memory.
+    static bool follows(const Run* run, const Run* end, Precision precision) {
+        return B == 1 && run != end && run->precision == precision;
     }
 
-    void add_values(const Run& run, const T* const* x) {
+    // Where the vectors' entries that a run meets begin.
+    struct Entries {
+        const T* of[B];
+
+        Entries(const Source<const T>& source, const Run& run, std::ptrdiff_t first) {
+            const Rows<const T> rows = source.at(run.source);
+            UNROLL for (int b = 0; b < B; ++b) of[b] = rows.row(first + b);
+        }
+    };
+
+    const Run* add_values(const Run* run, const Run* end, const Source<const T>& source, std::ptrdiff_t first) {
+        const Precision precision = run->precision;
         Columns<V, N, ahead> columns = columns_;
         Sums sums = sum_;
-        const auto column = [&](int u, std::ptrdiff_t c) {
-            Reg a[N];
-            columns.values(a);
-            UNROLL for (int b = 0; b < B; ++b) {
-                const Reg entry = V::broadcast(x[b] + c);
-                UNROLL for (int i = 0; i < N; ++i) sums.of[u][b][i] = V::fma(a[i], entry, sums.of[u][b][i]);
-            }
-        };
-        std::ptrdiff_t c = 0;
-        for (; c + U <= run.length; c += U)
-            UNROLL for (int u = 0; u < U; ++u) column(u, c + u);
-        for (; c < run.length; ++c) column(0, c);
+        do {
+            const Entries x(source, *run, first);
+            const auto column = [&](int u, std::ptrdiff_t c) INLINED {
+                Reg a[N];
+                columns.values(a);
+                UNROLL for (int b = 0; b < B; ++b) {
+                    const Reg entry = V::broadcast(x.of[b] + c);
+                    UNROLL for (int i = 0; i < N; ++i) sums.of[u][b][i] = V::fma(a[i], entry, sums.of[u][b][i]);
+                }
+            };
+            std::ptrdiff_t c = 0;
+            for (; c + U <= run->length; c += U)
+                UNROLL for (int u = 0; u < U; ++u) column(u, c + u);
+            for (; c < run->length; ++c) column(0, c);
+        } while (follows(++run, end, precision));
         columns_ = columns;
         sum_ = sums;
+        return run;
     }
 
-    // The sums with those of codes that become floats, which meet the exact source. A word that is not full
-    // meets zeros.
+    const Run* add_halves(const Run* run, const Run* end, const Source<const T>& source, std::ptrdiff_t first) {
+        do {
+            const Entries x(source, *run, first);
+            sum_ = with_decoded<Precision::bfloat16>(*run, x.of, sum_);
+        } while (follows(++run, end, Precision::bfloat16));
+        return run;
+    }
+
+    // The sums with those of codes that become floats, which meet the exact source.
     template <Precision P>
     Sums with_decoded(const Run& run, const T* const* x, Sums sums) {
         constexpr int K = columns_per_word(P);
         Columns<V, N, ahead> columns = columns_;
-        const auto word = [&](const T* const* entries, std::ptrdiff_t c) {
+        // The entries from c on meet as many columns of a word. What fills up the last one meets none.
+        const auto word = [&](std::ptrdiff_t c, auto count) INLINED {
             typename V::ireg w[N];
             columns.words(w);
             unroll(
                 [&](auto k) {
+                    if (k >= count) return;
                     constexpr int u = k % U;
                     Reg a[N];
                     UNROLL for (int i = 0; i < N; ++i) a[i] = V::template decode<P, k>(w[i]);
                     UNROLL for (int b = 0; b < B; ++b) {
-                        const Reg entry = V::broadcast(entries[b] + c + k);
+                        const Reg entry = V::broadcast(x[b] + c + k);
                         UNROLL for (int i = 0; i < N; ++i) sums.of[u][b][i] = V::fma(a[i], entry, sums.of[u][b][i]);
                     }
                 },
                 std::make_integer_sequence<int, K>());
         };
         std::ptrdiff_t c = 0;
-        for (; c + K <= run.length; c += K) word(x, c);
-        if (c < run.length) {
-            T last[B][K] = {};
-            const T* entries[B];
-            UNROLL for (int b = 0; b < B; ++b) {
-                std::copy(x[b] + c, x[b] + run.length, last[b]);
-                entries[b] = last[b];
-            }
-            word(entries, 0);
-        }
+        for (; c + K <= run.length; c += K) word(c, std::integral_constant<int, K>());
+        if (c < run.length) word(c, static_cast<int>(run.length - c));
         columns_ = columns;
         return sums;
     }
 
     template <Precision P>
-    void add_codes(const Run& run, const T* const* x, const Quantized& quantized, std::ptrdiff_t first) {
-        if (run.begins) columns_.values(scales_);
-        Totals totals;
-        if (run.segment < 0) {
-            const Sums sums = with_decoded<P>(run, x, Sums());
+    const Run* add_codes(const Run* run, const Run* end, const Source<const T>& source, const Quantized& quantized,
+                         std::ptrdiff_t first) {
+        return run->segment < 0 ? add_decoded<P>(run, end, source, first) : add_integers<P>(run, end, quantized, first);
+    }
+
+    template <Precision P>
+    const Run* add_decoded(const Run* run, const Run* end, const Source<const T>& source, std::ptrdiff_t first) {
+        do {
+            if (run->begins) columns_.values(scales_);
+            const Entries x(source, *run, first);
+            const Sums decoded = with_decoded<P>(*run, x.of, Sums());
+            Totals totals;
             UNROLL for (int b = 0; b < B; ++b)
-                UNROLL for (int i = 0; i < N; ++i) totals.of[b][i] = sums.total(b, i);
-        } else {
-            totals = of_integers<P>(run, quantized, first);
-        }
-        if (!run.begins) add(totals, group_);
+                UNROLL for (int i = 0; i < N; ++i) totals.of[b][i] = decoded.total(b, i);
+            add_group(*run, totals);
+        } while (follows(++run, end, P));
+        return run;
+    }
+
+    template <Precision P>
+    const Run* add_integers(const Run* run, const Run* end, const Quantized& quantized, std::ptrdiff_t first) {
+        Columns<V, N, ahead> columns = columns_;
+        do {
+            if (run->begins) columns.values(scales_);
+            add_group(*run, of_integers<P>(columns, *run, quantized, first));
+        } while (follows(++run, end, P));
+        columns_ = columns;
+        return run;
+    }
+
+    // Adds what a run has of its group, and where that ends, the group.
+    void add_group(const Run& run, Totals totals) {
+        if (!run.begins)
+            UNROLL for (int b = 0; b < B; ++b)
+                UNROLL for (int i = 0; i < N; ++i) totals.of[b][i] = V::add(group_.of[b][i], totals.of[b][i]);
         if (!run.ends) {
             group_ = totals;
             return;
@@ -157,16 +201,16 @@ private:
     // Codes meet the codes of the source in sums of integers. No fma joins them, so that every instruction
     // set, and the reference in NumPy, gives the same bits.
     template <Precision P>
-    Totals of_integers(const Run& run, const Quantized& quantized, std::ptrdiff_t first) {
+    static Totals of_integers(Columns<V, N, ahead>& columns, const Run& run, const Quantized& quantized,
+                              std::ptrdiff_t first) {
         constexpr int K = columns_per_word(P);
-        Columns<V, N, ahead> columns = columns_;
         const std::int8_t* x[B];
         UNROLL for (int b = 0; b < B; ++b) x[b] = quantized.codes.row(first + b) + quantized.segments[run.segment].offset;
         typename V::ireg sums[U][B][N];
         UNROLL for (int u = 0; u < U; ++u)
             UNROLL for (int b = 0; b < B; ++b)
                 UNROLL for (int i = 0; i < N; ++i) sums[u][b][i] = V::zero_words();
-        const auto word = [&](int u, std::ptrdiff_t c) {
+        const auto word = [&](int u, std::ptrdiff_t c) INLINED {
             typename V::ireg w[N];
             columns.words(w);
             unroll(
@@ -179,11 +223,12 @@ private:
                 },
                 std::make_integer_sequence<int, K / 4>());
         };
+        // The codes of the source are filled up with zeros, as words are.
+        const std::ptrdiff_t length = (run.length + K - 1) / K * K;
         std::ptrdiff_t c = 0;
-        for (; c + U * K <= run.length; c += U * K)
+        for (; c + U * K <= length; c += U * K)
             UNROLL for (int u = 0; u < U; ++u) word(u, c + u * K);
-        for (; c < run.length; c += K) word(0, c);
-        columns_ = columns;
+        for (; c < length; c += K) word(0, c);
         Totals totals;
         UNROLL for (int b = 0; b < B; ++b) {
             const std::int32_t correction = twice_zero(P) * quantized.sums.row(first + b)[run.segment];
@@ -209,8 +254,8 @@ void forward_tile(const Word<typename V::value>* words, int rows, const Panel& p
                   const Source<const typename V::value>& source, const Quantized& quantized,
                   Rows<typename V::value> y, std::ptrdiff_t first) {
     Tile<V, N, B, ahead> tile(words, panel.height, rows);
-    for (const Run *run = runs + panel.first_run, *end = run + panel.run_count; run != end; ++run)
-        tile.add(*run, source, quantized, first);
+    for (const Run *run = runs + panel.first_run, *end = run + panel.run_count; run != end;)
+        run = tile.add(run, end, source, quantized, first);
     tile.store(y, first);
 }
 

@@ -46,7 +46,7 @@ void quantize(const float* x, std::int32_t length, std::int8_t* codes, float* st
         wrong = V::fma(a, V::zero(), wrong);  // NaN where a is not finite
     }
     const float most = V::largest(largest);
-    const bool finite = V::sum(wrong) == 0.0f;
+    const bool finite = V::at_least(wrong, V::zero()) == (1u << V::width) - 1;
     *step = !finite ? std::numeric_limits<float>::quiet_NaN() : most < least_largest ? 0.0f : most / 127.0f;
     *sum = 0;
     const std::int32_t padded = (length + segment_padding - 1) / segment_padding * segment_padding;

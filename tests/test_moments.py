@@ -32,21 +32,21 @@ def test_the_covariance_is_what_the_damping_says():
     found = moments(WEIGHT, X)
     assert found.damping.correlations < 1
     wanted = expected(X, found.damping)
-    np.testing.assert_allclose(found.covariance, wanted, atol=1e-5 * np.abs(wanted).max())
+    np.testing.assert_allclose(found.covariance(), wanted, atol=1e-5 * np.abs(wanted).max())
     np.testing.assert_allclose(found.mean, X.mean(axis=0), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found.variances, np.diag(found.covariance), rtol=1e-5)
+    np.testing.assert_allclose(found.variances, np.diag(found.covariance()), rtol=1e-5)
 
 
 def test_the_root_is_upper_triangular():
     found = moments(WEIGHT, correlated(60, 40))
     assert not np.tril(found.root, -1).any()
     assert (np.diag(found.root) > 0).all()
-    np.testing.assert_allclose(found.root @ found.root.T, found.covariance, rtol=1e-6)
+    np.testing.assert_allclose(found.root @ found.root.T, found.covariance(), rtol=1e-6)
 
 
 def test_innovations_are_what_later_columns_do_not_tell():
     found = moments(WEIGHT, correlated(60, 40))
-    C = found.covariance.astype(float)
+    C = found.covariance().astype(float)
     for j in (0, 17, 39):
         later = slice(j + 1, None)
         told = C[j, later] @ np.linalg.solve(C[later, later], C[later, j]) if j < 39 else 0
@@ -57,25 +57,37 @@ def test_permuted():
     found = moments(WEIGHT, correlated(60, 40))
     order = np.random.default_rng(3).permutation(40)
     other = found.permuted(order)
-    np.testing.assert_allclose(other.covariance, found.covariance[np.ix_(order, order)], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(other.covariance(), found.covariance()[np.ix_(order, order)], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(other.mean, found.mean[order])
     part = found.permuted(order[:7])
-    np.testing.assert_allclose(part.covariance, found.covariance[np.ix_(order[:7], order[:7])], rtol=1e-4, atol=1e-5)
+    few = found.covariance()[np.ix_(order[:7], order[:7])]
+    np.testing.assert_allclose(part.covariance(), few, rtol=1e-4, atol=1e-5)
     assert Moments.of_root(None, 40).permuted(order).root is None
 
 
 def test_the_error_that_matters():
     found = moments(WEIGHT, correlated(60, 40))
     E = random_matrix(300, 40, np.float32, seed=5)
-    C = found.covariance.astype(float)
+    C = found.covariance().astype(float)
     assert found.error(E) == pytest.approx(np.trace(E @ C @ E.T), rel=1e-4)
     assert Moments.of_root(None, 40).error(E) == pytest.approx(np.square(E, dtype=float).sum(), rel=1e-6)
 
 
 def test_a_singular_covariance_has_a_root():
     factor = random_matrix(3, 20, np.float32)
-    root = upper_root(np.vstack([factor, np.zeros((17, 20), np.float32)]))
+    root = upper_root(np.hstack([factor.T, np.zeros((20, 17), np.float32)]))
     np.testing.assert_allclose(root @ root.T, factor.T @ factor, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (7, 7), (6, 40)])
+def test_a_root_is_upper_triangular_and_its_factor_stays(shape):
+    factor = random_matrix(*shape, np.float32)
+    given = factor.copy()
+    root = upper_root(factor)
+    np.testing.assert_array_equal(factor, given)
+    np.testing.assert_array_equal(root, np.triu(root))
+    assert (np.diag(root) > 0).all()
+    np.testing.assert_allclose(root @ root.T, factor @ factor.T, atol=1e-4)
 
 
 @pytest.mark.parametrize("samples", [2, 3])

@@ -14,6 +14,9 @@ FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 IndexArray: TypeAlias = npt.NDArray[np.int32]
 Generator: TypeAlias = np.random.Generator | int
 
+_STRIP = 1024
+"""Rows whose norm is computed at a time."""
+
 
 def check_integer(name: str, value: object, *, at_least: int) -> int:
     """Return `value` as an int, or raise ArgumentError when it is not an integer of at least `at_least`."""
@@ -43,10 +46,13 @@ def check_shape(name: str, shape: Sequence[object]) -> tuple[int, int]:
 
 def frobenius(array: npt.NDArray[Any]) -> float:
     """Return the Frobenius norm in float64; squares neither overflow nor vanish."""
-    largest = float(np.abs(array).max(initial=0.0))
+    largest = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))
     if largest == 0 or not math.isfinite(largest):
         return largest
-    return largest * float(np.linalg.norm(array.astype(np.float64) / largest))
+    # A strip at a time, so that nothing as large as a matrix is needed beside it.
+    strips = (array[start : start + _STRIP] for start in range(0, len(array), _STRIP))
+    norms = [np.linalg.norm(strip.astype(np.float64) / largest) for strip in strips]
+    return largest * float(np.linalg.norm(norms))
 
 
 def check_matrix(name: str, array: npt.ArrayLike) -> FloatArray:

@@ -13,6 +13,9 @@ from hmatrix.allocation.sides import Side
 from hmatrix.allocation.spectra import energies
 from hmatrix.precision import Precision, from_words, to_words
 
+_STRIP = 256
+"""Rows whose rounding is tried at a time."""
+
 Levels: TypeAlias = tuple[int, int]
 """Levels of a block's clusters: that of the rows, that of the columns."""
 
@@ -122,11 +125,17 @@ class Candidates:
                     strip = block if moments.root is None else block @ moments.root[cluster.slice, cluster.slice]
                     errors[:, c, f] = np.square(strip).sum(axis=1)
                 elif form.dense is Precision.BFLOAT16:
-                    errors[:, c, f] = np.square(block - _to_bfloat16(block)) @ own
+                    errors[:, c, f] = _errors_of_bfloat16(block, own)
         blocks = np.add.reduceat(errors, self._starts, axis=0)
         return np.concatenate([np.zeros_like(blocks[:1]), np.cumsum(blocks, axis=0)])
 
 
-def _to_bfloat16(block: FloatArray) -> FloatArray:
-    rounded: FloatArray = from_words(to_words(block, Precision.BFLOAT16), Precision.BFLOAT16, block.shape[1])
-    return rounded
+def _errors_of_bfloat16(block: FloatArray, weights: FloatArray) -> Floats:
+    """Return the weighted squares of what bfloat16 leaves of each row ``(m,)``."""
+    errors = np.empty(len(block))
+    # A strip at a time: conversion takes several arrays as large as what is converted.
+    for start in range(0, len(block), _STRIP):
+        strip = block[start : start + _STRIP]
+        rounded = from_words(to_words(strip, Precision.BFLOAT16), Precision.BFLOAT16, strip.shape[1])
+        errors[start : start + _STRIP] = np.square(strip - rounded) @ weights
+    return errors

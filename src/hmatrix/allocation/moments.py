@@ -19,7 +19,6 @@ approach to large-scale covariance matrix estimation", Statistical Applications 
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -85,9 +84,8 @@ class Moments:
         """Return moments of `n` columns with an upper triangular root ``(n, n)``, or the identity for ``None``."""
         return cls(root, np.zeros(n, np.float32), Damping())
 
-    @cached_property
     def covariance(self) -> FloatArray | None:
-        """C, float32 ``(n, n)``; ``None`` is the identity."""
+        """Compute C, float32 ``(n, n)``; ``None`` is the identity."""
         return None if self.root is None else self.root @ self.root.T
 
     @property
@@ -105,7 +103,7 @@ class Moments:
 
     def permuted(self, order: npt.NDArray[Any]) -> "Moments":
         """Return the moments of the columns in another order, a permutation ``(n,)``."""
-        root = None if self.root is None else upper_root(self.root.T[:, order])
+        root = None if self.root is None else upper_root(self.root[order])
         return Moments(root, self.mean[order], self.damping)
 
     def error(self, difference: FloatArray) -> float:
@@ -156,17 +154,28 @@ def moments(weight: FloatArray, calibration: npt.ArrayLike) -> Moments:
     del directions, Z
     values, vectors = scipy.linalg.eigh(covariance.T, overwrite_a=True, check_finite=False)
     vectors *= np.sqrt(values.clip(min=values[-1] * np.finfo(values.dtype).eps))
-    return Moments(upper_root(vectors.T), mean, damping)
+    return Moments(upper_root(vectors), mean, damping)
 
 
 def upper_root(factor: FloatArray) -> FloatArray:
-    """Return the upper triangular R with ``R @ R.T = factor.T @ factor``."""
-    # Columns in reverse order turn the triangle of an orthogonal factorisation round.
-    triangle = scipy.linalg.qr(factor[:, ::-1], mode="r", overwrite_a=True, check_finite=False)[0][: factor.shape[1]]
-    root = triangle.T[::-1, ::-1]
+    """Return the upper triangular R ``(n, n)`` with ``R @ R.T = factor @ factor.T``, of a factor ``(n, k)``, n <= k."""
+    n = len(factor)
+    # Rows in reverse order turn the triangle of an orthogonal factorisation round. All in one array, the transpose of
+    # which is in LAPACK's order, since of a large matrix each copy counts.
+    columns = np.array(factor[::-1], order="C").T
+    geqrf, geqrf_lwork = scipy.linalg.get_lapack_funcs(("geqrf", "geqrf_lwork"), (columns,))
+    room = int(geqrf_lwork(*columns.shape)[0])
+    root: FloatArray = geqrf(columns, lwork=room, overwrite_a=True)[0].T[:, :n]
     signs = np.where(np.diag(root) < 0, -1, 1).astype(root.dtype)
-    upper: FloatArray = np.ascontiguousarray(root * signs)
-    return upper
+    for row, entries in enumerate(root):
+        entries[row + 1 :] = 0
+        entries *= signs
+    for top in range((n + 1) // 2):
+        bottom = n - 1 - top
+        entries = root[top, ::-1].copy()
+        root[top] = root[bottom, ::-1]
+        root[bottom] = entries
+    return np.ascontiguousarray(root)
 
 
 def _variances(Z: FloatArray, share: float) -> FloatArray:

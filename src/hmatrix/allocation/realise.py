@@ -125,7 +125,7 @@ def _factors(block: FloatArray, root: FloatArray | None, rank: int, precision: P
     norms = np.linalg.norm(U, axis=0)
     norms[norms == 0] = 1
     Vt = Encoded(Vt.codes, (Vt.scales * norms[:, None]).astype(np.float32), Vt.group, Vt.precision)
-    return EncodedLowRank(_rounded(U / norms, upper_root((held * norms[:, None]).T), precision), Vt)
+    return EncodedLowRank(_rounded(U / norms, upper_root(held * norms[:, None]), precision), Vt)
 
 
 def _rounded(matrix: FloatArray, root: FloatArray | None, precision: Precision) -> Encoded:

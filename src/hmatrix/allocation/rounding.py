@@ -86,6 +86,7 @@ def round_cells(target: FloatArray, cells: Sequence[Cell], moments: Moments) -> 
         for cell in cells
     ]
     height = max(_BLOCK, _ENTRIES // target.shape[1])
+    covariance = moments.covariance()
     for start in range(0, len(target), height):
         stop = min(start + height, len(target))
         parts = [
@@ -93,7 +94,8 @@ def round_cells(target: FloatArray, cells: Sequence[Cell], moments: Moments) -> 
             for cell, result in zip(cells, results, strict=True)
             if cell.rows.start < stop and start < cell.rows.stop
         ]
-        work = _Rows(target[start:stop], [(cell, slice(a - start, b - start)) for cell, _, a, b in parts], moments)
+        places = [(cell, slice(a - start, b - start)) for cell, _, a, b in parts]
+        work = _Rows(target[start:stop], places, moments.root, covariance)
         work.feed_forward()
         for _ in range(_PASSES):
             work.descend()
@@ -107,10 +109,16 @@ def round_cells(target: FloatArray, cells: Sequence[Cell], moments: Moments) -> 
 class _Rows:
     """Some rows while they are rounded. All arrays are transposed, so that a column of the matrix is contiguous."""
 
-    def __init__(self, target: FloatArray, parts: Sequence[tuple[Cell, slice]], moments: Moments) -> None:
+    def __init__(
+        self,
+        target: FloatArray,
+        parts: Sequence[tuple[Cell, slice]],
+        root: FloatArray | None,
+        covariance: FloatArray | None,
+    ) -> None:
         m, n = target.shape
         self._parts = parts
-        self._covariance, self._root = moments.covariance, moments.root
+        self._covariance, self._root = covariance, root
         self._target = np.ascontiguousarray(target.T, np.float32)
         self._scale = np.ones((n, m), np.float32)
         # Outside of the cells zero is the only level.

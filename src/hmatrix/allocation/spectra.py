@@ -19,7 +19,7 @@ _STRIP = 256
 
 def energies(block: FloatArray) -> Floats:
     """Return the squares of the singular values of a block ``(m, n)``, falling, ``(min(m, n),)``."""
-    squares: Floats = scipy.linalg.eigvalsh(_gram(block, None).T, overwrite_a=True, check_finite=False)
+    squares: Floats = scipy.linalg.eigvalsh(_gram(block, None), overwrite_a=True, check_finite=False)
     return squares[::-1].clip(min=0)
 
 
@@ -35,27 +35,34 @@ def leading_directions(block: FloatArray, root: FloatArray | None, rank: int) ->
     rank
         Most of them; k is less where the block has a lower rank.
     """
-    gram = _gram(block, root)
-    size = len(gram)
-    # LAPACK fills what it is given, in its own order; the matrix is symmetric.
+    size = min(block.shape)
     values, vectors = scipy.linalg.eigh(
-        gram.T, overwrite_a=True, check_finite=False, subset_by_index=(max(size - rank, 0), size - 1)
+        _gram(block, root), overwrite_a=True, check_finite=False, subset_by_index=(max(size - rank, 0), size - 1)
     )
     inside = values > values[-1] * size * np.finfo(np.float64).eps
-    vectors = vectors[:, inside][:, ::-1]
-    if len(block) <= block.shape[1]:
-        # From left vectors; in float64, since rounding them would mix much of the first into the last.
-        vectors = np.vstack([part @ vectors for part in _parts(block, root)])
-        vectors /= np.linalg.norm(vectors, axis=0)
-    directions: FloatArray = vectors.astype(np.float32)
+    if not inside.all():
+        vectors = vectors[:, inside]
+    if len(block) > block.shape[1]:
+        directions: FloatArray = vectors[:, ::-1].astype(np.float32)
+        return directions
+    # From left vectors; in float64, since rounding them would mix much of the first into the last.
+    directions = np.empty((block.shape[1], vectors.shape[1]), np.float32)
+    squares, start = np.zeros(vectors.shape[1]), 0
+    for part in _parts(block, root):
+        product = part @ vectors
+        squares += np.square(product).sum(axis=0)
+        directions[start : start + len(part)] = product[:, ::-1]
+        start += len(part)
+    directions /= np.sqrt(squares[::-1]).astype(np.float32)
     return directions
 
 
 def _gram(block: FloatArray, root: FloatArray | None) -> npt.NDArray[np.float64]:
-    """Return the smaller of the two Gram matrices of ``block @ root``."""
-    gram = np.zeros((min(block.shape),) * 2)
+    """Return the smaller of the two Gram matrices of ``block @ root``: its lower triangle, in LAPACK's order."""
+    gram = np.zeros((min(block.shape),) * 2, order="F")
     for part in _parts(block, root):
-        gram += part.T @ part
+        # Added where it is: of a large block a sum of two would be four times as large as the block.
+        gram = scipy.linalg.blas.dsyrk(1.0, part.T, beta=1.0, c=gram, lower=True, overwrite_c=True)
     return gram
 
 
