@@ -1,7 +1,7 @@
 """From any vector or batch that a user gives to the contiguous arrays that a kernel takes."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,10 @@ class Products:
         self._shape, self._dtype, self._multiply, self._multiply_batch = shape, dtype, vector, batch
         self._rows, self._entries = shape[0], shape[1:]
 
+    def takes(self, x: npt.ArrayLike) -> TypeGuard[FloatArray]:
+        """Whether the kernel takes x as it is, as a vector ``(n,)``: small products have no time for more questions."""
+        return type(x) is np.ndarray and x.shape == self._entries and x.dtype == self._dtype and x.flags.c_contiguous
+
     def matmul(self, x: npt.ArrayLike) -> FloatArray:
         """Multiply the matrix with ``(n,)`` or ``(n, batch)``, as ``@`` does.
 
@@ -40,14 +44,9 @@ class Products:
         ArgumentError
             If x has another shape or is not of real numbers.
         """
-        # What needs no change is told here, and in `apply`, at once: of a small product a call more is a tenth.
-        if type(x) is np.ndarray and x.shape == self._entries and x.dtype == self._dtype and x.flags.c_contiguous:
-            y = np.empty(self._rows, self._dtype)
-            self._multiply(x, y)
-            return y
         x = np.asarray(x)
         if x.ndim == 1:
-            return self._vector(x)
+            return self.apply(x)
         m, n = self._shape
         if x.ndim != 2 or x.shape[0] != n:
             mend = f"give ({n},) or ({n}, batch) for a matrix of shape {(m, n)}"
@@ -62,7 +61,7 @@ class Products:
         ArgumentError
             If x has another shape or is not of real numbers.
         """
-        if type(x) is np.ndarray and x.shape == self._entries and x.dtype == self._dtype and x.flags.c_contiguous:
+        if self.takes(x):
             y = np.empty(self._rows, self._dtype)
             self._multiply(x, y)
             return y

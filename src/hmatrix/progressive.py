@@ -13,7 +13,7 @@ References
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self, TypeGuard
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +59,6 @@ class ProgressiveHead:
         self._product = prepare_head(packed)
         self.shape = packed.shape
         """Rows and columns of the weight."""
-        self._vector = packed.shape[1:]
         self._products = Products(packed.shape, _FLOAT32, self._product.multiply, self._product.multiply_batch)
         self.multiply_at: Callable[[int, int, int], None] | None = getattr(self._product, "multiply_at", None)
         """The native product by addresses of x and y and the size of the batch; ``None`` where no kernel is native."""
@@ -110,7 +109,7 @@ class ProgressiveHead:
         ArgumentError
             If x has another shape or is not of real numbers, or k is not between 1 and the number of rows.
         """
-        if self._is_plain(x) and type(k) is int and 1 <= k <= self.shape[0]:
+        if self._products.takes(x) and type(k) is int and 1 <= k <= self.shape[0]:
             found, rows = np.empty(k, _FLOAT32), np.empty(k, _INT64)
             self._product.largest_one(x, found, rows)
             return found, rows
@@ -205,10 +204,6 @@ class ProgressiveHead:
             return cls(PackedHead.of_arrays(arrays))
         except (ArgumentError, TypeError) as error:
             raise FormatError(f"file {path}", str(error), "the file is damaged: write it again") from error
-
-    def _is_plain(self, x: npt.ArrayLike) -> TypeGuard[FloatArray]:
-        """Whether the kernel takes x ``(n,)`` as it is."""
-        return type(x) is np.ndarray and x.shape == self._vector and x.dtype == _FLOAT32 and x.flags.c_contiguous
 
     def _largest(self, x: npt.ArrayLike, k: int, *, counted: bool) -> tuple[FloatArray, Indices, Indices | None]:
         m, n = self.shape
