@@ -8,7 +8,7 @@ from torch import nn
 
 import hmatrix as hm
 import hmatrix.nn as hnn
-from hmatrix.allocation.row_weights import scaled_back
+from hmatrix.allocation.row_weights import with_rows_scaled
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
 from hmatrix.nn.calibration import collect_inputs
@@ -55,10 +55,10 @@ def test_the_bias_correction_is_the_mean_that_is_lacking():
 
 @pytest.mark.parametrize("block", [ONES((2, 3)), LowRank(ONES((2, 1)), ONES((3, 1)))], ids=["dense", "low rank"])
 @pytest.mark.parametrize("precision", [hm.Precision.FLOAT32, hm.Precision.INT8])
-def test_leaves_of_all_kinds_are_scaled_back(block, precision):
-    scales = np.array([1, 1, 4, 0.5], np.float32)
-    leaf = PackedLeaf(slice(2, 4), slice(0, 3), block, precision)
-    matrix = hm.HMatrix.from_leaves((4, 3), [PackedLeaf(slice(0, 2), slice(0, 3), block), scaled_back(leaf, scales)])
+def test_rows_of_leaves_of_all_kinds_are_scaled(block, precision):
+    factors = np.array([1, 1, 0.25, 2], np.float32)
+    first, last = PackedLeaf(slice(0, 2), slice(0, 3), block), PackedLeaf(slice(2, 4), slice(0, 3), block, precision)
+    matrix = hm.HMatrix.from_leaves((4, 3), [first, with_rows_scaled(last, factors)])
     np.testing.assert_allclose(matrix.to_dense(), [[1] * 3, [1] * 3, [0.25] * 3, [2] * 3], rtol=1e-2)
 
 

@@ -150,7 +150,13 @@ def test_an_interrupted_study_goes_on_where_it_stopped(study, tmp_path, blow):
     records = study.output / "records.jsonl"
     command = [sys.executable, "-m", "hmatrix.cli", "study", str(study.networks[0].weights), "--ranks", "1,2,3,4"]
     command += ["--leaf-size", "10", "--methods", "svd,qr", "--output", str(study.output), "--cache", str(tmp_path)]
-    slow = subprocess.Popen([*command, "--products", "50000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    slow = subprocess.Popen(
+        [*command, "--products", "50000"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # Jobs that a shell runs in the background ignore it, and so do their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not records.exists() or records.read_bytes().count(b"\n") < 3:
         assert slow.poll() is None
         time.sleep(0.02)

@@ -16,17 +16,18 @@ from hmatrix.allocation.budget import Budget
 from hmatrix.allocation.candidates import Piece
 from hmatrix.allocation.costs import Bytes, Cost
 from hmatrix.allocation.forms import Floats
+from hmatrix.allocation.gains import unbiased_gains
 from hmatrix.allocation.layout import Layout
 from hmatrix.allocation.moments import Damping, Moments, moments
 from hmatrix.allocation.realise import realise
-from hmatrix.allocation.row_weights import row_scales, scaled_back
+from hmatrix.allocation.row_weights import row_scales, with_rows_scaled
 from hmatrix.allocation.screening import Screening
 from hmatrix.allocation.timecost import dense_seconds, time_cost
 from hmatrix.assembly import Sides
 from hmatrix.cluster import Cardinality, Splitter
 from hmatrix.errors import ArgumentError
 from hmatrix.matrix import HMatrix
-from hmatrix.precision import Activations
+from hmatrix.precision import Activations, Floats32
 
 Evaluate: TypeAlias = Callable[[HMatrix, FloatArray], float]
 """A score, higher for better, of an H-matrix and a correction of the bias."""
@@ -93,6 +94,10 @@ class Allocator:
     row_weights
         How much the square of an error in each row counts ``(m,)``, positive: how often the rows of an embedding are
         selected. ``None`` counts all alike.
+    unbiased
+        Whether each row is scaled so that its outputs are right on average, given those of the weight: the least error
+        shrinks them, each row by another share, which changes the order of a classifier's outputs. For a head, and
+        wherever sizes of outputs matter; the error grows a little.
 
     Raises
     ------
@@ -109,11 +114,13 @@ class Allocator:
         splitter: Splitter = Cardinality(),
         activations: Activations | str = Activations.EXACT,
         row_weights: npt.ArrayLike | None = None,
+        unbiased: bool = False,
     ) -> None:
         checked = check_matrix("weight", weight).astype(np.float32, copy=False)
         self._row_scales = row_scales(row_weights, len(checked))
         self._weight = checked if row_weights is None else checked * self._row_scales[:, None]
         self._activations = Activations.of(activations)
+        self._unbiased = unbiased
         n = self._weight.shape[1]
         with _one_thread():
             self._moments = Moments.of_root(None, n) if calibration is None else moments(self._weight, calibration)
@@ -245,9 +252,15 @@ class Allocator:
         with _one_thread():
             weight, inputs = layout.ordered(self._weight, self._moments)
             leaves, errors = realise(weight, pieces, inputs)
-        scales = self._row_scales[layout.permutations[0]]
-        if (scales != 1).any():
-            leaves = [scaled_back(leaf, scales) for leaf in leaves]
+            scales = self._row_scales[layout.permutations[0]]
+            factors: Floats32 = np.reciprocal(scales)
+            if self._unbiased:
+                gains = unbiased_gains(weight, errors, inputs)
+                factors = gains / scales
+                errors *= gains[:, None]
+                errors += (1 - gains)[:, None] * weight
+        if (factors != 1).any():
+            leaves = [with_rows_scaled(leaf, factors) for leaf in leaves]
         matrix = HMatrix.from_leaves(weight.shape, leaves, *layout.permutations, activations=self._activations)
         correction = np.empty(len(weight), np.float32)
         correction[layout.permutations[0]] = errors @ inputs.mean / scales
@@ -286,6 +299,7 @@ def allocate(
     splitter: Splitter = Cardinality(),
     activations: Activations | str = Activations.EXACT,
     row_weights: npt.ArrayLike | None = None,
+    unbiased: bool = False,
 ) -> Allocation:
     """Return the best H-matrix for a budget; see `Allocator` for the arguments, and for several budgets.
 
@@ -301,5 +315,6 @@ def allocate(
         splitter=splitter,
         activations=activations,
         row_weights=row_weights,
+        unbiased=unbiased,
     )
     return allocator.allocate(budget, evaluate)

@@ -11,10 +11,8 @@ from hmatrix.allocation.forms import DENSE_FORMS, Floats, Form, rank_errors, ran
 from hmatrix.allocation.moments import Moments
 from hmatrix.allocation.sides import Side
 from hmatrix.allocation.spectra import energies
+from hmatrix.allocation.strips import strips
 from hmatrix.precision import Precision, from_words, to_words
-
-_STRIP = 256
-"""Rows whose rounding is tried at a time."""
 
 Levels: TypeAlias = tuple[int, int]
 """Levels of a block's clusters: that of the rows, that of the columns."""
@@ -133,9 +131,9 @@ class Candidates:
 def _errors_of_bfloat16(block: FloatArray, weights: FloatArray) -> Floats:
     """Return the weighted squares of what bfloat16 leaves of each row ``(m,)``."""
     errors = np.empty(len(block))
-    # A strip at a time: conversion takes several arrays as large as what is converted.
-    for start in range(0, len(block), _STRIP):
-        strip = block[start : start + _STRIP]
+    # Conversion takes several arrays as large as what is converted.
+    for rows in strips(len(block)):
+        strip = block[rows]
         rounded = from_words(to_words(strip, Precision.BFLOAT16), Precision.BFLOAT16, strip.shape[1])
-        errors[start : start + _STRIP] = np.square(strip - rounded) @ weights
+        errors[rows] = np.square(strip - rounded) @ weights
     return errors

@@ -26,12 +26,11 @@ import numpy.typing as npt
 import scipy.linalg
 
 from hmatrix._validation import FloatArray, check_matrix
+from hmatrix.allocation.strips import strips
 from hmatrix.errors import ArgumentError
 
 FEWEST_SAMPLES = 2
 _FOLDS = 5
-_STRIP = 256
-"""Rows of a weight that are handled at a time."""
 
 _FEWEST_TO_VALIDATE = 4
 """With fewer samples nothing can be cross-validated, and all columns count the same."""
@@ -108,10 +107,12 @@ class Moments:
 
     def error(self, difference: FloatArray) -> float:
         """Return the mean square of the output's error, ``tr(E C E^T)``, for E ``(m, n)``."""
-        # A strip of rows at a time, so that nothing as large as E is needed beside it.
-        strips = (difference[start : start + _STRIP] for start in range(0, len(difference), _STRIP))
-        weighted = (strip if self.root is None else strip @ self.root for strip in strips)
+        weighted = (self.weighted(difference[rows]) for rows in strips(len(difference)))
         return float(sum(np.square(strip, dtype=np.float64).sum() for strip in weighted))
+
+    def weighted(self, matrix: FloatArray) -> FloatArray:
+        """Return ``matrix @ root``, ``(m, n)``, whose squares are errors of the output."""
+        return matrix if self.root is None else matrix @ self.root
 
 
 def moments(weight: FloatArray, calibration: npt.ArrayLike) -> Moments:

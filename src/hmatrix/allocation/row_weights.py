@@ -34,15 +34,15 @@ def row_scales(weights: npt.ArrayLike | None, m: int) -> Floats32:
     return scales
 
 
-def scaled_back(leaf: PackedLeaf, scales: Floats32) -> PackedLeaf:
-    """Return a leaf with its rows divided by the scales ``(m,)`` of all rows, in tree order."""
-    factors = np.float32(1) / scales[leaf.rows, None]
+def with_rows_scaled(leaf: PackedLeaf, factors: Floats32) -> PackedLeaf:
+    """Return a leaf with its rows multiplied by the factors ``(m,)`` of all rows, in tree order."""
+    own = factors[leaf.rows, None]
     block = leaf.block
     if isinstance(block, EncodedLowRank):
-        return replace(leaf, block=replace(block, U=_scaled(block.U, factors)))
+        return replace(leaf, block=replace(block, U=_scaled(block.U, own)))
     if isinstance(block, LowRank):
-        return replace(leaf, block=replace(block, U=block.U * factors))
-    return replace(leaf, block=_scaled(block, factors) if isinstance(block, Encoded) else block * factors)
+        return replace(leaf, block=replace(block, U=block.U * own))
+    return replace(leaf, block=_scaled(block, own) if isinstance(block, Encoded) else block * own)
 
 
 def _scaled(encoded: Encoded, factors: Floats32) -> Encoded:

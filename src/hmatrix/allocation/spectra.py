@@ -12,9 +12,7 @@ import scipy.linalg
 
 from hmatrix._validation import FloatArray
 from hmatrix.allocation.forms import Floats
-
-_STRIP = 256
-"""Rows or columns of a block that are handled at a time."""
+from hmatrix.allocation.strips import strips
 
 
 def energies(block: FloatArray) -> Floats:
@@ -69,8 +67,7 @@ def _gram(block: FloatArray, root: FloatArray | None) -> npt.NDArray[np.float64]
 def _parts(block: FloatArray, root: FloatArray | None) -> Iterator[npt.NDArray[np.float64]]:
     """Iterate over strips along the longer side of ``block @ root``, ``(strip, min(m, n))``."""
     m, n = block.shape
-    for start in range(0, max(m, n), _STRIP):
-        strip = slice(start, start + _STRIP)
+    for strip in strips(max(m, n)):
         if m > n:
             part = block[strip] if root is None else block[strip] @ root
         else:

@@ -1,0 +1,10 @@
+"""A large matrix a strip at a time, so that nothing as large as it is needed beside it."""
+
+from collections.abc import Iterator
+
+_WIDTH = 256
+
+
+def strips(length: int) -> Iterator[slice]:
+    """Iterate over ranges of rows, or of columns, that cover `length` of them; the last may end beyond."""
+    return (slice(start, start + _WIDTH) for start in range(0, length, _WIDTH))
