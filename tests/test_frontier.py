@@ -8,7 +8,7 @@ import hmatrix as hm
 from hmatrix.errors import ArgumentError, OutputError
 from hmatrix.study import frontier
 from hmatrix.study.classifiers import LastLayer
-from hmatrix.study.competitors import Approximation, Contender
+from hmatrix.study.competitors import OWN, Approximation, Contender
 from hmatrix.study.features import Features
 from hmatrix.study.frontier import Evaluation, Split, leaf_shares, run_frontier, write_frontier
 from hmatrix.study.frontier_plot import LOOKS, frontier_figure
@@ -40,13 +40,13 @@ def test_all_stay_within_the_budget(records):
     assert len(budgets) == 5
     for budget in budgets:
         group = [record for record in records if record.budget == budget]
-        assert [record.contender for record in group[:2]] == [Contender.ALLOCATOR, Contender.ALLOCATOR_INT8]
+        assert [record.contender for record in group[:3]] == list(OWN)
         assert all(record.nbytes <= budget for record in group)
 
 
 def test_only_the_allocator_predicts(records):
     for record in records:
-        own = record.contender in (Contender.ALLOCATOR, Contender.ALLOCATOR_INT8)
+        own = record.contender in OWN
         for value in (record.predicted_error, record.measured_error, record.damping, record.arrangement):
             assert (value is not None) == own
 
@@ -110,7 +110,7 @@ def test_a_split_with_one_side_only(subject, labels):
 def test_without_images(subject):
     records = list(run_frontier(replace(subject, features=None), storages=(0.5,)))
     assert {record.output_error for record in records} == {record.accuracy for record in records} == {None}
-    assert Contender.ALLOCATOR_INT8 not in {record.contender for record in records}
+    assert {record.contender for record in records}.isdisjoint(OWN[1:])
     assert all(error(record) == record.weight_error for record in records)
     assert "lost, points" not in frontier_table(records)
     assert len(frontier_figure(records).axes) == 1

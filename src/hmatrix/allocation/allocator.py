@@ -94,10 +94,6 @@ class Allocator:
     row_weights
         How much the square of an error in each row counts ``(m,)``, positive: how often the rows of an embedding are
         selected. ``None`` counts all alike.
-    unbiased
-        Whether each row is scaled so that its outputs are right on average, given those of the weight: the least error
-        shrinks them, each row by another share, which changes the order of a classifier's outputs. For a head, and
-        wherever sizes of outputs matter; the error grows a little.
 
     Raises
     ------
@@ -114,13 +110,11 @@ class Allocator:
         splitter: Splitter = Cardinality(),
         activations: Activations | str = Activations.EXACT,
         row_weights: npt.ArrayLike | None = None,
-        unbiased: bool = False,
     ) -> None:
         checked = check_matrix("weight", weight).astype(np.float32, copy=False)
         self._row_scales = row_scales(row_weights, len(checked))
         self._weight = checked if row_weights is None else checked * self._row_scales[:, None]
         self._activations = Activations.of(activations)
-        self._unbiased = unbiased
         n = self._weight.shape[1]
         with _one_thread():
             self._moments = Moments.of_root(None, n) if calibration is None else moments(self._weight, calibration)
@@ -147,7 +141,7 @@ class Allocator:
         """Return the predicted frontier, convex: bytes, rising, and errors ``tr(E C E^T)``, falling; ``(points,)``."""
         return self._layout(*self._first).curve(Bytes())
 
-    def allocate(self, budget: Budget, evaluate: Evaluate | None = None) -> Allocation:
+    def allocate(self, budget: Budget, evaluate: Evaluate | None = None, *, unbiased: bool = False) -> Allocation:
         """Return the H-matrix with the least error that the budget allows.
 
         Parameters
@@ -158,6 +152,10 @@ class Allocator:
             For `max_drop`: gives a score, higher for better, to an H-matrix ``(m, n)`` and a correction of the
             layer's bias ``(m,)``. It is called at most 12 times, first with the dense matrix, and should use data
             that are not calibration data.
+        unbiased
+            Whether each row is scaled so that its outputs are right on average, given those of the weight: the least
+            error shrinks them, each row by another share, which changes the order of a classifier's outputs. For a
+            head, and wherever sizes of outputs matter; the error grows a little.
 
         Raises
         ------
@@ -168,35 +166,37 @@ class Allocator:
         if (budget.max_drop is None) != (evaluate is None):
             came = "is given without max_drop" if evaluate else "is not given"
             raise ArgumentError("evaluate", came, "give a function and Budget(max_drop=...), or neither")
-        return self._within(budget) if evaluate is None else self._search(float(budget.max_drop or 0), evaluate)
+        if evaluate is None:
+            return self._within(budget, unbiased)
+        return self._search(float(budget.max_drop or 0), evaluate, unbiased)
 
-    def _within(self, budget: Budget) -> Allocation:
+    def _within(self, budget: Budget, unbiased: bool) -> Allocation:
         start = time.perf_counter()
         cost, most = self._cost(budget)
         first = self._layout(*self._first)
         tried = [(layout, layout.pieces(cost, most)) for layout in self._promising(cost, most)]
-        allocations = [self._realised(*choice, start) for choice in tried]
+        allocations = [self._realised(*choice, start, unbiased) for choice in tried]
         # Predictions may err: where a single leaf was predicted to do better than what came out, it is tried.
         whole = first.whole(cost, most)
         least = min(allocation.measured_error for allocation in allocations)
         if whole is not None and self._relative(whole.error) < least:
-            allocations.append(self._realised(first, [whole], start))
+            allocations.append(self._realised(first, [whole], start, unbiased))
         return min(allocations, key=lambda allocation: allocation.measured_error)
 
-    def frontier(self, budgets: Sequence[Budget]) -> list[Allocation]:
+    def frontier(self, budgets: Sequence[Budget], *, unbiased: bool = False) -> list[Allocation]:
         """Return the best H-matrix for each of several budgets."""
-        return [self.allocate(budget) for budget in budgets]
+        return [self.allocate(budget, unbiased=unbiased) for budget in budgets]
 
-    def _search(self, max_drop: float, evaluate: Evaluate) -> Allocation:
+    def _search(self, max_drop: float, evaluate: Evaluate, unbiased: bool) -> Allocation:
         """Return the smallest H-matrix found whose score falls by no more than `max_drop`."""
         smallest, largest = self.limits
-        best = self._within(Budget(bytes=largest))
+        best = self._within(Budget(bytes=largest), unbiased)
         least = _score(evaluate, best) - max_drop
         low, high = np.log(smallest), np.log(largest)
         for _ in range(_EVALUATIONS - 1):
             # Halves first: most of the range lies below what any network bears.
             middle = high - np.log(2) if high - low > np.log(4) else (low + high) / 2
-            allocation = self._within(Budget(bytes=max(smallest, int(np.exp(middle)))))
+            allocation = self._within(Budget(bytes=max(smallest, int(np.exp(middle)))), unbiased)
             if _score(evaluate, allocation) >= least:
                 best, high = allocation, middle
             else:
@@ -248,13 +248,13 @@ class Allocator:
                 self._layouts[key] = Layout(self._weight, self._moments, rows, columns, quantized=self._is_quantized)
         return self._layouts[key]
 
-    def _realised(self, layout: Layout, pieces: list[Piece], start: float) -> Allocation:
+    def _realised(self, layout: Layout, pieces: list[Piece], start: float, unbiased: bool) -> Allocation:
         with _one_thread():
             weight, inputs = layout.ordered(self._weight, self._moments)
             leaves, errors = realise(weight, pieces, inputs)
             scales = self._row_scales[layout.permutations[0]]
             factors: Floats32 = np.reciprocal(scales)
-            if self._unbiased:
+            if unbiased:
                 gains = unbiased_gains(weight, errors, inputs)
                 factors = gains / scales
                 errors *= gains[:, None]
@@ -301,7 +301,7 @@ def allocate(
     row_weights: npt.ArrayLike | None = None,
     unbiased: bool = False,
 ) -> Allocation:
-    """Return the best H-matrix for a budget; see `Allocator` for the arguments, and for several budgets.
+    """Return the best H-matrix for a budget; see `Allocator` and its `allocate` for the arguments, and several budgets.
 
     Raises
     ------
@@ -315,6 +315,5 @@ def allocate(
         splitter=splitter,
         activations=activations,
         row_weights=row_weights,
-        unbiased=unbiased,
     )
-    return allocator.allocate(budget, evaluate)
+    return allocator.allocate(budget, evaluate, unbiased=unbiased)

@@ -63,8 +63,8 @@ def compress(
     is measured on the first calibration data: first by derivatives, then, for the final shares, by what the H-matrix of
     each layer alone does. A layer for which nothing pays stays as it is, and its bytes count.
     The rows of an embedding count as often as the calibration data select them, with what that says of those that it
-    does not. Layers that share a weight still do so afterwards. Of a layer without a bias the mean of what is lost
-    becomes its bias, whose bytes count.
+    does not. Outputs of layers keep their size, see `LayerSettings`. Layers that share a weight still do so afterwards.
+    Of a layer without a bias the mean of what is lost becomes its bias, whose bytes count.
 
     Parameters
     ----------

@@ -88,7 +88,7 @@ class Fitter:
                 return Fitted(load(matrix), correction, arrangement=arrangement, **found)
             except FormatError:
                 evidence.unlink()
-        allocation = self._allocator.allocate(budget)
+        allocation = self._allocator.allocate(budget, unbiased=self._target.settings.unbiased)
         fitted = Fitted(
             allocation.matrix,
             allocation.bias_correction,
@@ -121,7 +121,8 @@ class Fitter:
     @cached_property
     def _key(self) -> str:
         settings = self._target.settings
-        digest = hashlib.sha256(repr((_code_digest(), self._target.shape, settings.activations)).encode())
+        chosen = (_code_digest(), self._target.shape, settings.activations, settings.unbiased)
+        digest = hashlib.sha256(repr(chosen).encode())
         digest.update(np.ascontiguousarray(self._target.weight).data)
         if self._inputs is not None:
             digest.update(np.ascontiguousarray(self._inputs).data)

@@ -33,11 +33,14 @@ class LayerSettings:
         How products treat their input where it meets integer codes: int8 for speed.
     coordinates
         Where rows and columns lie, see `hmatrix.Allocator`.
+    unbiased
+        Whether outputs keep their size, see `hmatrix.Allocator.allocate`; otherwise the layer's error is least.
     """
 
     budget: Budget | None = None
     activations: Activations = Activations.INT8
     coordinates: Sides | None = None
+    unbiased: bool = True
 
     def __post_init__(self) -> None:
         if self.budget is not None and self.budget.max_drop is not None:

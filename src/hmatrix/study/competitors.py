@@ -24,6 +24,7 @@ class Contender(Enum):
     """A way to spend bytes."""
 
     ALLOCATOR = "allocator"
+    ALLOCATOR_UNBIASED = "allocator, unbiased"
     ALLOCATOR_INT8 = "allocator, int8 activations"
     INT8 = "int8"
     INT4 = "int4"
@@ -33,6 +34,8 @@ class Contender(Enum):
     PUBLISHED = "H-matrix of fixed rank"
     BLAST = "BLAST"
 
+
+OWN = (Contender.ALLOCATOR, Contender.ALLOCATOR_UNBIASED, Contender.ALLOCATOR_INT8)
 
 PLAIN = {Contender.INT8: Precision.INT8, Contender.INT4: Precision.INT4, Contender.INT2: Precision.INT2}
 """A single dense leaf with one scale a row."""

@@ -80,19 +80,23 @@ def run_frontier(
     weight = subject.weight.astype(np.float32, copy=False)
     evaluation = Evaluation(subject, split)
     calibration = evaluation.calibration
-    allocators = {Contender.ALLOCATOR: Allocator(weight, calibration=calibration, coordinates=coordinates)}
+    allocators = [(Contender.ALLOCATOR, Allocator(weight, calibration=calibration, coordinates=coordinates))]
     if calibration is not None:
-        allocators[Contender.ALLOCATOR_INT8] = Allocator(
-            weight, calibration=calibration, coordinates=coordinates, activations=Activations.INT8
-        )
+        allocators += [
+            (Contender.ALLOCATOR_UNBIASED, allocators[0][1]),
+            (
+                Contender.ALLOCATOR_INT8,
+                Allocator(weight, calibration=calibration, coordinates=coordinates, activations=Activations.INT8),
+            ),
+        ]
     others = Competitors(weight, coordinates or Index())
     plain = {quantize(weight, precision).storage().total for precision in PLAIN.values()}
-    smallest, largest = allocators[Contender.ALLOCATOR].limits
+    smallest, largest = allocators[0][1].limits
     asked = {min(int(storage * 4 * weight.size), largest) for storage in storages} | plain
     for budget in sorted(nbytes for nbytes in asked if nbytes >= smallest):
-        for contender, allocator in allocators.items():
+        for contender, allocator in allocators:
             start = time.perf_counter()
-            allocation = allocator.allocate(Budget(bytes=budget))
+            allocation = allocator.allocate(Budget(bytes=budget), unbiased=contender is Contender.ALLOCATOR_UNBIASED)
             made = of_matrix(contender, allocation.matrix, leaf_shares(allocation), start)
             yield evaluation.record(budget, made, allocation)
         for made in others.within(budget):

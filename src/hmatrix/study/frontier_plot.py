@@ -20,6 +20,7 @@ LEFT, RIGHT, TOP, BOTTOM, GAP, PANEL = 0.75, 0.2, 1.05, 0.6, 0.75, 4.4
 LOOKS: Mapping[Contender, Look] = MappingProxyType(
     {
         Contender.ALLOCATOR: Look("allocator", "#0072B2", "o", 5.0, True, ()),
+        Contender.ALLOCATOR_UNBIASED: Look("allocator, unbiased", "#004166", "d", 5.0, True, (3, 1)),
         Contender.ALLOCATOR_INT8: Look("allocator, int8 activations", "#56B4E9", "o", 7.0, False, (4, 1.6)),
         Contender.SVD: Look("global SVD", "#6B6B6B", "D", 4.4, False, (2.4, 1.2)),
         Contender.SVD_INT4: Look("global SVD, int4", "#D55E00", "s", 4.6, False, (4, 1, 1, 1)),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from hmatrix.study.competitors import Contender
+from hmatrix.study.competitors import OWN, Contender
 from hmatrix.study.frontier_records import FrontierRecord
 from hmatrix.study.statistics import paired_interval
 
@@ -56,8 +56,7 @@ def better(records: Sequence[FrontierRecord]) -> list[tuple[FrontierRecord, Fron
     return [
         (record, own[record.budget])
         for record in records
-        if record.contender not in (Contender.ALLOCATOR, Contender.ALLOCATOR_INT8)
-        and error(record) < error(own[record.budget])
+        if record.contender not in OWN and error(record) < error(own[record.budget])
     ]
 
 
