@@ -56,6 +56,18 @@ def test_agreement_on_held_out_inputs(agreement):
     assert agreed >= agreement - 3 * np.sqrt(2 * agreement * (1 - agreement) / 2000)
 
 
+def test_where_inputs_say_less_more_rows_are_refined():
+    weight, bias, X, held_out = layer(noise=0.5, samples=4000)
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.99, ranks=(6,))
+    # Of the part that the coarse factors see a fifth is left.
+    seen = np.linalg.svd(weight)[2][:6]
+    unlike = (held_out - 0.8 * held_out @ seen.T @ seen).astype(np.float32)
+    _, indices, counts = largest(head, REFERENCE, unlike, 1)
+    agreed = np.mean(indices[:, 0] == (unlike @ weight.T + bias).argmax(axis=1))
+    assert agreed >= 0.97
+    assert counts.mean() > 2 * largest(head, REFERENCE, held_out, 1)[2].mean()
+
+
 @pytest.mark.parametrize("top", [3, 200])
 def test_agreement_of_more_outputs(top):
     weight, bias, X, held_out = layer(noise=0.3, samples=2000)

@@ -62,8 +62,6 @@ class Needs:
     scale, constant, cluster_scale
         Constants of the margins of rows, with the norm of x outside the coarse subspace and without, one of which is 0,
         and of clusters.
-    most
-        Rows.
     refined, looked
         Rows that are refined, and places that are looked at, on average.
     """
@@ -72,7 +70,6 @@ class Needs:
     scale: float
     constant: float
     cluster_scale: float
-    most: int
     refined: float
     looked: float
 
@@ -110,9 +107,9 @@ def needs_of(
     if not isinstance(rule, Rigorous):
         for look in _looks(groups):
             for view, found in zip(look.views(openings), scores, strict=True):
-                found.append(view.scores())
+                found.append(view.places() if isinstance(rule, FixedRows) else view.scores())
     limits = [
-        _limits(np.concatenate(found, axis=1) if found else None, rule, agreement, m, opening)
+        _limits(np.concatenate(found, axis=-1) if found else None, rule, agreement, m, opening)
         for found, opening in zip(scores, openings, strict=True)
     ]
     counts: list[list[list[FloatArray]]] = [[[] for _ in some] for some in limits]
@@ -124,7 +121,7 @@ def needs_of(
     for opening, some, counted in zip(openings, limits, counts, strict=True):
         for limit, of_limit in zip(some, counted, strict=True):
             refined, looked = np.concatenate(of_limit, axis=1).mean(axis=1).tolist()
-            needs.append(Needs(opening, limit.scale, limit.constant, limit.cluster_scale, limit.most, refined, looked))
+            needs.append(Needs(opening, limit.scale, limit.constant, limit.cluster_scale, refined, looked))
     return needs
 
 
@@ -153,24 +150,20 @@ class _Limits:
     scale: float
     constant: float
     cluster_scale: float
-    most: int
 
 
 def _limits(scores: FloatArray | None, rule: Rule, agreement: float, m: int, opening: Opening) -> list[_Limits]:
-    """Return the constants and the number of rows, in as many ways as there are; none where the rule cannot agree."""
+    """Return the constants, in as many ways as there are; none where the rule cannot agree."""
     if scores is None:
-        return [_Limits(1.0, 0.0, 1.0, m)]
-    places = np.log2(scores[3])
+        return [_Limits(1.0, 0.0, 1.0)]
     if isinstance(rule, FixedRows):
-        count = min(rule.count, m)
-        enough = conservative_quantile(places, agreement) <= np.log2(count)
-        return [_Limits(0.0, 0.0, 0.0, count)] if enough or count == m else []
-    # What may disagree is shared by all that may miss a row. Each score is the same whatever the other constants
-    # are, so that each quantile holds by itself, and all of them together by the union bound.
-    level = 1 - (1 - agreement) / (2 if opening.clusters is None else 3)
-    scale, constant, cluster_scale = (conservative_quantile(values, level) for values in scores[:3])
-    most = min(m, int(np.ceil(2 ** conservative_quantile(places, level))))
-    found = [_Limits(scale, 0.0, cluster_scale, most), _Limits(0.0, constant, cluster_scale, most)]
+        enough = conservative_quantile(np.log2(scores), agreement) <= np.log2(min(rule.count, m))
+        return [_Limits(0.0, 0.0, 0.0)] if enough or rule.count >= m else []
+    # Rows and clusters share what may disagree. Each score is the same whatever the other constant is, so that each
+    # quantile holds by itself, and both together by the union bound.
+    level = 1 - (1 - agreement) / (1 if opening.clusters is None else 2)
+    scale, constant, cluster_scale = (conservative_quantile(values, level) for values in scores)
+    found = [_Limits(scale, 0.0, cluster_scale), _Limits(0.0, constant, cluster_scale)]
     return [limit for limit in found if np.isfinite([limit.scale, limit.constant, limit.cluster_scale]).all()]
 
 
@@ -238,10 +231,21 @@ class _View:
         self._done = (samples.wanted[:, :, None] == first[:, None, :]).any(axis=2)
 
     def scores(self) -> FloatArray:
-        """Return the constants that each sample needs, and its places, ``(4, samples)``."""
+        """Return the constants that each sample needs: with its norm, without, and of clusters, ``(3, samples)``."""
         constants = self._constants()
-        scales = constants / self._look.known.outside
-        return np.stack([scales, constants, self._cluster_scales(), self._places()])
+        return np.stack([constants / self._look.known.outside, constants, self._cluster_scales()])
+
+    def places(self) -> FloatArray:
+        """Return how many rows are refined, in the order of coarse outputs, until all of the largest outputs are.
+
+        Of all rows: where clusters are skipped, these are fewer.
+        """
+        outputs = self._look.outputs
+        wanted = np.where(self._done, np.inf, self._of_wanted(outputs)).min(axis=1)
+        # The first ones are refined whatever their outputs are.
+        behind = np.take_along_axis(outputs, self._first, axis=1) < wanted[:, None]
+        places: FloatArray = np.count_nonzero(outputs >= wanted[:, None], axis=1) + np.count_nonzero(behind, axis=1)
+        return np.maximum(places, self._first.shape[1]).astype(np.float64)
 
     def _constants(self) -> FloatArray:
         """Return the least constant with which each sample's largest outputs are all refined."""
@@ -259,24 +263,12 @@ class _View:
         )
         return _least(np.where(opened, 0, self._threshold[:, None] - outputs), spread)
 
-    def _places(self) -> FloatArray:
-        """Return how many rows are refined, in the order of coarse outputs, until all of the largest outputs are.
-
-        Of all rows: where clusters are skipped, these are fewer.
-        """
-        outputs = self._look.outputs
-        wanted = np.where(self._done, np.inf, self._of_wanted(outputs)).min(axis=1)
-        # The first ones are refined whatever their outputs are.
-        behind = np.take_along_axis(outputs, self._first, axis=1) < wanted[:, None]
-        places: FloatArray = np.count_nonzero(outputs >= wanted[:, None], axis=1) + np.count_nonzero(behind, axis=1)
-        return np.maximum(places, self._first.shape[1]).astype(np.float64)
-
     def counts(self, limits: _Limits, rule: Rule) -> FloatArray:
         """Return how many rows are refined, and how many places are looked at, ``(2, samples)``."""
         look = self._look
         threshold = (self._threshold - look.slack if isinstance(rule, Rigorous) else self._threshold)[:, None]
         if isinstance(rule, FixedRows):
-            return np.broadcast_to([[limits.most], [look.outputs.shape[1]]], (2, len(threshold)))
+            return np.broadcast_to([[float(self._first.shape[1])], [look.outputs.shape[1]]], (2, len(threshold)))
         rigorous = isinstance(rule, Rigorous)
         margin = (np.float32(limits.scale) * look.known.outside + np.float32(limits.constant))[:, None]
         within = (look.upper if rigorous else look.outputs + margin * look.remainder) >= threshold
@@ -287,7 +279,7 @@ class _View:
             looked = opened @ (np.diff(self._clusters.starts) * STRIP)
             within &= opened[:, self._clusters.labels]
         np.put_along_axis(within, self._first, True, axis=1)
-        return np.stack([np.minimum(np.count_nonzero(within, axis=1), limits.most), looked]).astype(np.float64)
+        return np.stack([np.count_nonzero(within, axis=1), looked]).astype(np.float64)
 
     def _of_wanted(self, array: FloatArray) -> FloatArray:
         return np.take_along_axis(array, self._look.samples.wanted, axis=1)

@@ -93,15 +93,16 @@ def choose(weight: FloatArray, bias: FloatArray, calibration: FloatArray | None,
 def _after_matrix(
     weight: FloatArray, bias: FloatArray, samples: Samples | None, matrix: PackedBlocks, asked: Asked
 ) -> PackedHead:
-    precision, needs = asked.precisions[0], _unseen(len(weight), Opening(asked.first(len(weight))))
+    precision, needs = asked.precisions[0], _unseen(Opening(asked.first(len(weight))))
     if samples is None:
         _check_chosen(asked, asked.precisions)
     else:
         exact = CoarseMatrix.of(FineRows.of(weight, Precision.FLOAT32), bias, matrix)
-        found = needs_of([(exact, samples)], [Opening(asked.first(len(weight)))], asked.rule, asked.agreement)
-        choices = list(product(found, _usable(weight, bias, samples, asked)))
+        usable, agreement = _usable(weight, bias, samples, asked)
+        found = needs_of([(exact, samples)], [Opening(asked.first(len(weight)))], asked.rule, agreement)
+        choices = list(product(found, usable))
         if not choices:
-            raise _disagreement("coarse, precisions and rule", asked, "give a finer H-matrix")
+            raise _refused("coarse, precisions and rule", asked, "give a finer H-matrix")
 
         def seconds(choice: tuple[Needs, Precision]) -> float:
             (needs, precision), (m, n) = choice, weight.shape
@@ -127,7 +128,7 @@ def _after_low_rank(
     if samples is None:
         _check_chosen(asked, low.ranks, asked.precisions, low.precisions, partitions)
         opening = Opening(asked.first(len(weight)), partitions[0], 0 if partitions[0] is None else 1)
-        point = _Point(low.ranks[0], low.precisions[0], asked.precisions[0], _unseen(len(weight), opening))
+        point = _Point(low.ranks[0], low.precisions[0], asked.precisions[0], _unseen(opening))
     else:
         point = _cheapest(weight, bias, samples, square, partitions, low, asked)
     subspace = fit(square, None if samples is None else samples.inputs, point.rank)
@@ -135,9 +136,9 @@ def _after_low_rank(
     return _with_rule(coarse.pack(point.needs.opening.clusters), asked, point.needs)
 
 
-def _unseen(m: int, opening: Opening) -> Needs:
+def _unseen(opening: Opening) -> Needs:
     """Return what a rule needs that asks nothing of samples."""
-    return Needs(opening, 1.0, 0.0, 1.0, m, 0.0, 0.0)
+    return Needs(opening, 1.0, 0.0, 1.0, 0.0, 0.0)
 
 
 def _check_chosen(asked: Asked, *choices: Sequence[object]) -> None:
@@ -147,20 +148,25 @@ def _check_chosen(asked: Asked, *choices: Sequence[object]) -> None:
         raise ArgumentError("calibration", "is missing", mend)
 
 
-def _disagreement(subject: str, asked: Asked, mend: str) -> ArgumentError:
+def _refused(subject: str, asked: Asked, mend: str) -> ArgumentError:
     came = f"do not agree with the dense layer in {asked.agreement:.2%} of the samples"
     return ArgumentError(subject, came, f"{mend}, float32, more rows, or less agreement")
 
 
-def _usable(weight: FloatArray, bias: FloatArray, samples: Samples, asked: Asked) -> list[Precision]:
-    """Return the precisions whose rows alone agree with the dense layer often enough."""
-    return [
-        precision
+def _usable(weight: FloatArray, bias: FloatArray, samples: Samples, asked: Asked) -> tuple[list[Precision], float]:
+    """Return the precisions whose rows agree with the dense layer often enough, and what is left for the margins.
+
+    Rows that are rounded may take half of what may disagree; what they do not take is left for the margins.
+    """
+    if isinstance(asked.rule, Rigorous):
+        return list(asked.precisions), asked.agreement
+    allowed = 1 - asked.agreement
+    taken = {
+        precision: 0.0 if precision is Precision.FLOAT32 else _disagreement(weight, bias, samples, precision)
         for precision in asked.precisions
-        if precision is Precision.FLOAT32
-        or isinstance(asked.rule, Rigorous)
-        or _agrees(FineRows.of(weight, precision), bias, samples, asked.agreement)
-    ]
+    }
+    usable = {precision: part for precision, part in taken.items() if part <= allowed / 2}
+    return list(usable), asked.agreement + max(usable.values(), default=0.0)
 
 
 def _cheapest(
@@ -172,7 +178,7 @@ def _cheapest(
     low: LowRanks,
     asked: Asked,
 ) -> _Point:
-    usable = _usable(weight, bias, samples, asked)
+    usable, agreement = _usable(weight, bias, samples, asked)
     exact = FineRows.of(weight, Precision.FLOAT32)
     inputs = samples.inputs
     folds = np.arange(len(inputs)) % min(_FOLDS, len(inputs))
@@ -185,14 +191,14 @@ def _cheapest(
             (Coarse.project(exact, bias, subspace, rank, coarse), samples[own])
             for subspace, (_, own) in zip(subspaces, parts, strict=True)
         ]
-        for needs in needs_of(groups, openings, asked.rule, asked.agreement):
+        for needs in needs_of(groups, openings, asked.rule, agreement):
             for precision in usable:
                 point = _Point(rank, coarse, precision, needs)
                 seconds = _seconds(asked.cost, weight, point)
                 if best is None or seconds < best[0]:
                     best = seconds, point
     if best is None:
-        raise _disagreement("ranks, precisions and rule", asked, "allow larger ranks")
+        raise _refused("ranks, precisions and rule", asked, "allow larger ranks")
     return best[1]
 
 
@@ -216,14 +222,12 @@ def _seconds(cost: Cost, weight: FloatArray, point: _Point) -> float:
 
 def _with_rule(head: PackedHead, asked: Asked, needs: Needs) -> PackedHead:
     sizes = head.sizes.copy()
-    m, rule, top = sizes[0], asked.rule, asked.top
-    first = needs.opening.first
+    m, rule, first = sizes[0], asked.rule, needs.opening.first
+    # FixedRows: all of them are the first ones, and nothing is asked after that.
+    sizes[3:5] = asked.top, first if isinstance(rule, FixedRows) else m
     sizes[7], sizes[9] = needs.opening.probes, first
     if isinstance(rule, Rigorous):
-        sizes[3:5] = top, m
         return replace(head, sizes=sizes)
-    # FixedRows: all of them are the first ones, and nothing is asked after that.
-    sizes[3:5] = top, first if isinstance(rule, FixedRows) else max(first, needs.most)
     return replace(
         head,
         sizes=sizes,
@@ -234,9 +238,9 @@ def _with_rule(head: PackedHead, asked: Asked, needs: Needs) -> PackedHead:
     )
 
 
-def _agrees(rows: FineRows, bias: FloatArray, samples: Samples, agreement: float) -> bool:
-    """Whether the rows alone agree with the dense layer often enough."""
+def _disagreement(weight: FloatArray, bias: FloatArray, samples: Samples, precision: Precision) -> float:
+    """Return in which part of the samples the rows alone do not agree with the dense layer."""
     wanted = samples.wanted
-    own = largest_rows(samples.inputs @ rows.weight.T + bias, wanted.shape[1])
+    own = largest_rows(samples.inputs @ FineRows.of(weight, precision).weight.T + bias, wanted.shape[1])
     different = (np.sort(own, axis=1) != np.sort(wanted, axis=1)).any(axis=1)
-    return bool(np.count_nonzero(different) <= (1 - agreement) * len(different))
+    return float(different.mean())

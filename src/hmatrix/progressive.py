@@ -73,7 +73,8 @@ class ProgressiveHead:
         if (matrix := self.coarse) is not None:
             coarse = f"an H-matrix of {len(matrix.pack().leaves)} leaves in {matrix.storage().ratio:.1%} of dense"
         clusters = f", {self.clusters} clusters" if self.clusters else ""
-        return f"{coarse}, at most {self.most} rows in {self.precision.name.lower()}{clusters}"
+        most = f"at most {self.most} " if self.most < self.shape[0] else ""
+        return f"{coarse}, {most}rows in {self.precision.name.lower()}{clusters}"
 
     def __reduce__(self) -> tuple[type[Self], tuple[PackedHead]]:
         return type(self), (self._packed,)

@@ -8,12 +8,12 @@ from hmatrix._validation import check_integer
 
 @dataclass(frozen=True)
 class Margin:
-    """Refine the rows whose coarse output is within a margin of the best; where these are too many, the best of them.
+    """Refine the rows whose coarse output is within a margin of the best: the less an input says, the more rows.
 
     The margin is the norm of the row's remainder times a constant, and where that refines fewer rows, times the norm of
     x outside the coarse subspace. Where there are clusters, those are looked into whose output is within a margin of
-    the best, the norm of x times the cluster's radius times a constant. The constants and the number are calibrated,
-    each for its share of the disagreement that is allowed.
+    the best, the norm of x times the cluster's radius times a constant. The constants are calibrated, each for its
+    share of the disagreement that is allowed.
     """
 
 
