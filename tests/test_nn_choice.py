@@ -25,6 +25,29 @@ def test_overrides():
     assert model[0].matrix.activations is hm.Activations.INT8
 
 
+def test_outputs_keep_their_size_unless_told_otherwise(tmp_path):
+    network, batches = small(64, 32), vectors(64, batches=40)
+    gains = []
+    for settings in (hnn.LayerSettings(), hnn.LayerSettings(unbiased=False)):
+        overrides = {"0": settings}
+        model, _ = compress(
+            network,
+            hm.Budget(storage=0.08),
+            overrides=overrides,
+            calibration=batches,
+            # What was kept for other settings is not taken for these.
+            cache=tmp_path,
+            progress=False,
+        )
+        X = torch.cat(list(batches)).double()
+        wanted, given = (
+            X @ torch.as_tensor(w).double().T for w in (network[0].weight.detach(), model[0].matrix.to_dense())
+        )
+        wanted, given = wanted - wanted.mean(dim=0), given - given.mean(dim=0)
+        gains.append((wanted * given).sum() / wanted.square().sum())
+    assert abs(gains[0] - 1) < 0.5 * (1 - gains[1])
+
+
 def test_select():
     network = small(32, 32, 10)
     model, _ = compress(network, hm.Budget(storage=0.6), select=hnn.last_linear(network), progress=False)
