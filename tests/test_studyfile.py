@@ -180,3 +180,10 @@ def test_the_sample_study_reads(monkeypatch):
     study = read_study(STUDIES / "mobilenetv2-sample.toml")
     assert study.networks[0].weights == Path("/given/models/mobilenetv2_100.safetensors")
     assert study.networks[0].preprocessing.crop == 224
+
+
+def test_a_folder_that_a_variable_names_is_relative_to_the_current_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("HMATRIX_DATA", "../given")
+    monkeypatch.chdir(tmp_path)
+    study = read_study(STUDIES / "mobilenetv2-sample.toml")
+    assert study.networks[0].weights == tmp_path.parent / "given" / "models" / "mobilenetv2_100.safetensors"

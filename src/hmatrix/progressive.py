@@ -50,8 +50,8 @@ class ProgressiveHead:
     -----
     Of equal outputs the first row is the larger one. An input with NaN or infinity in it, or one so large that its
     outputs overflow, makes all outputs NaN, and the largest are then the first rows. A head of one class refines it
-    always; equal rows are all within each other's margin, and all refined, but with `FixedRows` the first ones, or where
-    there are clusters, those of the first clusters.
+    always; equal rows are all within each other's margin, and all refined, but with `FixedRows` the first ones, or
+    where there are clusters, those of the first clusters.
     """
 
     def __init__(self, packed: PackedHead) -> None:

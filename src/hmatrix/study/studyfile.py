@@ -1,6 +1,7 @@
 """Study files: all of a study in TOML, so that it can be committed and repeated.
 
-Relative paths are relative to the file; ``$NAME`` and ``${NAME}`` in them are environment variables.
+Relative paths are relative to the file; ``$NAME`` and ``${NAME}`` in them are environment variables, and a path that
+begins with one is relative to the current folder.
 """
 
 import os
@@ -165,10 +166,13 @@ class _Table:
 
     def path(self, value: Any) -> Path:
         """Resolve a path of this file."""
-        text = os.path.expandvars(_string(value))
+        written = _string(value)
+        text = os.path.expandvars(written)
         if unset := re.search(r"\$\{?\w+\}?", text):
             raise _UnusableError(f"set the environment variable {unset[0]}, or write the path in full")
-        return Path(os.path.normpath(self._file.parent / Path(text).expanduser()))
+        # Whoever sets a variable does not know where this file lies.
+        folder = Path.cwd() if written.startswith("$") else self._file.parent
+        return Path(os.path.normpath(folder / Path(text).expanduser()))
 
     def finish(self) -> None:
         """Refuse keys that nothing has asked for: most often they are misspelt."""
