@@ -154,7 +154,7 @@ def _refused(subject: str, asked: Asked, mend: str) -> ArgumentError:
 
 
 def _usable(weight: FloatArray, bias: FloatArray, samples: Samples, asked: Asked) -> tuple[list[Precision], float]:
-    """Return the precisions whose rows agree with the dense layer often enough, and what is left for the margins.
+    """Return the precisions whose rows agree with the dense layer often enough, and the agreement asked of margins.
 
     Rows that are rounded may take half of what may disagree; what they do not take is left for the margins.
     """
