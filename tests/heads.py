@@ -1,9 +1,12 @@
 """Progressive heads, by any kernel, for their tests."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from hmatrix.head_kernels import REFERENCE, native_head
 from hmatrix.head_reference import ReferenceHead
+from hmatrix.progressive import ProgressiveHead
 
 
 def layer(m=200, n=90, samples=400, rank=12, noise=0.05, seed=0):
@@ -12,6 +15,13 @@ def layer(m=200, n=90, samples=400, rank=12, noise=0.05, seed=0):
     weight = rng.standard_normal((m, rank)) @ rng.standard_normal((rank, n)) + noise * rng.standard_normal((m, n))
     X = rng.standard_normal((samples, n)).astype(np.float32)
     return weight.astype(np.float32), rng.standard_normal(m).astype(np.float32), X[::2], X[1::2].copy()
+
+
+def capped(head, most):
+    """The head with room for so many rows, as margins had it in older files."""
+    sizes = head.pack().sizes.copy()
+    sizes[4] = most
+    return ProgressiveHead(replace(head.pack(), sizes=sizes))
 
 
 def product(head, kernel):

@@ -16,6 +16,13 @@ def random_matrix(m, n, dtype=np.float64, seed=0):
     return np.random.default_rng(seed).standard_normal((m, n)).astype(dtype)
 
 
+def slopes(A, H, X):
+    """Of the outputs of H over those of A, row by row."""
+    wanted, given = (X.astype(np.float64) @ matrix.T for matrix in (A, H))
+    wanted, given = wanted - wanted.mean(axis=0), given - given.mean(axis=0)
+    return (wanted * given).sum(axis=0) / (wanted**2).sum(axis=0)
+
+
 def deficient(m, n, rank, seed=0):
     """A matrix of exactly this rank."""
     return random_matrix(m, rank, seed=seed) @ random_matrix(rank, n, seed=seed + 1)

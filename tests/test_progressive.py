@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from heads import check_agreement, largest, layer, outputs
+from heads import capped, check_agreement, largest, layer, outputs
 from multiplying import KERNELS, every_kernel
 
 import hmatrix as hm
@@ -66,6 +66,16 @@ def test_where_inputs_say_less_more_rows_are_refined():
     agreed = np.mean(indices[:, 0] == (unlike @ weight.T + bias).argmax(axis=1))
     assert agreed >= 0.97
     assert counts.mean() > 2 * largest(head, REFERENCE, held_out, 1)[2].mean()
+
+
+@every_kernel
+def test_a_margin_with_room_for_fewer_rows_refines_the_best(kernel):
+    weight, bias, X, held_out = layer(noise=0.5)
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9, ranks=(6,))
+    check_agreement(capped(head, 12), kernel, weight, held_out, (1, 3))
+    counts, free = (largest(one, kernel, held_out, 1)[2] for one in (capped(head, 12), head))
+    assert free.max() > 12
+    np.testing.assert_array_equal(counts, np.minimum(free, 12))
 
 
 @pytest.mark.parametrize("top", [3, 200])
