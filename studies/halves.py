@@ -17,14 +17,14 @@ import numpy.typing as npt
 from scipy.special import log_softmax
 
 import hmatrix as hm
+from hmatrix._validation import FloatArray
 from hmatrix.files import default_cache
+from hmatrix.study.frontier import output_error
 from hmatrix.study.studyfile import read_study
 from hmatrix.study.subject import load_subject
 
 STORAGES = (0.03, 0.05, 0.07, 0.1, 0.125)
 AGREEMENTS = (0.99, 0.995, 0.999)
-
-Array = npt.NDArray[np.floating]
 
 
 def main() -> None:
@@ -76,15 +76,14 @@ def halves(labels: npt.NDArray[np.int64], count: int) -> Iterator[npt.NDArray[np
         yield (chosen if number % 2 == 0 else ~chosen)[labels]
 
 
-def compared(given: Array, wanted: Array, labels: npt.NDArray[np.int64]) -> tuple[float, ...]:
+def compared(given: FloatArray, wanted: FloatArray, labels: npt.NDArray[np.int64]) -> tuple[float, ...]:
     """Return error (means over classes removed), Kullback-Leibler divergence, same largest output, top-1 lost."""
-    centred = [outputs - outputs.mean(axis=1, keepdims=True) for outputs in (given - wanted, wanted)]
     ours, theirs = (log_softmax(outputs.astype(np.float64), axis=1) for outputs in (given, wanted))
     divergence = (np.exp(theirs) * (theirs - ours)).sum(axis=1).mean()
     largest, dense = given.argmax(axis=1), wanted.argmax(axis=1)
     lost = 100 * (np.mean(dense == labels) - np.mean(largest == labels))
     return (
-        float(np.linalg.norm(centred[0]) / np.linalg.norm(centred[1])),
+        output_error(given, wanted),
         float(divergence),
         float(np.mean(largest == dense)),
         float(lost),

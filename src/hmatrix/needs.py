@@ -51,6 +51,23 @@ class Opening:
     probes: int = 0
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Constants of the margins.
+
+    Parameters
+    ----------
+    scale, constant
+        Of rows, with the norm of x outside the coarse subspace and without, one of which is 0.
+    cluster_scale
+        Of clusters.
+    """
+
+    scale: float
+    constant: float
+    cluster_scale: float
+
+
 @dataclass(frozen=True, eq=False)
 class Needs:
     """What a rule needs at one rank, and what that makes of a product.
@@ -59,17 +76,14 @@ class Needs:
     ----------
     opening
         Which clusters are looked into first.
-    scale, constant, cluster_scale
-        Constants of the margins of rows, with the norm of x outside the coarse subspace and without, one of which is 0,
-        and of clusters.
+    limits
+        Constants of its margins.
     refined, looked
         Rows that are refined, and places that are looked at, on average.
     """
 
     opening: Opening
-    scale: float
-    constant: float
-    cluster_scale: float
+    limits: Limits
     refined: float
     looked: float
 
@@ -121,7 +135,7 @@ def needs_of(
     for opening, some, counted in zip(openings, limits, counts, strict=True):
         for limit, of_limit in zip(some, counted, strict=True):
             refined, looked = np.concatenate(of_limit, axis=1).mean(axis=1).tolist()
-            needs.append(Needs(opening, limit.scale, limit.constant, limit.cluster_scale, refined, looked))
+            needs.append(Needs(opening, limit, refined, looked))
     return needs
 
 
@@ -145,25 +159,18 @@ def largest_rows(outputs: FloatArray, top: int) -> npt.NDArray[np.intp]:
     return rows
 
 
-@dataclass(frozen=True)
-class _Limits:
-    scale: float
-    constant: float
-    cluster_scale: float
-
-
-def _limits(scores: FloatArray | None, rule: Rule, agreement: float, m: int, opening: Opening) -> list[_Limits]:
+def _limits(scores: FloatArray | None, rule: Rule, agreement: float, m: int, opening: Opening) -> list[Limits]:
     """Return the constants, in as many ways as there are; none where the rule cannot agree."""
     if scores is None:
-        return [_Limits(1.0, 0.0, 1.0)]
+        return [Limits(1.0, 0.0, 1.0)]
     if isinstance(rule, FixedRows):
         enough = conservative_quantile(np.log2(scores), agreement) <= np.log2(min(rule.count, m))
-        return [_Limits(0.0, 0.0, 0.0)] if enough or rule.count >= m else []
+        return [Limits(0.0, 0.0, 0.0)] if enough or rule.count >= m else []
     # Rows and clusters share what may disagree. Each score is the same whatever the other constant is, so that each
     # quantile holds by itself, and both together by the union bound.
     level = 1 - (1 - agreement) / (1 if opening.clusters is None else 2)
     scale, constant, cluster_scale = (conservative_quantile(values, level) for values in scores)
-    found = [_Limits(scale, 0.0, cluster_scale), _Limits(0.0, constant, cluster_scale)]
+    found = [Limits(scale, 0.0, cluster_scale), Limits(0.0, constant, cluster_scale)]
     return [limit for limit in found if np.isfinite([limit.scale, limit.constant, limit.cluster_scale]).all()]
 
 
@@ -263,7 +270,7 @@ class _View:
         )
         return _least(np.where(opened, 0, self._threshold[:, None] - outputs), spread)
 
-    def counts(self, limits: _Limits, rule: Rule) -> FloatArray:
+    def counts(self, limits: Limits, rule: Rule) -> FloatArray:
         """Return how many rows are refined, and how many places are looked at, ``(2, samples)``."""
         look = self._look
         threshold = (self._threshold - look.slack if isinstance(rule, Rigorous) else self._threshold)[:, None]

@@ -15,7 +15,16 @@ from hmatrix.errors import ArgumentError
 from hmatrix.fine_rows import FineRows
 from hmatrix.head import PackedHead
 from hmatrix.head_levels import Bound
-from hmatrix.needs import Needs, Opening, Samples, calibrated_radius, calibrated_remainder, largest_rows, needs_of
+from hmatrix.needs import (
+    Limits,
+    Needs,
+    Opening,
+    Samples,
+    calibrated_radius,
+    calibrated_remainder,
+    largest_rows,
+    needs_of,
+)
 from hmatrix.packed import PackedBlocks
 from hmatrix.precision import Precision
 from hmatrix.row_clusters import RowClusters, row_tree
@@ -138,7 +147,7 @@ def _after_low_rank(
 
 def _unseen(opening: Opening) -> Needs:
     """Return what a rule needs that asks nothing of samples."""
-    return Needs(opening, 1.0, 0.0, 1.0, 0.0, 0.0)
+    return Needs(opening, Limits(1.0, 0.0, 1.0), 0.0, 0.0)
 
 
 def _check_chosen(asked: Asked, *choices: Sequence[object]) -> None:
@@ -222,7 +231,7 @@ def _seconds(cost: Cost, weight: FloatArray, point: _Point) -> float:
 
 def _with_rule(head: PackedHead, asked: Asked, needs: Needs) -> PackedHead:
     sizes = head.sizes.copy()
-    m, rule, first = sizes[0], asked.rule, needs.opening.first
+    m, rule, first, limits = sizes[0], asked.rule, needs.opening.first, needs.limits
     # FixedRows: all of them are the first ones, and nothing is asked after that.
     sizes[3:5] = asked.top, first if isinstance(rule, FixedRows) else m
     sizes[7], sizes[9] = needs.opening.probes, first
@@ -231,9 +240,9 @@ def _with_rule(head: PackedHead, asked: Asked, needs: Needs) -> PackedHead:
     return replace(
         head,
         sizes=sizes,
-        limits=np.array(Bound(needs.scale, constant=needs.constant).as_floats(), np.float32),
+        limits=np.array(Bound(limits.scale, constant=limits.constant).as_floats(), np.float32),
         remainder=calibrated_remainder(head.places),
-        cluster_limits=np.array(Bound(0.0, relative=needs.cluster_scale).as_floats(), np.float32),
+        cluster_limits=np.array(Bound(0.0, relative=limits.cluster_scale).as_floats(), np.float32),
         cluster_reach=calibrated_radius(head.clusters),
     )
 

@@ -80,21 +80,19 @@ def run_frontier(
     weight = subject.weight.astype(np.float32, copy=False)
     evaluation = Evaluation(subject, split)
     calibration = evaluation.calibration
-    allocators = [(Contender.ALLOCATOR, Allocator(weight, calibration=calibration, coordinates=coordinates))]
+    exact = Allocator(weight, calibration=calibration, coordinates=coordinates)
+    allocators = {Contender.ALLOCATOR: exact}
     if calibration is not None:
-        allocators += [
-            (Contender.ALLOCATOR_UNBIASED, allocators[0][1]),
-            (
-                Contender.ALLOCATOR_INT8,
-                Allocator(weight, calibration=calibration, coordinates=coordinates, activations=Activations.INT8),
-            ),
-        ]
+        allocators[Contender.ALLOCATOR_UNBIASED] = exact
+        allocators[Contender.ALLOCATOR_INT8] = Allocator(
+            weight, calibration=calibration, coordinates=coordinates, activations=Activations.INT8
+        )
     others = Competitors(weight, coordinates or Index())
     plain = {quantize(weight, precision).storage().total for precision in PLAIN.values()}
-    smallest, largest = allocators[0][1].limits
+    smallest, largest = exact.limits
     asked = {min(int(storage * 4 * weight.size), largest) for storage in storages} | plain
     for budget in sorted(nbytes for nbytes in asked if nbytes >= smallest):
-        for contender, allocator in allocators:
+        for contender, allocator in allocators.items():
             start = time.perf_counter()
             allocation = allocator.allocate(Budget(bytes=budget), unbiased=contender is Contender.ALLOCATOR_UNBIASED)
             made = of_matrix(contender, allocation.matrix, leaf_shares(allocation), start)
@@ -155,8 +153,7 @@ class Evaluation:
         if features is None:
             return None, None
         outputs = made.apply(features.inputs) + (self._subject.bias + difference @ self._mean)
-        lost, kept = (_centred(rows[self._evaluates]) for rows in (self._dense - outputs, self._dense))
-        error = float(np.linalg.norm(lost) / np.linalg.norm(kept))
+        error = output_error(outputs[self._evaluates], self._dense[self._evaluates])
         return error, paired(self._rightly(outputs), self._right)
 
     def _rightly(self, outputs: FloatArray) -> npt.NDArray[np.bool_]:
@@ -180,9 +177,10 @@ def leaf_shares(allocation: Allocation) -> str:
     return ", ".join(f"{name} {100 * share:.0f} %" for name, share in ordered if share >= 0.005)
 
 
-def _centred(outputs: FloatArray) -> FloatArray:
-    centred: FloatArray = outputs - outputs.mean(axis=1, keepdims=True)
-    return centred
+def output_error(outputs: FloatArray, dense: FloatArray) -> float:
+    """Return the relative error of outputs ``(samples, out)``, each sample's mean over the outputs removed."""
+    lost, kept = (array - array.mean(axis=1, keepdims=True) for array in (dense - outputs, dense))
+    return float(np.linalg.norm(lost) / np.linalg.norm(kept))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
