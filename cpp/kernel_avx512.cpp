@@ -58,6 +58,9 @@ struct Float {
         if constexpr (P == Precision::bfloat16) {
             return _mm512_castsi512_ps(K == 0 ? _mm512_slli_epi32(w, 16)
                                               : _mm512_and_si512(w, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+        } else if constexpr (P == Precision::lloyd4) {
+            // Of an index only the last four bits count.
+            return _mm512_permutexvar_ps(_mm512_srli_epi32(w, 8 * (K % 4) + 4 * (K / 4)), lloyd4_floats());
         } else {
             // The bits of a code, put at the end of those of 2^22, are the float 2^22 + code.
             constexpr int bits = 32 / columns_per_word(P), shift = 8 * (K % 4) + bits * (K / 4) - 1;
@@ -74,7 +77,15 @@ struct Float {
         constexpr int bits = 32 / columns_per_word(P);
         if constexpr (K > 0) w = _mm512_srli_epi32(w, bits * K);
         if constexpr (bits < 8) w = _mm512_and_si512(w, _mm512_set1_epi8((1 << bits) - 1));
+        if constexpr (P == Precision::lloyd4) w = _mm512_shuffle_epi8(lloyd4_table(), w);
         return _mm512_dpbusd_epi32(sum, w, x);
+    }
+    static __m512i lloyd4_table() {
+        return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(lloyd4_bytes)));
+    }
+    static reg lloyd4_floats() {
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(lloyd4_bytes));
+        return _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_cvtepu8_epi32(bytes), _mm512_set1_epi32(128)));
     }
     // Codes of int8 with bytes of their own in each lane.
     static ireg dot_lanes(ireg sum, ireg w, const std::int8_t* x) {

@@ -77,6 +77,13 @@ struct Float {
     static reg decode(ireg w) {
         if constexpr (P == Precision::bfloat16) {
             return vreinterpretq_f32_u32(K == 0 ? vshlq_n_u32(w, 16) : vandq_u32(w, vdupq_n_u32(0xffff0000u)));
+        } else if constexpr (P == Precision::lloyd4) {
+            // The lowest byte of each word is looked up, the others become zero: their index lies beyond the table.
+            constexpr int shift = 8 * (K % 4) + 4 * (K / 4);
+            ireg code = w;
+            if constexpr (shift > 0) code = vshrq_n_u32(w, shift);
+            code = vorrq_u32(vandq_u32(code, vdupq_n_u32(15)), vdupq_n_u32(0x80808000u));
+            return vsubq_f32(vcvtq_f32_u32(lloyd4(code)), vdupq_n_f32(128));
         } else {
             constexpr int bits = 32 / columns_per_word(P);
             constexpr int shift = 8 * (K % 4) + bits * (K / 4);
@@ -92,7 +99,10 @@ struct Float {
     static ireg dot(ireg sum, ireg w, iword x) {
         constexpr int bits = 32 / columns_per_word(P);
         int32x4_t s = vreinterpretq_s32_u32(sum);
-        if constexpr (bits == 8) {
+        if constexpr (P == Precision::lloyd4) {
+            if constexpr (K > 0) w = vshrq_n_u32(w, 4 * K);
+            return dot<Precision::int8, 0>(sum, lloyd4(vandq_u32(w, vdupq_n_u32(0x0f0f0f0fu))), x);
+        } else if constexpr (bits == 8) {
             const int8x16_t codes = vreinterpretq_s8_u32(veorq_u32(w, vdupq_n_u32(0x80808080u)));
             s = vdotq_s32(s, codes, x);
             // 128 = 2 * 64, as 128 itself is no signed byte.
@@ -104,6 +114,9 @@ struct Float {
             s = vdotq_s32(s, codes, x);
         }
         return vreinterpretq_u32_s32(s);
+    }
+    static ireg lloyd4(ireg codes) {
+        return vreinterpretq_u32_u8(vqtbl1q_u8(vld1q_u8(lloyd4_bytes), vreinterpretq_u8_u32(codes)));
     }
     // Codes of int8 with bytes of their own in each lane.
     static ireg dot_lanes(ireg sum, ireg w, const std::int8_t* x) {

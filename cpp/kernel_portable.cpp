@@ -105,7 +105,7 @@ struct Portable {
             constexpr int bits = 32 / columns_per_word(P);
             constexpr int shift = 8 * (K % 4) + bits * (K / 4);
             return each([&](int i) {
-                return static_cast<T>((w.v[i] >> shift) & ((1u << bits) - 1)) - static_cast<T>(0.5) * twice_zero(P);
+                return static_cast<T>(byte<P>((w.v[i] >> shift) & ((1u << bits) - 1))) - static_cast<T>(0.5) * twice_zero(P);
             });
         }
     }
@@ -114,8 +114,8 @@ struct Portable {
         constexpr int bits = 32 / columns_per_word(P);
         return each_word([&](int i) {
             std::int32_t s = static_cast<std::int32_t>(sum.v[i]);
-            for (int byte = 0; byte < 4; ++byte)
-                s += static_cast<std::int32_t>((w.v[i] >> (8 * byte + bits * K)) & ((1u << bits) - 1)) * x.v[byte];
+            for (int b = 0; b < 4; ++b)
+                s += static_cast<std::int32_t>(byte<P>((w.v[i] >> (8 * b + bits * K)) & ((1u << bits) - 1))) * x.v[b];
             return static_cast<std::uint32_t>(s);
         });
     }
@@ -130,6 +130,11 @@ struct Portable {
     }
 
 private:
+    // What a code stands for, plus half of twice_zero.
+    template <Precision P>
+    static std::uint32_t byte(std::uint32_t code) {
+        return P == Precision::lloyd4 ? lloyd4_bytes[code & 15] : code;
+    }
     template <class F>
     static reg each(F&& f) {
         reg r;

@@ -12,21 +12,25 @@ namespace hmatrix {
 constexpr int max_panel_height = 64;
 
 // The numbers are those of hmatrix.Precision.
-enum class Precision : std::uint8_t { float64, float32, bfloat16, int8, int4, int2, int1 };
+enum class Precision : std::uint8_t { float64, float32, bfloat16, int8, int4, int2, int1, lloyd4 };
 
 constexpr bool is_integer(Precision p) { return p >= Precision::int8; }
 
 // Neighbouring columns in a word.
 constexpr int columns_per_word(Precision p) {
-    return p == Precision::bfloat16 ? 2 : p == Precision::int8 ? 4 : p == Precision::int4 ? 8
+    return p == Precision::bfloat16 ? 2 : p == Precision::int8 ? 4 : p == Precision::int4 || p == Precision::lloyd4 ? 8
                                                          : p == Precision::int2 ? 16
                                                          : p == Precision::int1 ? 32 : 1;
 }
 
-// Twice the code that stands for zero.
+// Twice the code that stands for zero; of lloyd4 twice the byte.
 constexpr int twice_zero(Precision p) {
-    return p == Precision::int8 ? 256 : p == Precision::int4 ? 16 : p == Precision::int2 ? 3 : 1;
+    return p == Precision::int8 || p == Precision::lloyd4 ? 256 : p == Precision::int4 ? 16 : p == Precision::int2 ? 3 : 1;
 }
+
+// What the codes of lloyd4 stand for, plus 128: bytes that meet the source as those of int8 do. The numbers are those of
+// hmatrix.precision.
+constexpr std::uint8_t lloyd4_bytes[16] = {1, 32, 53, 70, 84, 97, 110, 122, 134, 146, 159, 172, 186, 203, 224, 255};
 
 // Coefficients of type T are stored in these.
 template <class T>

@@ -35,6 +35,7 @@ public:
                 case Precision::int4: return add_codes<Precision::int4>(run, end, source, quantized, first);
                 case Precision::int2: return add_codes<Precision::int2>(run, end, source, quantized, first);
                 case Precision::int1: return add_codes<Precision::int1>(run, end, source, quantized, first);
+                case Precision::lloyd4: return add_codes<Precision::lloyd4>(run, end, source, quantized, first);
                 default: return add_values(run, end, source, first);
             }
         }

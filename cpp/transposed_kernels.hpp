@@ -66,6 +66,9 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
                 case Precision::int1:
                     decoded(std::integral_constant<Precision, Precision::int1>(), scaled);
                     break;
+                case Precision::lloyd4:
+                    decoded(std::integral_constant<Precision, Precision::lloyd4>(), scaled);
+                    break;
                 default: values();
             }
         }

@@ -24,6 +24,7 @@ STEPS = {
     "int4": 0.2,
     "int2": 0.6,
     "int1": 1.0,
+    "lloyd4": 0.2,
 }
 """Relative Frobenius errors of normally distributed coefficients, at most."""
 
@@ -73,7 +74,7 @@ def test_astype_and_back(precision, wide):
 
 
 @pytest.mark.parametrize("group", [1, 3, 8, 16, 64, 2**14, 2**40])
-@pytest.mark.parametrize("precision", ["int8", "int4", "int2", "int1"])
+@pytest.mark.parametrize("precision", ["int8", "int4", "int2", "int1", "lloyd4"])
 def test_groups(precision, group):
     H, _ = make(np.float32)
     grouped, whole = H.astype(precision, group=group), H.astype(precision)
@@ -110,7 +111,7 @@ def test_int8_activations(precision, batch):
     assert other.astype("int4", activations="exact").activations is hm.Activations.EXACT
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4", "int2", "int1"])
+@pytest.mark.parametrize("precision", ["int8", "int4", "int2", "int1", "lloyd4"])
 def test_inputs_that_are_not_finite_do_not_pass_unseen(precision):
     H = make(np.float32)[0].astype(precision, activations="int8")
     for value in (np.nan, np.inf):

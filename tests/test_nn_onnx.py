@@ -35,8 +35,8 @@ def assert_same(actual, expected):
 
 
 KINDS = [
-    *((True, precision, "exact") for precision in ("float32", "bfloat16", "int8", "int4", "int2", "int1")),
-    *((True, precision, "int8") for precision in ("int8", "int4", "int2", "int1")),
+    *((True, precision, "exact") for precision in ("float32", "bfloat16", "int8", "int4", "int2", "int1", "lloyd4")),
+    *((True, precision, "int8") for precision in ("int8", "int4", "int2", "int1", "lloyd4")),
     *((False, "float32", "exact"), (False, "bfloat16", "exact"), (False, "int4", "exact"), (False, "int8", "int8")),
 ]
 

@@ -101,7 +101,7 @@ def test_gradients_where_all_is_smooth():
     assert torch.autograd.gradcheck(product, (x, *parameters))
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4", "int2", "int1"])
+@pytest.mark.parametrize("precision", ["int8", "int4", "int2", "int1", "lloyd4"])
 @pytest.mark.parametrize("rank", [None, 3])
 def test_gradients_of_codes_and_scales(precision, rank):
     """Against finite differences of what they are derivatives of: rounding moves each code by a constant."""
@@ -113,19 +113,23 @@ def test_gradients_of_codes_and_scales(precision, rank):
     for factor in factors:
         factor.latent.data += 0.3 * batch(*factor.latent.shape) * factor.columns.by_column(factor.scales.data.abs())
 
-    def codes(factor, latent):
-        scaled = latent / factor.columns.by_column(factor.scales)
-        return (scaled + precision.zero).clamp(-0.5, 2**precision.bits - 0.5)
+    values = torch.from_numpy(precision.values(np.arange(2**precision.bits, dtype=np.uint8))).double()
+    # Half a step beyond the first and the last value.
+    first, last = 1.5 * values[0] - 0.5 * values[1], 1.5 * values[-1] - 0.5 * values[-2]
 
-    moved = [
-        (codes(f, f.latent).round().clamp(0, 2**precision.bits - 1) - codes(f, f.latent)).detach() for f in factors
-    ]
+    def scaled(factor, latent):
+        return (latent / factor.columns.by_column(factor.scales)).clamp(first, last)
+
+    def nearest(wanted):
+        return values[(wanted[..., None] - values).abs().argmin(dim=-1)]
+
+    moved = [(nearest(scaled(f, f.latent)) - scaled(f, f.latent)).detach() for f in factors]
 
     def smooth(*parameters):
         part = x
         for factor, move, latent, gains in zip(factors, moved, parameters[::2], parameters[1::2], strict=True):
-            values = codes(factor, latent) + move - precision.zero
-            part = part @ (factor.columns.by_column(factor.scales * gains) * values).mT
+            held = scaled(factor, latent) + move
+            part = part @ (factor.columns.by_column(factor.scales * gains) * held).mT
         return part
 
     parameters = [parameter for factor in factors for parameter in (factor.latent, factor.gains)]

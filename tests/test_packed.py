@@ -269,7 +269,7 @@ def test_the_same_parts_again():
         ("leaves", lambda a: a[1:], "data: are|leaves: leave a gap"),
         ("leaves", lambda a: np.concatenate([a, a[:1]]), "data: are|leaves: leave a gap"),
         ("leaves", with_entry((0, 4), 3), "data: are"),
-        ("leaves", with_entry((0, 5), 7), "leaves: have an unknown precision"),
+        ("leaves", with_entry((0, 5), 8), "leaves: have an unknown precision"),
         ("leaves", with_entry((0, 5), 1), "leaves: mix float64"),
         ("leaves", with_entry((slice(None), 5), 1), "data: are float64 of shape .*; give uint32 of shape"),
         ("leaves", with_entry((0, 6), -1), "leaves: have a group of -1"),

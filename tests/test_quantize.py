@@ -28,6 +28,7 @@ def test_quantize(precision, dtype, activations):
         "int4": 0.15,
         "int2": 0.42,
         "int1": 0.65,
+        "lloyd4": 0.13,
     }[precision]
     assert relative(A, H.to_dense()) <= largest
     assert equal_bits(hm.quantize(A, hm.Precision.of(precision)).to_dense(), H.to_dense())

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from matrices import random_matrix
+from test_depths import grid
 from test_moments import correlated
 
 from hmatrix.allocation.depths import Depth, best_scales
@@ -11,7 +12,13 @@ every_depth = pytest.mark.parametrize("depth", Depth)
 
 
 def decoded(rounded, depth):
-    return rounded.scales[:, None].astype(float) * (rounded.levels - depth.zero)
+    return rounded.scales[:, None].astype(float) * depth.values[rounded.levels]
+
+
+def nearest(scaled, depth):
+    """The nearest values of the grid, found by trying all."""
+    values = grid(depth).astype(np.float32)
+    return values[np.abs(scaled[:, :, None] - values).argmin(axis=2)]
 
 
 def problem(m=20, n=300, samples=400):
@@ -37,8 +44,7 @@ def test_what_is_left_is_told(depth):
 def test_less_is_left_of_the_output_than_by_rounding_to_the_nearest(depth):
     weight, inputs = problem()
     scales, _ = best_scales(weight, depth, np.ones(300, np.float32))
-    levels = np.clip(np.rint(weight / scales[:, None] + depth.zero), depth.lowest, depth.highest)
-    plain = inputs.error(weight - scales[:, None] * (levels - np.float32(depth.zero)))
+    plain = inputs.error(weight - scales[:, None] * nearest(weight / scales[:, None], depth))
     rest = weight.copy()
     round_cells(rest, [whole(weight, depth)], inputs)
     assert inputs.error(rest) < 0.75 * plain
@@ -48,9 +54,12 @@ def test_less_is_left_of_the_output_than_by_rounding_to_the_nearest(depth):
 def test_without_moments_each_entry_has_the_nearest_level(depth):
     weight, unweighted = random_matrix(9, 33, np.float32), Moments.of_root(None, 33)
     (rounded,) = round_cells(weight.copy(), [whole(weight, depth)], unweighted)
-    nearest = np.clip(np.rint(weight / rounded.scales[:, None] + depth.zero), depth.lowest, depth.highest)
-    near = np.abs(weight / rounded.scales[:, None] + depth.zero - nearest) < 0.4999
-    np.testing.assert_array_equal(rounded.levels[near], nearest[near])
+    scaled = weight / rounded.scales[:, None]
+    # But where two are about as near.
+    apart = np.abs(scaled[:, :, None] - grid(depth))
+    apart.sort(axis=2)
+    clear = apart[:, :, 1] - apart[:, :, 0] > 2e-4
+    np.testing.assert_array_equal(depth.values[rounded.levels][clear], nearest(scaled, depth)[clear])
 
 
 def test_no_single_level_is_far_from_the_best():

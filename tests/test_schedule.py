@@ -13,7 +13,7 @@ from hmatrix.panels import PANEL_HEIGHT
 from hmatrix.precision import Precision
 from hmatrix.schedule import DENSE, LONGEST_RUN, build_schedule
 
-FLOAT32, BFLOAT16, INT8, INT4, INT2, INT1 = list(Precision)[1:]
+FLOAT32, BFLOAT16, INT8, INT4, INT2, INT1, LLOYD4 = list(Precision)[1:]
 BEGINS, ENDS = 16, 32
 
 of_both_kinds = given(stored_partitions(), st.booleans())
@@ -187,7 +187,7 @@ def test_runs_of_floats_that_adjoin_are_one(precision):
     assert plan.near.tables[2].tolist() == [[0, 5, -1, precision], [9, 1, -1, precision], [10, 2, -1, precision]]
 
 
-@pytest.mark.parametrize("precision", [BFLOAT16, INT8, INT4, INT2, INT1])
+@pytest.mark.parametrize("precision", [BFLOAT16, INT8, INT4, INT2, INT1, LLOYD4])
 def test_runs_of_words_that_may_not_be_full_stay_apart(precision):
     plan = build((4, 5), (0, 4, 0, 3, -1, precision, 0), (0, 4, 3, 5, -1, precision, 0))
     flags = precision | (BEGINS | ENDS) * precision.is_integer
@@ -279,7 +279,7 @@ def test_what_covers_no_matrix(leaves, message):
     ("rows", "message"),
     [
         ([(-1, 0)], "have an unknown precision; give numbers of hmatrix.Precision"),
-        ([(7, 0)], "have an unknown precision"),
+        ([(8, 0)], "have an unknown precision"),
         ([(INT8, -1)], "have a group of -1; give columns, or 0 for all"),
         ([(FLOAT32, 0), (Precision.FLOAT64, 0)], "mix float64 with other precisions"),
         ([(Precision.FLOAT64, 0), (INT8, 0)], "mix float64 with other precisions"),

@@ -12,7 +12,7 @@ from hmatrix.allocation.forms import Form
 from hmatrix.allocation.timecost import TimeCost, dense_seconds, time_cost
 from hmatrix.precision import Activations, Precision
 
-COST = TimeCost(1e-6, 2e-8, 3e-9, (1e-10, 2e-10, 3e-10, 4e-10, 5e-10, 6e-10))
+COST = TimeCost(1e-6, 2e-8, 3e-9, (1e-10, 2e-10, 3e-10, 4e-10, 5e-10, 6e-10, 7e-10))
 
 
 @pytest.fixture(autouse=True)

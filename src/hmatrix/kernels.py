@@ -160,14 +160,14 @@ class ReferenceProduct:
             if scales is None:
                 total += entries @ units.T
                 continue
-            zero = run.precision.zero
+            values = run.precision.values(units)
             if self._packed.quantized:
                 codes, steps = quantize_activations(entries)
-                # Twice the code less its zero is an integer for int2 and int1 too; float64 sums them exactly.
-                integers = codes.astype(np.float64) @ (2 * units.astype(np.float64) - 2 * zero).T
+                # Twice the value is an integer for int2 and int1 too; float64 sums them exactly.
+                integers = codes.astype(np.float64) @ (2 * values.astype(np.float64)).T
                 of_group += integers.astype(np.float32) * (np.float32(0.5) * steps[:, None])
             else:
-                of_group += entries @ (units.astype(np.float32) - np.float32(zero)).T
+                of_group += entries @ values.T
             if run.ends:
                 total += of_group * scales
                 of_group[:] = 0

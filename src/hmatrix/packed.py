@@ -178,7 +178,7 @@ class PackedBlocks:
             if scales is None:
                 yield run, units
             else:
-                yield run, (units.astype(np.float32) - np.float32(run.precision.zero)) * scales[:, None]
+                yield run, run.precision.values(units) * scales[:, None]
 
     def _is_finite(self) -> bool:
         if (self.leaves[:, PRECISION] <= Precision.FLOAT32).all():

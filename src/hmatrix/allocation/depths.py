@@ -1,7 +1,7 @@
-"""Bit depths of dense leaves: uniform grids of 2 to 256 levels, as one integer leaf or the sum of two.
+"""Bit depths of dense leaves: grids of 2 to 256 values, as one integer leaf or the sum of two.
 
-A grid of few levels and another of as many finer ones inside each of its steps make one uniform grid: int2 and
-int1 of half its scale are eight levels, int4 and int2 of a quarter are 64.
+A grid of few values and a finer one around each of them make one grid: int2 and int1 of half its scale are eight evenly
+spaced values, lloyd4 with int1 or int2 is 32 or 64 that lie closer together where entries are many.
 """
 
 from enum import Enum
@@ -14,6 +14,13 @@ import numpy.typing as npt
 from hmatrix._validation import FloatArray
 from hmatrix.precision import Codes, Encoded, Precision, encode
 
+_APART = 14.0
+"""Of lloyd4's values, in units of its scale, as far as a finer grid takes them to be: the best for normal entries."""
+
+_FINE = 2
+_HALVES = np.arange(-_FINE * 160, _FINE * 160)
+"""Numbers in steps of a half: between two of them no bound lies between values of an uneven grid."""
+
 
 class Depth(Enum):
     """A bit depth; the value holds the precisions of its leaves, the coarsest first."""
@@ -24,8 +31,9 @@ class Depth(Enum):
     TWO = (Precision.INT2,)
     THREE = (Precision.INT2, Precision.INT1)
     FOUR = (Precision.INT4,)
-    FIVE = (Precision.INT4, Precision.INT1)
-    SIX = (Precision.INT4, Precision.INT2)
+    LLOYD = (Precision.LLOYD4,)
+    FIVE = (Precision.LLOYD4, Precision.INT1)
+    SIX = (Precision.LLOYD4, Precision.INT2)
     EIGHT = (Precision.INT8,)
 
     @cached_property
@@ -33,20 +41,24 @@ class Depth(Enum):
         """Bits of an entry."""
         return sum(precision.bits for precision in self.value)
 
-    @cached_property
-    def factors(self) -> tuple[int, ...]:
-        """Scale of each leaf, in steps of the whole grid."""
-        rest = self.bits
-        factors = []
-        for precision in self.value:
-            rest -= precision.bits
-            factors.append(2**rest)
-        return tuple(factors)
+    @property
+    def is_even(self) -> bool:
+        """Whether neighbouring values differ by one."""
+        return Precision.LLOYD4 not in self.value
 
     @cached_property
+    def values(self) -> FloatArray:
+        """The values of all levels, in units of the scale, rising, float32 ``(2**bits,)``."""
+        grid = np.zeros(1, np.float32)
+        for factor, precision in zip(self._factors, self.value, strict=True):
+            plane = np.float32(factor) * precision.values(np.arange(2**precision.bits, dtype=np.uint8))
+            grid = np.add.outer(grid, plane).ravel()
+        return grid
+
+    @property
     def zero(self) -> float:
         """The level that stands for zero; it may lie between two of them."""
-        return sum(factor * precision.zero for factor, precision in zip(self.factors, self.value, strict=True))
+        return -float(self.values[0]) if self.is_even else self.highest / 2
 
     @property
     def lowest(self) -> int:
@@ -58,6 +70,11 @@ class Depth(Enum):
         """The highest level."""
         return (1 << self.bits) - 1
 
+    @property
+    def sides(self) -> tuple[float, float]:
+        """How far the values reach below and above zero."""
+        return -float(self.values[self.lowest]), float(self.values[self.highest])
+
     def signs(self, block: FloatArray) -> FloatArray:
         """Return the sign of each row's scale: the longer side of the grid lies where the larger entries are.
 
@@ -66,9 +83,27 @@ class Depth(Enum):
         block
             ``(m, n)``.
         """
-        if 2 * self.zero <= self.lowest + self.highest:
+        below, above = self.sides
+        if below <= above:
             return np.ones(len(block), block.dtype)
         return np.where(-block.min(axis=1) >= block.max(axis=1), 1, -1).astype(block.dtype)
+
+    def nearest(self, wanted: FloatArray) -> FloatArray:
+        """Return the nearest values of the grid; both are in units of the scale, in any shape."""
+        if not self.is_even:
+            halves = np.clip(np.floor(_FINE * wanted), _HALVES[0], _HALVES[-1]).astype(np.intp)
+            found: FloatArray = self._nearest[halves - _HALVES[0]]
+            return found
+        zero = np.float32(self.zero)
+        values = wanted + zero
+        np.rint(values, out=values)
+        np.clip(values, self.lowest, self.highest, out=values)
+        values -= zero
+        return values
+
+    def levels(self, values: FloatArray) -> Codes:
+        """Return the levels of values of the grid, in any shape."""
+        return (values + self.zero if self.is_even else np.searchsorted(self.values, values)).astype(np.uint8)
 
     def split(self, levels: Codes, scales: npt.NDArray[Any], group: int) -> tuple[Encoded, ...]:
         """Return what the leaves hold.
@@ -82,12 +117,31 @@ class Depth(Enum):
         group
             Columns that share a scale.
         """
-        rest = levels
+        bits = self.bits
         leaves = []
-        for factor, precision in zip(self.factors, self.value, strict=True):
-            codes, rest = np.divmod(rest, np.uint8(factor)) if factor > 1 else (rest, rest)
+        for factor, precision in zip(self._factors, self.value, strict=True):
+            bits -= precision.bits
+            codes, levels = np.divmod(levels, np.uint8(1 << bits))
             leaves.append(Encoded(codes, (scales * factor).astype(np.float32), group, precision))
         return tuple(leaves)
+
+    @cached_property
+    def _factors(self) -> tuple[float, ...]:
+        """Scale of each leaf, in units of that of the whole grid."""
+        bits = self.bits
+        factors = []
+        for precision in self.value:
+            bits -= precision.bits
+            finer = 2.0**bits if self.is_even else _APART / 2**precision.bits
+            factors.append(1.0 if precision is Precision.LLOYD4 else finer)
+        return tuple(factors)
+
+    @cached_property
+    def _nearest(self) -> FloatArray:
+        """For each of `_HALVES`, the value that numbers from there to the next are nearest to."""
+        bounds = (self.values[1:] + self.values[:-1]) / 2
+        found: FloatArray = self.values[np.searchsorted(bounds, (_HALVES + 0.5) / _FINE)]
+        return found
 
 
 _FRACTIONS = tuple(1.1 * 0.96**k for k in range(44))
@@ -142,18 +196,12 @@ def first_scales(block: FloatArray, depth: Depth) -> FloatArray:
 
 def _search(block: FloatArray, depth: Depth, weights: FloatArray, every: int) -> tuple[FloatArray, FloatArray]:
     largest = np.abs(block).max(axis=1)
-    reach = depth.zero - depth.lowest if 2 * depth.zero > depth.highest + depth.lowest else depth.highest - depth.zero
-    unit = depth.signs(block) * np.where(largest > 0, largest, 1) / np.float32(reach)
+    unit = depth.signs(block) * np.where(largest > 0, largest, 1) / np.float32(max(depth.sides))
     both = np.stack([np.ones_like(weights), weights], axis=1)
     best = np.full((len(block), 2), np.inf, np.float32)
     scales = np.zeros(len(block), np.float32)
-    zero = np.float32(depth.zero)
     for fraction in _FRACTIONS[: _TRIED[depth.bits] : every]:
-        values = block * (1 / (np.float32(fraction) * unit))[:, None]
-        values += zero
-        np.rint(values, out=values)
-        np.clip(values, depth.lowest, depth.highest, out=values)
-        values -= zero
+        values = depth.nearest(block * (1 / (np.float32(fraction) * unit))[:, None])
         # The best scale for these levels.
         norm = np.einsum("ij,ij->i", values, values)
         scale = np.einsum("ij,ij->i", values, block) / np.where(norm > 0, norm, 1)

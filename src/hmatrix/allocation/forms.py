@@ -39,7 +39,7 @@ class Form:
 
 
 FACTORS = (Precision.FLOAT32, Precision.BFLOAT16, Precision.INT8, Precision.INT4)
-_SUMMED = (Depth.ONE, Depth.TWO, Depth.THREE, Depth.FOUR)
+_SUMMED = (Depth.ONE, Depth.TWO, Depth.THREE, Depth.LLOYD)
 _FLOATS = (Precision.BFLOAT16, Precision.FLOAT32)
 
 DENSE_FORMS = (Form(), *(Form(depth) for depth in Depth), *(Form(precision) for precision in _FLOATS))

@@ -121,13 +121,15 @@ class _Rows:
         self._covariance, self._root = covariance, root
         self._target = np.ascontiguousarray(target.T, np.float32)
         self._scale = np.ones((n, m), np.float32)
-        # Outside of the cells zero is the only level.
+        self._uneven = [(cell, rows) for cell, rows in parts if not cell.depth.is_even]
+        # Outside of the cells zero is the only level, and for the time being in uneven ones.
         self._zero, self._low, self._high = (np.zeros((n, m), np.float32) for _ in range(3))
         for cell, rows in parts:
             place = (cell.columns, rows)
             self._scale[place] = first_scales(target[rows, cell.columns], cell.depth)
-            self._zero[place] = cell.depth.zero
-            self._low[place], self._high[place] = cell.depth.lowest, cell.depth.highest
+            if cell.depth.is_even:
+                self._zero[place] = cell.depth.zero
+                self._low[place], self._high[place] = cell.depth.lowest, cell.depth.highest
         self._inverse = _inverse(self._scale)
         self._level = np.zeros((n, m), np.float32)
         self.errors = self._target.copy()
@@ -135,11 +137,11 @@ class _Rows:
     def feed_forward(self) -> None:
         """Round the columns one after the other, each making up for those before it."""
         n, root = len(self._target), self._root
+        if root is None:
+            self._round(slice(None), self._target)
+            return
         for start in range(0, n, _BLOCK):
             stop = min(start + _BLOCK, n)
-            if root is None:
-                self._round(slice(start, stop), self._target[start:stop])
-                continue
             owed = root[:start, start:stop].T @ self.errors[:start]
             for j in range(start, stop):
                 self._round(j, self._target[j] + owed[j - start] / root[j, j])
@@ -169,16 +171,23 @@ class _Rows:
         """Return levels ``(m, n)`` and scales ``(m,)`` of each part."""
         return [
             (
-                self._level[cell.columns, rows].T + np.float32(cell.depth.zero),
+                cell.depth.levels(self._level[cell.columns, rows].T),
                 self._scale[cell.columns.start, rows],
             )
             for cell, rows in self._parts
         ]
 
     def _round(self, j: int | slice, wanted: FloatArray) -> None:
-        """Set column j to the levels nearest to what is wanted."""
+        """Set column j, or all of them for ``slice(None)``, to the levels nearest to what is wanted."""
         zero = self._zero[j]
-        level = np.clip(np.rint(wanted * self._inverse[j] + zero), self._low[j], self._high[j]) - zero
+        scaled = wanted * self._inverse[j]
+        level = np.clip(np.rint(scaled + zero), self._low[j], self._high[j]) - zero
+        for cell, rows in self._uneven:
+            columns = cell.columns
+            if isinstance(j, slice):
+                level[columns, rows] = cell.depth.nearest(scaled[columns, rows])
+            elif columns.start <= j < columns.stop:
+                level[rows] = cell.depth.nearest(scaled[rows])
         self._level[j] = level
         self.errors[j] = self._target[j] - level * self._scale[j]
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from hmatrix.kernels import LEAST_LARGEST
 from hmatrix.nn.coefficients import Coefficients, Columns
 from hmatrix.nn.stacks import Structure
+from hmatrix.precision import Precision
 
 EXACT_COLUMNS = 1024
 """Columns whose products of codes float32 sums exactly: 1024 * 127 * 127 stays below 2^24."""
@@ -102,8 +103,8 @@ def _multiply_codes(factor: Coefficients, scales: Tensor, x: Tensor) -> Tensor:
     """Multiply quantised x ``(leaves, batch, n)`` by codes, in the kernel's order."""
     integers = factor.integers()
     codes, steps = quantize(x, factor.columns)
-    if factor.columns.precision.zero % 1:
-        # Twice the code less its zero is an integer.
+    if factor.columns.precision in (Precision.INT2, Precision.INT1):
+        # Twice the value is an integer.
         integers, steps = 2 * integers, 0.5 * steps
     of_groups: dict[int, Tensor] = {}
     for number, (run, group) in enumerate(factor.columns.runs()):

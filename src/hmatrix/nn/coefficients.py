@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from hmatrix.precision import Precision
+from hmatrix.precision import LLOYD4, Precision
 
 UNITS = {
     Precision.FLOAT64: torch.float64,
@@ -17,6 +17,7 @@ UNITS = {
     Precision.INT4: torch.uint8,
     Precision.INT2: torch.uint8,
     Precision.INT1: torch.uint8,
+    Precision.LLOYD4: torch.uint8,
 }
 """As what words are viewed; little-endian, as all devices are that torch runs on."""
 
@@ -121,7 +122,10 @@ class Coefficients:
         return Coefficients(self.columns, self.units[leaf, row], scales)
 
     def integers(self) -> Tensor:
-        """Return codes less that of zero, ``(leaves, rows, columns)``, float32; of int2 and int1 these are halves."""
+        """Return what codes stand for, in units of the scale, ``(leaves, rows, columns)``, float32.
+
+        Of int2 and int1 these are halves, else integers.
+        """
         precision = self.columns.precision
         codes = self.units
         if precision.bits < 8:
@@ -130,7 +134,7 @@ class Coefficients:
             above = [torch.floor(bytes_ / 2**shift) for shift in range(0, 9, precision.bits)]
             base = 2**precision.bits
             codes = torch.cat([low - base * high for low, high in pairwise(above)], dim=3).flatten(2)
-        return self._unpadded(codes).float() - precision.zero
+        return values_of(precision, self._unpadded(codes))
 
     def values(self) -> Tensor:
         """Return the coefficients ``(leaves, rows, columns)`` in float32, or float64 for float64."""
@@ -148,6 +152,13 @@ class Coefficients:
             pieces.append(units.narrow(2, first, length))
             first += -(-length // per_word) * per_word
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+
+
+def values_of(precision: Precision, codes: Tensor) -> Tensor:
+    """Return what codes, in any type, stand for, in units of the scale, float32."""
+    if precision is Precision.LLOYD4:
+        return torch.tensor(LLOYD4.tolist(), device=codes.device)[codes.long()]
+    return codes.float() - precision.zero
 
 
 def _repeated(numbers: Tensor, chosen: tuple[int, ...], lengths: tuple[int, ...]) -> Tensor:

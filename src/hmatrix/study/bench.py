@@ -62,6 +62,7 @@ def forms(weight: FloatArray) -> dict[str, HMatrix]:
         INT8: quantize(weight, "int8", activations="int8"),
         f"{INT8}, exact activations": quantize(weight, "int8"),
         "hmatrix int4": quantize(weight, "int4", activations="int8"),
+        "hmatrix lloyd4": quantize(weight, "lloyd4", activations="int8"),
         "hmatrix int4, groups of 128": quantize(weight, "int4", activations="int8", group=128),
         "hmatrix int2": quantize(weight, "int2", activations="int8"),
         PUBLISHED: published,
