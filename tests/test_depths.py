@@ -64,7 +64,7 @@ def test_the_nearest_values(depth):
     wanted = wanted.astype(np.float32)
     found = depth.nearest(wanted)
     assert np.isin(found, grid(depth)).all()
-    np.testing.assert_allclose(np.abs(wanted - found), nearest(wanted, depth, np.ones(40)), rtol=1e-6)
+    np.testing.assert_allclose(np.abs(wanted - found), nearest(wanted, depth, np.ones(40)), rtol=1e-5)
 
 
 @every_depth

@@ -17,9 +17,9 @@ from hmatrix.precision import Codes, Encoded, Precision, encode
 _APART = 14.0
 """Of lloyd4's values, in units of its scale, as far as a finer grid takes them to be: the best for normal entries."""
 
-_FINE = 2
-_HALVES = np.arange(-_FINE * 160, _FINE * 160)
-"""Numbers in steps of a half: between two of them no bound lies between values of an uneven grid."""
+_REACH = 160
+_HALVES = np.arange(-2 * _REACH, 2 * _REACH) / 2
+"""Numbers in steps of a half: from one to the next the nearest value of an uneven grid is the same."""
 
 
 class Depth(Enum):
@@ -91,9 +91,8 @@ class Depth(Enum):
     def nearest(self, wanted: FloatArray) -> FloatArray:
         """Return the nearest values of the grid; both are in units of the scale, in any shape."""
         if not self.is_even:
-            halves = np.clip(np.floor(_FINE * wanted), _HALVES[0], _HALVES[-1]).astype(np.intp)
-            found: FloatArray = self._nearest[halves - _HALVES[0]]
-            return found
+            halves = (2 * (wanted + np.float32(_REACH))).astype(np.intp)
+            return np.take(self._nearest, halves, mode="clip")
         zero = np.float32(self.zero)
         values = wanted + zero
         np.rint(values, out=values)
@@ -140,7 +139,7 @@ class Depth(Enum):
     def _nearest(self) -> FloatArray:
         """For each of `_HALVES`, the value that numbers from there to the next are nearest to."""
         bounds = (self.values[1:] + self.values[:-1]) / 2
-        found: FloatArray = self.values[np.searchsorted(bounds, (_HALVES + 0.5) / _FINE)]
+        found: FloatArray = self.values[np.searchsorted(bounds, _HALVES + 0.25)]
         return found
 
 
