@@ -53,8 +53,8 @@ _errors = Candidates.errors
 def restrict(allowed: Allowed) -> None:
     """Turn off the forms that are not allowed."""
 
-    def errors(self: Candidates, levels: Levels) -> Floats:
-        found = _errors(self, levels)
+    def errors(self: Candidates, levels: Levels, chosen: slice = slice(None)) -> Floats:
+        found = _errors(self, levels, chosen)
         on = np.array([allowed(form, levels) for form in self.forms(levels)])
         return np.where(on, found, found[:, :, :1])
 

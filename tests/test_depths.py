@@ -64,6 +64,7 @@ def test_the_nearest_values(depth):
     wanted = wanted.astype(np.float32)
     found = depth.nearest(wanted)
     assert np.isin(found, grid(depth)).all()
+    assert depth.nearest(np.array([-np.inf, np.inf], np.float32)).tolist() == [-depth.sides[0], depth.sides[1]]
     np.testing.assert_allclose(np.abs(wanted - found), nearest(wanted, depth, np.ones(40)), rtol=1e-5)
 
 

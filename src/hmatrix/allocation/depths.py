@@ -91,7 +91,7 @@ class Depth(Enum):
     def nearest(self, wanted: FloatArray) -> FloatArray:
         """Return the nearest values of the grid; both are in units of the scale, in any shape."""
         if not self.is_even:
-            halves = (2 * (wanted + np.float32(_REACH))).astype(np.intp)
+            halves = (2 * (np.clip(wanted, -_REACH, _REACH) + np.float32(_REACH))).astype(np.intp)
             return np.take(self._nearest, halves, mode="clip")
         zero = np.float32(self.zero)
         values = wanted + zero

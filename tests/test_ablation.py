@@ -1,0 +1,36 @@
+"""studies/ablation.py reaches into the allocator: it must keep up with it."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from matrices import random_matrix
+
+import hmatrix as hm
+from hmatrix.allocation.candidates import Candidates
+from hmatrix.precision import Precision
+
+PATH = Path(__file__).parents[1] / "studies" / "ablation.py"
+
+
+@pytest.fixture
+def ablation(monkeypatch):
+    monkeypatch.setattr(Candidates, "errors", Candidates.errors)  # put back afterwards
+    spec = importlib.util.spec_from_file_location("ablation", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def precisions(weight):
+    found = hm.Allocator(weight, splitter=hm.Cardinality(20)).allocate(hm.Budget(storage=0.14))
+    return {leaf.precision for leaf in found.matrix.leaves() if leaf.rank != 0}
+
+
+def test_what_is_off_is_not_chosen(ablation):
+    weight = random_matrix(60, 200)
+    assert Precision.LLOYD4 in precisions(weight)
+    ablation.restrict(ablation.VARIANTS["no lloyd4 (nor 5, 6 bits)"])
+    assert Precision.LLOYD4 not in precisions(weight)
+    ablation.restrict(ablation.VARIANTS["float32 only"])
+    assert precisions(weight) == {Precision.FLOAT32}
