@@ -99,13 +99,17 @@ class Candidates:
         rows, columns = self.rows.levels[level], self.columns.levels[level]
         ranks = rank_grid(int(min(self.rows.sizes[level].max(), self.columns.sizes[level].max())))
         dense = self._dense_blocks(level, level)
+        scales = np.sqrt(moments.innovations)
         errors = np.empty((len(rows), len(columns), len(rank_forms(ranks))), np.float32)
         for c, column in enumerate(columns):
             strip = weight[:, column.slice]
+            entries = strip * scales[column.slice]
             if moments.root is not None:
                 strip = strip @ moments.root[column.slice, column.slice]
             for r, row in enumerate(rows):
-                errors[r, c] = rank_errors(energies(strip[row.slice]), dense[r, c], ranks)
+                of_outputs = energies(strip[row.slice])
+                of_entries = of_outputs if moments.root is None else energies(entries[row.slice])
+                errors[r, c] = rank_errors(of_outputs, of_entries, dense[r, c], ranks)
         self._ranks[level], self._low_rank[level] = ranks, errors
 
     def _dense_errors(self, weight: FloatArray, moments: Moments, level: int) -> Floats:

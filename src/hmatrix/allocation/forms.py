@@ -69,13 +69,16 @@ def rank_forms(ranks: tuple[int, ...]) -> tuple[Form, ...]:
     return (*alone, *sums)
 
 
-def rank_errors(energies: Floats, dense: Floats, ranks: tuple[int, ...]) -> Floats:
+def rank_errors(energies: Floats, entries: Floats, dense: Floats, ranks: tuple[int, ...]) -> Floats:
     """Return the errors of `rank_forms`.
 
     Parameters
     ----------
     energies
-        Squared singular values, not increasing, ``(k,)``.
+        Squared singular values of the block by its outputs, not increasing, ``(k,)``.
+    entries
+        The same of its entries, by what the earlier columns do not tell of theirs, ``(k,)``: how large the numbers are
+        that are left to round. Low rank takes the outputs' large directions, and may leave the entries as they were.
     dense
         Errors of `DENSE_FORMS`, ``(forms,)``; the first is the energy of the block.
     ranks
@@ -85,8 +88,9 @@ def rank_errors(energies: Floats, dense: Floats, ranks: tuple[int, ...]) -> Floa
     tail = tails[np.minimum(ranks, len(energies))]
     captured = tails[0] - tail
     alone = [tail + factor_error(precision) * captured for precision in FACTORS]
-    # What low rank leaves is rounded with an error in proportion to it.
-    left = tail / tails[0] if tails[0] > 0 else np.zeros_like(tail)
+    # What low rank leaves is rounded with an error in proportion to it: at least to what no low rank could take.
+    tails = np.append(np.cumsum(entries[::-1])[::-1], 0.0)
+    left = tails[np.minimum(ranks, len(entries))] / tails[0] if tails[0] > 0 else np.zeros_like(tail)
     error_of = dict(zip(DENSE_FORMS, dense, strict=True))
     sums = [error_of[Form(depth)] * left + factor_error(Precision.INT8) * captured for depth in _SUMMED]
     return np.concatenate([*alone, *sums])
