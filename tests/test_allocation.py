@@ -198,7 +198,7 @@ def test_small_and_simple_matrices(weight):
     np.testing.assert_array_equal(found.matrix.to_dense(), weight)
 
 
-COST = TimeCost(1e-6, 1e-8, 1e-8, (4e-11, 4e-11, 3e-11, 3e-11, 4e-11, 6e-11))
+COST = TimeCost(1e-6, 1e-8, 1e-8, (4e-11, 4e-11, 3e-11, 3e-11, 4e-11, 6e-11, 5e-11))
 
 
 @pytest.fixture
