@@ -86,8 +86,7 @@ class Precision(IntEnum):
     @property
     def zero(self) -> float:
         """The code that stands for zero; of int2, int1 and lloyd4 it lies between two codes."""
-        zeros = {Precision.INT8: 128.0, Precision.INT4: 8.0, Precision.INT2: 1.5, Precision.INT1: 0.5}
-        return {**zeros, Precision.LLOYD4: 7.5}[self]
+        return (128.0, 8.0, 1.5, 0.5, 7.5)[self - Precision.INT8]
 
     def values(self, codes: Codes) -> Floats32:
         """Return what integer codes stand for, in units of the scale, in the shape of the codes."""

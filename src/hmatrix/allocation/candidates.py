@@ -103,13 +103,13 @@ class Candidates:
         errors = np.empty((len(rows), len(columns), len(rank_forms(ranks))), np.float32)
         for c, column in enumerate(columns):
             strip = weight[:, column.slice]
-            entries = strip * scales[column.slice]
+            of_entries = [energies(strip[row.slice] * scales[column.slice]) for row in rows]
+            of_outputs = of_entries
             if moments.root is not None:
                 strip = strip @ moments.root[column.slice, column.slice]
-            for r, row in enumerate(rows):
-                of_outputs = energies(strip[row.slice])
-                of_entries = of_outputs if moments.root is None else energies(entries[row.slice])
-                errors[r, c] = rank_errors(of_outputs, of_entries, dense[r, c], ranks)
+                of_outputs = [energies(strip[row.slice]) for row in rows]
+            for r in range(len(rows)):
+                errors[r, c] = rank_errors(of_outputs[r], of_entries[r], dense[r, c], ranks)
         self._ranks[level], self._low_rank[level] = ranks, errors
 
     def _dense_errors(self, weight: FloatArray, moments: Moments, level: int) -> Floats:
