@@ -10,6 +10,8 @@ from hmatrices import TYPES, make
 from hypothesis import settings
 
 from hmatrix import kernels
+from hmatrix.allocation import allocator
+from hmatrix.allocation.timecost import TimeCost
 
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
@@ -68,3 +70,12 @@ def any_kernel(request, monkeypatch):
 def both(request):
     """A random H-matrix, and its array in float64."""
     return make(request.param)
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """A model of time in the place of this machine's own, which others may disturb."""
+    cost = TimeCost(1e-6, 1e-8, 1e-8, (4e-11, 4e-11, 3e-11, 3e-11, 4e-11, 6e-11, 5e-11))
+    monkeypatch.setattr(allocator, "time_cost", lambda activations: cost)  # noqa: ARG005
+    monkeypatch.setattr(allocator, "dense_seconds", lambda shape: 1e-6 + 4e-11 * shape[0] * shape[1])
+    return cost

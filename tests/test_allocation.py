@@ -10,8 +10,6 @@ from safetensors.numpy import load_file
 from test_moments import correlated
 
 import hmatrix as hm
-from hmatrix.allocation import allocator as module
-from hmatrix.allocation.timecost import TimeCost
 from hmatrix.errors import ArgumentError
 
 M, N = 96, 130
@@ -198,21 +196,11 @@ def test_small_and_simple_matrices(weight):
     np.testing.assert_array_equal(found.matrix.to_dense(), weight)
 
 
-COST = TimeCost(1e-6, 1e-8, 1e-8, (4e-11, 4e-11, 3e-11, 3e-11, 4e-11, 6e-11, 5e-11))
-
-
-@pytest.fixture
-def timed(monkeypatch):
-    monkeypatch.setattr(module, "time_cost", lambda activations: COST)  # noqa: ARG005
-    monkeypatch.setattr(module, "dense_seconds", lambda shape: 1e-6 + 4e-11 * shape[0] * shape[1])
-
-
-@pytest.mark.usefixtures("timed")
 @pytest.mark.parametrize("fraction", [0.9, 0.95, 1.0])
-def test_a_budget_of_time(fraction):
+def test_a_budget_of_time(fraction, timed):
     found = hm.allocate(MATRICES["random"], hm.Budget(time=fraction), activations="int8")
     packed = found.matrix.pack()
-    seconds = COST.of_matrix(packed.leaves, packed.schedule)
+    seconds = timed.of_matrix(packed.leaves, packed.schedule)
     assert seconds <= fraction * (1e-6 + 4e-11 * M * N)
 
 
@@ -263,7 +251,6 @@ def test_budgets_that_are_none(arguments, message):
         (hm.Budget(max_drop=1.0), "evaluate: is not given; give a function"),
     ],
 )
-@pytest.mark.usefixtures("timed")
 def test_impossible_budgets(budget, message):
     with pytest.raises(ArgumentError, match=message):
         hm.allocate(MATRICES["random"], budget)

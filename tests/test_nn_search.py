@@ -8,8 +8,6 @@ from torch import nn
 
 import hmatrix as hm
 import hmatrix.nn as hnn
-from hmatrix.allocation import allocator
-from hmatrix.allocation.timecost import TimeCost
 from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.nn.compression import compress
 
@@ -44,11 +42,8 @@ def test_a_cache_that_cannot_be_made(tmp_path):
         compress(small(32, 10), hm.Budget(storage=0.5), cache=tmp_path / "file" / "in", progress=False)
 
 
-def test_time_is_for_each_layer_where_it_is_possible(monkeypatch):
-    # No machine's own times: others may be at work on it.
-    cost = TimeCost(1e-6, 1e-8, 1e-8, (4e-11, 4e-11, 3e-11, 3e-11, 4e-11, 6e-11, 5e-11))
-    monkeypatch.setattr(allocator, "time_cost", lambda activations: cost)  # noqa: ARG005
-    monkeypatch.setattr(allocator, "dense_seconds", lambda shape: 1e-6 + 4e-11 * shape[0] * shape[1])
+@pytest.mark.usefixtures("timed")
+def test_time_is_for_each_layer_where_it_is_possible():
     network = small(256, 256, 8)
     model, report = compress(network, hm.Budget(time=0.8), progress=False)
     assert isinstance(model[0], hnn.HLinear)
