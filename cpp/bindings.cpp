@@ -11,6 +11,7 @@
 
 #include "checks.hpp"
 #include "plan.hpp"
+#include "rounding.hpp"
 #include "threads.hpp"
 
 namespace nb = nanobind;
@@ -232,6 +233,49 @@ void bind_plan(nb::module_& module, const char* name) {
              nb::arg("y").noconvert());
 }
 
+// Windows of the words (rows, visits) that leave the least error; see trellis.hpp.
+void encode(const std::string& instruction_set, int precision, const Array<const float, 2>& target,
+            const std::optional<Array<const float, 2>>& owed, const std::optional<Array<const float, 2>>& root,
+            const Array<const std::uint8_t, 1>& present, int tries, const Array<std::uint8_t, 2>& windows) {
+    require(precision >= static_cast<int>(Precision::trellis4) && precision <= static_cast<int>(Precision::trellis1),
+            "the precision has no trellis");
+    const auto of = static_cast<Precision>(precision);
+    const std::size_t rows = target.shape(0), visits = static_cast<std::size_t>(columns_per_word(of));
+    const auto is = [](const auto& array, std::size_t m, std::size_t n) { return array.shape(0) == m && array.shape(1) == n; };
+    require(is(target, rows, visits) && is(windows, rows, visits) && present.shape(0) == visits && tries > 0 &&
+                owed.has_value() == root.has_value() && (!owed || (is(*owed, rows, visits) && is(*root, visits, visits))),
+            "target, owed, root, present and windows must have the shapes of words");
+    const auto encode_words = find(instruction_set).encode_words;
+    const nb::gil_scoped_release release;
+    encode_words({of, static_cast<std::ptrdiff_t>(rows), target.data(), owed ? owed->data() : nullptr,
+                  root ? root->data() : nullptr, present.data(), tries},
+                 windows.data());
+}
+
+// Values (rows, columns) of codes from the lowest to the highest; see rounding.hpp.
+void round_columns(const Array<const float, 2>& target, const Array<const float, 2>& owed,
+                   const Array<const float, 2>& root, float lowest, float highest, float zero,
+                   const Array<float, 2>& values) {
+    const std::size_t rows = target.shape(0), columns = target.shape(1);
+    const auto is = [](const auto& array, std::size_t m, std::size_t n) { return array.shape(0) == m && array.shape(1) == n; };
+    require(is(owed, rows, columns) && is(root, columns, columns) && is(values, rows, columns),
+            "target, owed, root and values must have the shapes of some columns");
+    const nb::gil_scoped_release release;
+    round_evenly({static_cast<std::ptrdiff_t>(rows), static_cast<std::ptrdiff_t>(columns), target.data(), owed.data(),
+                  root.data(), lowest, highest, zero},
+                 values.data());
+}
+
+// What windows of a precision whose values are looked up stand for, in units of the scale.
+std::vector<int> values(int precision) {
+    require(precision >= static_cast<int>(Precision::lloyd4) && precision <= static_cast<int>(Precision::trellis1),
+            "the precision has no codebook");
+    const auto of = static_cast<Precision>(precision);
+    std::vector<int> values(codebook(of), codebook(of) + windows);
+    for (int& value : values) value -= 128;
+    return values;
+}
+
 }  // namespace
 }  // namespace hmatrix
 
@@ -255,6 +299,12 @@ NB_MODULE(_core, module) {
             return set.read(words.data(), words.shape(0));
         },
         "instruction_set"_a, nb::arg("words").noconvert());
+    module.def("encode_words", &hmatrix::encode, "instruction_set"_a, "precision"_a, nb::arg("target").noconvert(),
+               nb::arg("owed").noconvert().none(), nb::arg("root").noconvert().none(), nb::arg("present").noconvert(),
+               "tries"_a, nb::arg("windows").noconvert());
+    module.def("round_columns", &hmatrix::round_columns, nb::arg("target").noconvert(), nb::arg("owed").noconvert(),
+               nb::arg("root").noconvert(), "lowest"_a, "highest"_a, "zero"_a, nb::arg("values").noconvert());
+    module.def("codebook", &hmatrix::values, "precision"_a);
     module.def("get_num_threads", &hmatrix::get_num_threads);
     module.def("set_num_threads", &hmatrix::set_num_threads, "threads"_a);
 }

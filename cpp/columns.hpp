@@ -94,6 +94,25 @@ private:
     typename V::part_type part_;
 };
 
+// The words of a precision whose values are looked up, four columns of each at a time.
+template <class V>
+struct Lookup {
+    explicit Lookup(Precision precision)
+        : table(V::table(codebook(precision))), columns(columns_per_word(precision)), bits(32 / columns) {}
+
+    // Turns words to their next four columns, once those in front are found: as codes of int8.
+    template <int N>
+    void take(typename V::ireg (&words)[N], typename V::ireg (&found)[N]) const {
+        UNROLL for (int i = 0; i < N; ++i) {
+            found[i] = V::looked_up(words[i], table);
+            words[i] = V::rotated(words[i], bits);
+        }
+    }
+
+    typename V::table_type table;
+    int columns, bits;
+};
+
 // Calls f(row, rows, registers) for parts of the panel's rows that fill at most N registers.
 template <class V, int N, class F>
 void over_rows(const Panel& panel, F&& f) {

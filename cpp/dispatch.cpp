@@ -14,7 +14,7 @@ std::vector<const InstructionSet*> available() {
     std::vector<const InstructionSet*> sets;
     for (const InstructionSet* set : {
 #if defined(__x86_64__)
-             &avx512, &avx2,
+             &avx512vbmi, &avx512, &avx2,
 #elif defined(__aarch64__) && defined(__linux__)
              &neon,
 #endif

@@ -6,6 +6,7 @@
 #include "panel_kernels.hpp"
 #include "progressive_kernels.hpp"
 #include "transposed_kernels.hpp"
+#include "trellis_kernels.hpp"
 #include "vector_kernels.hpp"
 
 namespace hmatrix {
@@ -85,12 +86,6 @@ struct Float {
         if constexpr (P == Precision::bfloat16) {
             return _mm256_castsi256_ps(K == 0 ? _mm256_slli_epi32(w, 16)
                                               : _mm256_and_si256(w, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
-        } else if constexpr (P == Precision::lloyd4) {
-            // The lowest byte of each word is looked up, the others become zero: their index has its highest bit set.
-            const ireg code = _mm256_and_si256(_mm256_srli_epi32(w, 8 * (K % 4) + 4 * (K / 4)), _mm256_set1_epi32(15));
-            const ireg byte =
-                _mm256_shuffle_epi8(lloyd4_table(), _mm256_or_si256(code, _mm256_set1_epi32(static_cast<int>(0x80808000u))));
-            return _mm256_cvtepi32_ps(_mm256_sub_epi32(byte, _mm256_set1_epi32(128)));
         } else {
             constexpr int bits = 32 / columns_per_word(P);
             const ireg code = _mm256_and_si256(_mm256_srli_epi32(w, 8 * (K % 4) + bits * (K / 4)),
@@ -101,17 +96,31 @@ struct Float {
     template <Precision P, int K>
     static ireg dot(ireg sum, ireg w, const iword& x) {
         constexpr int bits = 32 / columns_per_word(P);
-        if constexpr (P == Precision::lloyd4) {
-            const __m256i nibbles = _mm256_and_si256(_mm256_srli_epi32(w, 4 * K), _mm256_set1_epi8(15));
-            return dot<Precision::int8, 0>(sum, _mm256_shuffle_epi8(lloyd4_table(), nibbles), x);
-        }
         const __m256i mask = _mm256_set1_epi16((1 << bits) - 1);
         const __m256i even = _mm256_and_si256(_mm256_srli_epi32(w, bits * K), mask);
         const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(w, bits * K + 8), mask);
         return _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(even, x.even), _mm256_madd_epi16(odd, x.odd)));
     }
-    static __m256i lloyd4_table() {
-        return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(lloyd4_bytes)));
+    // The bytes of a table that windows, the last six bits of each byte, stand for.
+    struct table_type {
+        __m256i quarters[4];
+    };
+    static table_type table(const std::uint8_t* bytes) {
+        const auto quarter = [bytes](int q) {
+            return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes) + q));
+        };
+        return {{quarter(0), quarter(1), quarter(2), quarter(3)}};
+    }
+    static ireg looked_up(ireg w, const table_type& table) {
+        const __m256i index = _mm256_and_si256(w, _mm256_set1_epi8(15));
+        const auto quarter = [&](int q) { return _mm256_shuffle_epi8(table.quarters[q], index); };
+        // Bits 4 and 5 say which quarter; a blend goes by the highest bit of each byte.
+        const __m256i odd = _mm256_slli_epi32(w, 3), upper = _mm256_slli_epi32(w, 2);
+        return _mm256_blendv_epi8(_mm256_blendv_epi8(quarter(0), quarter(1), odd),
+                                  _mm256_blendv_epi8(quarter(2), quarter(3), odd), upper);
+    }
+    static ireg rotated(ireg w, int bits) {
+        return _mm256_or_si256(_mm256_srl_epi32(w, _mm_cvtsi32_si128(bits)), _mm256_sll_epi32(w, _mm_cvtsi32_si128(32 - bits)));
     }
     // Codes of int8 with bytes of their own in each lane.
     static ireg dot_lanes(ireg sum, ireg w, const std::int8_t* x) {
@@ -153,6 +162,7 @@ const InstructionSet avx2 = {"avx2",
                              {forward<Double>, transposed<Double>},
                              quantize<Float>,
                              read<Float>,
-                             refine_head<Float>};
+                             refine_head<Float>,
+                             encode_words};
 
 }  // namespace hmatrix

@@ -1,10 +1,12 @@
 // AVX-512 with VNNI: 32 registers of 16 floats or 8 doubles; masks for the rows that do not fill one.
+// kernel_avx512vbmi.cpp compiles it once more, for machines that look up 64 bytes at once.
 #include <immintrin.h>
 
 #include "kernels.hpp"
 #include "panel_kernels.hpp"
 #include "progressive_kernels.hpp"
 #include "transposed_kernels.hpp"
+#include "trellis_kernels.hpp"
 #include "vector_kernels.hpp"
 
 namespace hmatrix {
@@ -58,9 +60,6 @@ struct Float {
         if constexpr (P == Precision::bfloat16) {
             return _mm512_castsi512_ps(K == 0 ? _mm512_slli_epi32(w, 16)
                                               : _mm512_and_si512(w, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
-        } else if constexpr (P == Precision::lloyd4) {
-            // Of an index only the last four bits count.
-            return _mm512_permutexvar_ps(_mm512_srli_epi32(w, 8 * (K % 4) + 4 * (K / 4)), lloyd4_floats());
         } else {
             // The bits of a code, put at the end of those of 2^22, are the float 2^22 + code.
             constexpr int bits = 32 / columns_per_word(P), shift = 8 * (K % 4) + bits * (K / 4) - 1;
@@ -77,16 +76,33 @@ struct Float {
         constexpr int bits = 32 / columns_per_word(P);
         if constexpr (K > 0) w = _mm512_srli_epi32(w, bits * K);
         if constexpr (bits < 8) w = _mm512_and_si512(w, _mm512_set1_epi8((1 << bits) - 1));
-        if constexpr (P == Precision::lloyd4) w = _mm512_shuffle_epi8(lloyd4_table(), w);
         return _mm512_dpbusd_epi32(sum, w, x);
     }
-    static __m512i lloyd4_table() {
-        return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(lloyd4_bytes)));
+    // The bytes of a table that windows, the last six bits of each byte, stand for.
+#ifdef __AVX512VBMI__
+    using table_type = __m512i;
+    static table_type table(const std::uint8_t* bytes) { return _mm512_load_si512(bytes); }
+    static ireg looked_up(ireg w, table_type table) { return _mm512_permutexvar_epi8(w, table); }
+#else
+    struct table_type {
+        __m512i quarters[4];
+    };
+    static table_type table(const std::uint8_t* bytes) {
+        const auto quarter = [bytes](int q) {
+            return _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes) + q));
+        };
+        return {{quarter(0), quarter(1), quarter(2), quarter(3)}};
     }
-    static reg lloyd4_floats() {
-        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(lloyd4_bytes));
-        return _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_cvtepu8_epi32(bytes), _mm512_set1_epi32(128)));
+    static ireg looked_up(ireg w, const table_type& table) {
+        const ireg index = _mm512_and_si512(w, _mm512_set1_epi8(15));
+        const auto quarter = [&](int q) { return _mm512_shuffle_epi8(table.quarters[q], index); };
+        const __mmask64 odd = _mm512_test_epi8_mask(w, _mm512_set1_epi8(16));
+        const __mmask64 upper = _mm512_test_epi8_mask(w, _mm512_set1_epi8(32));
+        return _mm512_mask_blend_epi8(upper, _mm512_mask_blend_epi8(odd, quarter(0), quarter(1)),
+                                      _mm512_mask_blend_epi8(odd, quarter(2), quarter(3)));
     }
+#endif
+    static ireg rotated(ireg w, int bits) { return _mm512_rorv_epi32(w, _mm512_set1_epi32(bits)); }
     // Codes of int8 with bytes of their own in each lane.
     static ireg dot_lanes(ireg sum, ireg w, const std::int8_t* x) {
         return _mm512_dpbusd_epi32(sum, w, _mm512_loadu_si512(x));
@@ -112,19 +128,31 @@ struct Double {
     static void store_part(double* p, reg a, part_type m) { _mm512_mask_storeu_pd(p, m, a); }
 };
 
+#ifdef __AVX512VBMI__
+constexpr const char* name = "avx512vbmi";
+bool supported() { return avx512.supported() && __builtin_cpu_supports("avx512vbmi"); }
+#else
+constexpr const char* name = "avx512";
 bool supported() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vnni");
 }
+#endif
 
 }  // namespace
 
-const InstructionSet avx512 = {"avx512",
-                               supported,
-                               {forward<Float>, transposed<Float>},
-                               {forward<Double>, transposed<Double>},
-                               quantize<Float>,
-                               read<Float>,
-                               refine_head<Float>};
+#ifdef __AVX512VBMI__
+const InstructionSet avx512vbmi = {
+#else
+const InstructionSet avx512 = {
+#endif
+    name,
+    supported,
+    {forward<Float>, transposed<Float>},
+    {forward<Double>, transposed<Double>},
+    quantize<Float>,
+    read<Float>,
+    refine_head<Float>,
+    encode_words};
 
 }  // namespace hmatrix

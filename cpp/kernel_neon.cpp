@@ -8,6 +8,7 @@
 #include "panel_kernels.hpp"
 #include "progressive_kernels.hpp"
 #include "transposed_kernels.hpp"
+#include "trellis_kernels.hpp"
 #include "vector_kernels.hpp"
 
 namespace hmatrix {
@@ -77,13 +78,6 @@ struct Float {
     static reg decode(ireg w) {
         if constexpr (P == Precision::bfloat16) {
             return vreinterpretq_f32_u32(K == 0 ? vshlq_n_u32(w, 16) : vandq_u32(w, vdupq_n_u32(0xffff0000u)));
-        } else if constexpr (P == Precision::lloyd4) {
-            // The lowest byte of each word is looked up, the others become zero: their index lies beyond the table.
-            constexpr int shift = 8 * (K % 4) + 4 * (K / 4);
-            ireg code = w;
-            if constexpr (shift > 0) code = vshrq_n_u32(w, shift);
-            code = vorrq_u32(vandq_u32(code, vdupq_n_u32(15)), vdupq_n_u32(0x80808000u));
-            return vsubq_f32(vcvtq_f32_u32(lloyd4(code)), vdupq_n_f32(128));
         } else {
             constexpr int bits = 32 / columns_per_word(P);
             constexpr int shift = 8 * (K % 4) + bits * (K / 4);
@@ -99,10 +93,7 @@ struct Float {
     static ireg dot(ireg sum, ireg w, iword x) {
         constexpr int bits = 32 / columns_per_word(P);
         int32x4_t s = vreinterpretq_s32_u32(sum);
-        if constexpr (P == Precision::lloyd4) {
-            if constexpr (K > 0) w = vshrq_n_u32(w, 4 * K);
-            return dot<Precision::int8, 0>(sum, lloyd4(vandq_u32(w, vdupq_n_u32(0x0f0f0f0fu))), x);
-        } else if constexpr (bits == 8) {
+        if constexpr (bits == 8) {
             const int8x16_t codes = vreinterpretq_s8_u32(veorq_u32(w, vdupq_n_u32(0x80808080u)));
             s = vdotq_s32(s, codes, x);
             // 128 = 2 * 64, as 128 itself is no signed byte.
@@ -115,8 +106,14 @@ struct Float {
         }
         return vreinterpretq_u32_s32(s);
     }
-    static ireg lloyd4(ireg codes) {
-        return vreinterpretq_u32_u8(vqtbl1q_u8(vld1q_u8(lloyd4_bytes), vreinterpretq_u8_u32(codes)));
+    // The bytes of a table that windows, the last six bits of each byte, stand for.
+    using table_type = uint8x16x4_t;
+    static table_type table(const std::uint8_t* bytes) { return vld1q_u8_x4(bytes); }
+    static ireg looked_up(ireg w, const table_type& table) {
+        return vreinterpretq_u32_u8(vqtbl4q_u8(table, vandq_u8(vreinterpretq_u8_u32(w), vdupq_n_u8(windows - 1))));
+    }
+    static ireg rotated(ireg w, int bits) {
+        return vorrq_u32(vshlq_u32(w, vdupq_n_s32(-bits)), vshlq_u32(w, vdupq_n_s32(32 - bits)));
     }
     // Codes of int8 with bytes of their own in each lane.
     static ireg dot_lanes(ireg sum, ireg w, const std::int8_t* x) {
@@ -161,6 +158,7 @@ const InstructionSet neon = {"neon",
                              {forward<Double>, transposed<Double>},
                              quantize<Float>,
                              read<Float>,
-                             refine_head<Float>};
+                             refine_head<Float>,
+                             encode_words};
 
 }  // namespace hmatrix

@@ -4,6 +4,7 @@
 #include "panel_kernels.hpp"
 #include "progressive_kernels.hpp"
 #include "transposed_kernels.hpp"
+#include "trellis_kernels.hpp"
 #include "vector_kernels.hpp"
 
 namespace hmatrix {
@@ -105,7 +106,7 @@ struct Portable {
             constexpr int bits = 32 / columns_per_word(P);
             constexpr int shift = 8 * (K % 4) + bits * (K / 4);
             return each([&](int i) {
-                return static_cast<T>(byte<P>((w.v[i] >> shift) & ((1u << bits) - 1))) - static_cast<T>(0.5) * twice_zero(P);
+                return static_cast<T>((w.v[i] >> shift) & ((1u << bits) - 1)) - static_cast<T>(0.5) * twice_zero(P);
             });
         }
     }
@@ -115,9 +116,22 @@ struct Portable {
         return each_word([&](int i) {
             std::int32_t s = static_cast<std::int32_t>(sum.v[i]);
             for (int b = 0; b < 4; ++b)
-                s += static_cast<std::int32_t>(byte<P>((w.v[i] >> (8 * b + bits * K)) & ((1u << bits) - 1))) * x.v[b];
+                s += static_cast<std::int32_t>((w.v[i] >> (8 * b + bits * K)) & ((1u << bits) - 1)) * x.v[b];
             return static_cast<std::uint32_t>(s);
         });
+    }
+    // The bytes of a table that windows, the last six bits of each byte, stand for.
+    using table_type = const std::uint8_t*;
+    static table_type table(const std::uint8_t* bytes) { return bytes; }
+    static ireg looked_up(const ireg& w, table_type table) {
+        return each_word([&](int i) {
+            std::uint32_t found = 0;
+            for (int b = 0; b < 32; b += 8) found |= std::uint32_t{table[w.v[i] >> b & (windows - 1)]} << b;
+            return found;
+        });
+    }
+    static ireg rotated(const ireg& w, int bits) {
+        return each_word([&](int i) { return w.v[i] >> bits | w.v[i] << (32 - bits); });
     }
     // Codes of int8 with bytes of their own in each lane.
     static ireg dot_lanes(const ireg& sum, const ireg& w, const std::int8_t* x) {
@@ -130,11 +144,6 @@ struct Portable {
     }
 
 private:
-    // What a code stands for, plus half of twice_zero.
-    template <Precision P>
-    static std::uint32_t byte(std::uint32_t code) {
-        return P == Precision::lloyd4 ? lloyd4_bytes[code & 15] : code;
-    }
     template <class F>
     static reg each(F&& f) {
         reg r;
@@ -159,6 +168,7 @@ const InstructionSet portable = {"portable",
                                  {forward<Portable<double>>, transposed<Portable<double>>},
                                  quantize<Portable<float>>,
                                  read<Portable<float>>,
-                                 refine_head<Portable<float>>};
+                                 refine_head<Portable<float>>,
+                                 encode_words};
 
 }  // namespace hmatrix

@@ -6,6 +6,7 @@
 
 #include "packed.hpp"
 #include "progressive.hpp"
+#include "trellis.hpp"
 
 namespace hmatrix {
 
@@ -29,6 +30,7 @@ struct InstructionSet {
     // The sum of some words, which has to read them all: the speed that no product can exceed.
     std::uint32_t (*read)(const std::uint32_t* words, std::size_t count);
     Refine refine;
+    EncodeWords encode_words;
 };
 
 // One for each kernel_*.cpp that this architecture has.
@@ -36,6 +38,7 @@ extern const InstructionSet portable;
 #if defined(__x86_64__)
 extern const InstructionSet avx2;
 extern const InstructionSet avx512;
+extern const InstructionSet avx512vbmi;
 #elif defined(__aarch64__) && defined(__linux__)
 extern const InstructionSet neon;
 #endif

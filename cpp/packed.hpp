@@ -12,25 +12,57 @@ namespace hmatrix {
 constexpr int max_panel_height = 64;
 
 // The numbers are those of hmatrix.Precision.
-enum class Precision : std::uint8_t { float64, float32, bfloat16, int8, int4, int2, int1, lloyd4 };
+enum class Precision : std::uint8_t { float64, float32, bfloat16, int8, int4, int2, int1, lloyd4, trellis4, trellis2, trellis1 };
 
 constexpr bool is_integer(Precision p) { return p >= Precision::int8; }
 
+// Whether values are looked up, by a window of six bits that begins with the entry's own: they are then codes of int8.
+constexpr bool is_looked_up(Precision p) { return p >= Precision::lloyd4; }
+
+// Of a trellis windows are longer than the entry's own bits.
+constexpr bool is_trellis(Precision p) { return p >= Precision::trellis4; }
+
 // Neighbouring columns in a word.
 constexpr int columns_per_word(Precision p) {
-    return p == Precision::bfloat16 ? 2 : p == Precision::int8 ? 4 : p == Precision::int4 || p == Precision::lloyd4 ? 8
-                                                         : p == Precision::int2 ? 16
-                                                         : p == Precision::int1 ? 32 : 1;
+    constexpr int columns[] = {1, 1, 2, 4, 8, 16, 32, 8, 8, 16, 32};
+    return columns[static_cast<int>(p)];
 }
 
-// Twice the code that stands for zero; of lloyd4 twice the byte.
+// Twice the code that stands for zero; where values are looked up, of what is found.
 constexpr int twice_zero(Precision p) {
-    return p == Precision::int8 || p == Precision::lloyd4 ? 256 : p == Precision::int4 ? 16 : p == Precision::int2 ? 3 : 1;
+    return p == Precision::int4 ? 16 : p == Precision::int2 ? 3 : p == Precision::int1 ? 1 : 256;
 }
 
-// What the codes of lloyd4 stand for, plus 128: bytes that meet the source as those of int8 do. The numbers are those of
-// hmatrix.precision.
-constexpr std::uint8_t lloyd4_bytes[16] = {1, 32, 53, 70, 84, 97, 110, 122, 134, 146, 159, 172, 186, 203, 224, 255};
+// What windows stand for, plus 128. hmatrix.trellis says where the numbers come from. Windows of lloyd4 hold two bits
+// of the next entry, which do not count.
+constexpr int window_bits = 6, windows = 1 << window_bits;
+alignas(64) constexpr std::uint8_t lloyd4_bytes[windows] = {
+    1, 32, 53, 70, 84, 97, 110, 122, 134, 146, 159, 172, 186, 203, 224, 255,
+    1, 32, 53, 70, 84, 97, 110, 122, 134, 146, 159, 172, 186, 203, 224, 255,
+    1, 32, 53, 70, 84, 97, 110, 122, 134, 146, 159, 172, 186, 203, 224, 255,
+    1, 32, 53, 70, 84, 97, 110, 122, 134, 146, 159, 172, 186, 203, 224, 255};
+alignas(64) constexpr std::uint8_t trellis4_bytes[windows] = {
+    86, 131, 190, 101, 142, 231, 110, 151, 50, 118, 163, 74, 126, 175, 93, 137,
+    199, 101, 146, 1, 114, 155, 65, 122, 167, 82, 131, 182, 95, 138, 217, 108,
+    148, 39, 118, 161, 74, 125, 174, 89, 134, 191, 101, 142, 255, 110, 155, 57,
+    119, 163, 81, 130, 182, 93, 138, 206, 105, 146, 25, 114, 155, 66, 125, 170};
+alignas(64) constexpr std::uint8_t trellis2_bytes[windows] = {
+    153, 79, 122, 202, 87, 152, 29, 117, 180, 87, 132, 255, 108, 178, 59, 139,
+    201, 117, 155, 75, 127, 199, 92, 154, 43, 124, 169, 94, 141, 35, 106, 181,
+    75, 150, 221, 115, 162, 87, 132, 213, 102, 164, 57, 129, 181, 101, 139, 55,
+    117, 197, 78, 148, 1, 124, 169, 76, 139, 227, 104, 169, 54, 134, 177, 103};
+alignas(64) constexpr std::uint8_t trellis1_bytes[windows] = {
+    159, 64, 174, 75, 133, 255, 111, 200, 86, 178, 91, 171, 70, 162, 34, 142,
+    232, 113, 184, 101, 175, 95, 155, 58, 148, 27, 127, 232, 89, 165, 99, 178,
+    78, 157, 91, 167, 24, 129, 229, 108, 198, 101, 161, 81, 155, 72, 143, 24,
+    114, 222, 94, 186, 85, 165, 78, 170, 56, 145, 1, 123, 181, 82, 192, 97};
+
+constexpr const std::uint8_t* codebook(Precision p) {
+    return p == Precision::lloyd4     ? lloyd4_bytes
+           : p == Precision::trellis4 ? trellis4_bytes
+           : p == Precision::trellis2 ? trellis2_bytes
+                                      : trellis1_bytes;
+}
 
 // Coefficients of type T are stored in these.
 template <class T>

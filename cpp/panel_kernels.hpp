@@ -35,8 +35,9 @@ public:
                 case Precision::int4: return add_codes<Precision::int4>(run, end, source, quantized, first);
                 case Precision::int2: return add_codes<Precision::int2>(run, end, source, quantized, first);
                 case Precision::int1: return add_codes<Precision::int1>(run, end, source, quantized, first);
-                case Precision::lloyd4: return add_codes<Precision::lloyd4>(run, end, source, quantized, first);
-                default: return add_values(run, end, source, first);
+                case Precision::float64:
+                case Precision::float32: return add_values(run, end, source, first);
+                default: return add_codes<looked_up>(run, end, source, quantized, first);
             }
         }
     }
@@ -76,6 +77,9 @@ private:
     struct Totals {
         Reg of[B][N];
     };
+
+    // Stands for all precisions whose values are looked up.
+    static constexpr Precision looked_up = Precision::lloyd4;
 
     // Whether the next run goes on with the registers of those before it. For several vectors there is more to do in each
     // run than between two, and there are so many sums that the compiler would keep them in memory.
@@ -136,14 +140,7 @@ private:
             columns.words(w);
             unroll(
                 [&](auto k) {
-                    if (k >= count) return;
-                    constexpr int u = k % U;
-                    Reg a[N];
-                    UNROLL for (int i = 0; i < N; ++i) a[i] = V::template decode<P, k>(w[i]);
-                    UNROLL for (int b = 0; b < B; ++b) {
-                        const Reg entry = V::broadcast(x[b] + c + k);
-                        UNROLL for (int i = 0; i < N; ++i) sums.of[u][b][i] = V::fma(a[i], entry, sums.of[u][b][i]);
-                    }
+                    if (k < count) add_column<P, k>(sums, w, x, c + k);
                 },
                 std::make_integer_sequence<int, K>());
         };
@@ -152,6 +149,38 @@ private:
         if (c < run.length) word(c, static_cast<int>(run.length - c));
         columns_ = columns;
         return sums;
+    }
+
+    // The same where values are looked up, of all such precisions.
+    Sums with_looked_up(const Run& run, const T* const* x, Sums sums) {
+        const Lookup<V> lookup(run.precision);
+        Columns<V, N, ahead> columns = columns_;
+        for (std::ptrdiff_t c = 0; c < run.length;) {
+            typename V::ireg w[N], found[N];
+            columns.words(w);
+            for (int k = 0; k < lookup.columns && c < run.length; k += 4, c += 4) {
+                lookup.take(w, found);
+                unroll(
+                    [&](auto j) {
+                        if (c + j < run.length) add_column<Precision::int8, j>(sums, found, x, c + j);
+                    },
+                    std::make_integer_sequence<int, 4>());
+            }
+        }
+        columns_ = columns;
+        return sums;
+    }
+
+    // Adds the products of a column of words with entry c of each vector.
+    template <Precision P, int K, class Words>
+    static inline INLINED void add_column(Sums& sums, const Words& w, const T* const* x, std::ptrdiff_t c) {
+        constexpr int u = K % U;
+        Reg a[N];
+        UNROLL for (int i = 0; i < N; ++i) a[i] = V::template decode<P, K>(w[i]);
+        UNROLL for (int b = 0; b < B; ++b) {
+            const Reg entry = V::broadcast(x[b] + c);
+            UNROLL for (int i = 0; i < N; ++i) sums.of[u][b][i] = V::fma(a[i], entry, sums.of[u][b][i]);
+        }
     }
 
     template <Precision P>
@@ -165,7 +194,11 @@ private:
         do {
             if (run->begins) columns_.values(scales_);
             const Entries x(source, *run, first);
-            const Sums decoded = with_decoded<P>(*run, x.of, Sums());
+            Sums decoded;
+            if constexpr (P == looked_up)
+                decoded = with_looked_up(*run, x.of, Sums());
+            else
+                decoded = with_decoded<P>(*run, x.of, Sums());
             Totals totals;
             UNROLL for (int b = 0; b < B; ++b)
                 UNROLL for (int i = 0; i < N; ++i) totals.of[b][i] = decoded.total(b, i);
@@ -204,32 +237,52 @@ private:
     template <Precision P>
     static Totals of_integers(Columns<V, N, ahead>& columns, const Run& run, const Quantized& quantized,
                               std::ptrdiff_t first) {
-        constexpr int K = columns_per_word(P);
         const std::int8_t* x[B];
         UNROLL for (int b = 0; b < B; ++b) x[b] = quantized.codes.row(first + b) + quantized.segments[run.segment].offset;
         typename V::ireg sums[U][B][N];
         UNROLL for (int u = 0; u < U; ++u)
             UNROLL for (int b = 0; b < B; ++b)
                 UNROLL for (int i = 0; i < N; ++i) sums[u][b][i] = V::zero_words();
-        const auto word = [&](int u, std::ptrdiff_t c) INLINED {
-            typename V::ireg w[N];
-            columns.words(w);
-            unroll(
-                [&](auto k) {
-                    UNROLL for (int b = 0; b < B; ++b) {
-                        const typename V::iword entries = V::broadcast_word(x[b] + c + 4 * k);
-                        UNROLL for (int i = 0; i < N; ++i)
-                            sums[u][b][i] = V::template dot<P, k>(sums[u][b][i], w[i], entries);
-                    }
-                },
-                std::make_integer_sequence<int, K / 4>());
+        // Adds the products of four columns of words with the entries from c on.
+        const auto four = [&](int u, std::ptrdiff_t c, const auto& product) INLINED {
+            UNROLL for (int b = 0; b < B; ++b) {
+                const typename V::iword entries = V::broadcast_word(x[b] + c);
+                UNROLL for (int i = 0; i < N; ++i) sums[u][b][i] = product(sums[u][b][i], i, entries);
+            }
         };
         // The codes of the source are filled up with zeros, as words are.
-        const std::ptrdiff_t length = (run.length + K - 1) / K * K;
-        std::ptrdiff_t c = 0;
-        for (; c + U * K <= length; c += U * K)
-            UNROLL for (int u = 0; u < U; ++u) word(u, c + u * K);
-        for (; c < length; c += K) word(0, c);
+        if constexpr (P == looked_up) {
+            const Lookup<V> lookup(run.precision);
+            for (std::ptrdiff_t c = 0; c < run.length;) {
+                typename V::ireg w[N], found[N];
+                columns.words(w);
+                for (int k = 0; k < lookup.columns; k += 8)
+                    UNROLL for (int u = 0; u < 2; ++u, c += 4) {
+                        lookup.take(w, found);
+                        four(u % U, c, [&](typename V::ireg sum, int i, const typename V::iword& entries) INLINED {
+                            return V::template dot<Precision::int8, 0>(sum, found[i], entries);
+                        });
+                    }
+            }
+        } else {
+            constexpr int K = columns_per_word(P);
+            const auto word = [&](int u, std::ptrdiff_t c) INLINED {
+                typename V::ireg w[N];
+                columns.words(w);
+                unroll(
+                    [&](auto k) {
+                        four(u, c + 4 * k, [&](typename V::ireg sum, int i, const typename V::iword& entries) INLINED {
+                            return V::template dot<P, k>(sum, w[i], entries);
+                        });
+                    },
+                    std::make_integer_sequence<int, K / 4>());
+            };
+            const std::ptrdiff_t length = (run.length + K - 1) / K * K;
+            std::ptrdiff_t c = 0;
+            for (; c + U * K <= length; c += U * K)
+                UNROLL for (int u = 0; u < U; ++u) word(u, c + u * K);
+            for (; c < length; c += K) word(0, c);
+        }
         Totals totals;
         UNROLL for (int b = 0; b < B; ++b) {
             const std::int32_t correction = twice_zero(P) * quantized.sums.row(first + b)[run.segment];

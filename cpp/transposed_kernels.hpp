@@ -6,6 +6,14 @@
 namespace hmatrix {
 namespace {
 
+// The product of column K of words with N registers of x.
+template <class V, Precision P, int K, int N>
+typename V::value of_column(const typename V::ireg (&words)[N], const typename V::reg (&x)[N]) {
+    typename V::reg sum = V::zero();
+    UNROLL for (int i = 0; i < N; ++i) sum = V::fma(V::template decode<P, K>(words[i]), x[i], sum);
+    return V::sum(sum);
+}
+
 // target += panel^T * x for N registers of one row of the batch.
 template <class V, int N, bool ahead>
 void transposed_tile(const Word<typename V::value>* words, int rows, const Panel& panel, const Run* runs,
@@ -37,12 +45,24 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
                     columns.words(w);
                     unroll(
                         [&](auto k) {
-                            if (c + k >= run->length) return;
-                            Reg sum = V::zero();
-                            UNROLL for (int i = 0; i < N; ++i) sum = V::fma(V::template decode<P, k>(w[i]), x_of_run[i], sum);
-                            out[c + k] += V::sum(sum);
+                            if (c + k < run->length) out[c + k] += of_column<V, P, k>(w, x_of_run);
                         },
                         std::make_integer_sequence<int, K>());
+                }
+            };
+            const auto looked_up = [&] {
+                const Lookup<V> lookup(run->precision);
+                for (std::ptrdiff_t c = 0; c < run->length;) {
+                    typename V::ireg w[N], found[N];
+                    columns.words(w);
+                    for (int k = 0; k < lookup.columns && c < run->length; k += 4, c += 4) {
+                        lookup.take(w, found);
+                        unroll(
+                            [&](auto j) {
+                                if (c + j < run->length) out[c + j] += of_column<V, Precision::int8, j>(found, scaled);
+                            },
+                            std::make_integer_sequence<int, 4>());
+                    }
                 }
             };
             if (run->begins) {
@@ -66,10 +86,11 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
                 case Precision::int1:
                     decoded(std::integral_constant<Precision, Precision::int1>(), scaled);
                     break;
-                case Precision::lloyd4:
-                    decoded(std::integral_constant<Precision, Precision::lloyd4>(), scaled);
+                case Precision::float64:
+                case Precision::float32:
+                    values();
                     break;
-                default: values();
+                default: looked_up();
             }
         }
     }

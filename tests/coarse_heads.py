@@ -30,7 +30,7 @@ def coarse_of(name):
     """H-matrices of the weight of `layer`, of all kinds."""
     weight = layer()[0]
     rows, columns = permutation(M, 1), permutation(N, 2)
-    mixed = [hm.Precision.INT4, hm.Precision.INT2, hm.Precision.INT8, hm.Precision.INT1, hm.Precision.LLOYD4]
+    mixed = [hm.Precision.INT4, hm.Precision.INT2, hm.Precision.INT8, hm.Precision.INT1, hm.Precision.TRELLIS4]
     match name:
         case "uniform":
             H = hm.build(weight, splitter=hm.Cardinality(30), truncation=hm.Truncation(max_rank=4))

@@ -25,6 +25,9 @@ STEPS = {
     "int2": 0.6,
     "int1": 1.0,
     "lloyd4": 0.2,
+    "trellis4": 0.2,
+    "trellis2": 0.5,
+    "trellis1": 0.8,
 }
 """Relative Frobenius errors of normally distributed coefficients, at most."""
 
@@ -74,14 +77,16 @@ def test_astype_and_back(precision, wide):
 
 
 @pytest.mark.parametrize("group", [1, 3, 8, 16, 64, 2**14, 2**40])
-@pytest.mark.parametrize("precision", ["int8", "int4", "int2", "int1", "lloyd4"])
+@pytest.mark.parametrize("precision", ["int8", "int4", "int2", "int1", "lloyd4", "trellis4", "trellis2", "trellis1"])
 def test_groups(precision, group):
     H, _ = make(np.float32)
     grouped, whole = H.astype(precision, group=group), H.astype(precision)
     x = random_matrix(n, 2)
     close(grouped @ x, grouped.to_dense().astype(float) @ x, np.float32)
     errors = [relative(H.to_dense(), other.to_dense()) for other in (grouped, whole)]
-    assert errors[0] <= 1.1 * errors[1]
+    # Of words that are not filled a trellis makes little.
+    if hm.Precision.of(precision).trellis is None or group >= hm.Precision.of(precision).per_word:
+        assert errors[0] <= 1.1 * errors[1]
     assert grouped.storage().total >= whole.storage().total
     assert grouped.astype(precision, group=group) is grouped
 
@@ -111,7 +116,7 @@ def test_int8_activations(precision, batch):
     assert other.astype("int4", activations="exact").activations is hm.Activations.EXACT
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4", "int2", "int1", "lloyd4"])
+@pytest.mark.parametrize("precision", ["int8", "int4", "int2", "int1", "lloyd4", "trellis4", "trellis2", "trellis1"])
 def test_inputs_that_are_not_finite_do_not_pass_unseen(precision):
     H = make(np.float32)[0].astype(precision, activations="int8")
     for value in (np.nan, np.inf):

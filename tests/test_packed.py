@@ -16,11 +16,12 @@ from matrices import (
 )
 
 from hmatrix._memory import aligned
+from hmatrix.encoding import decode, encode
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
 from hmatrix.packed import PackedBlocks
 from hmatrix.packing import PackedLeaf, pack
-from hmatrix.precision import Precision, decode, encode, from_words, to_words
+from hmatrix.precision import Precision, from_words, to_words
 from hmatrix.schedule import LONGEST_RUN
 
 RNG = np.random.default_rng(0)
@@ -269,7 +270,7 @@ def test_the_same_parts_again():
         ("leaves", lambda a: a[1:], "data: are|leaves: leave a gap"),
         ("leaves", lambda a: np.concatenate([a, a[:1]]), "data: are|leaves: leave a gap"),
         ("leaves", with_entry((0, 4), 3), "data: are"),
-        ("leaves", with_entry((0, 5), 8), "leaves: have an unknown precision"),
+        ("leaves", with_entry((0, 5), len(Precision)), "leaves: have an unknown precision"),
         ("leaves", with_entry((0, 5), 1), "leaves: mix float64"),
         ("leaves", with_entry((slice(None), 5), 1), "data: are float64 of shape .*; give uint32 of shape"),
         ("leaves", with_entry((0, 6), -1), "leaves: have a group of -1"),

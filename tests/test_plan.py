@@ -125,7 +125,7 @@ def test_native_kernel_refuses_runs_from_x_into_t():
 # Codes: runs of a group that two segments share, one of floats, and t; 2 x 8, intermediate 2.
 
 BEGINS, ENDS, BOTH = 16, 32, 48
-INT8, INT4, INT2, INT1, LLOYD4 = CODES
+INT8, INT4, INT2, INT1 = CODES[:4]
 FLAGS, SEGMENT = 3, 2
 CODED = {
     "instruction_set": "portable",
@@ -177,7 +177,7 @@ def test_coded_tables_of_the_tests_are_good():
         # Flags.
         (near_run((0, FLAGS), -1), "unknown flags"),
         (near_run((0, FLAGS), 64 | INT8 | BEGINS), "unknown flags"),
-        *((near_run((0, FLAGS), precision | BEGINS), "unknown flags") for precision in range(8, 16)),
+        *((near_run((0, FLAGS), precision | BEGINS), "unknown flags") for precision in range(len(Precision), 16)),
         (near_run((0, FLAGS), 0), "wrong precision"),
         (near_run((2, FLAGS), 0), "wrong precision"),
         (near_run((2, FLAGS), Precision.FLOAT32 | BEGINS), "scales in vain"),

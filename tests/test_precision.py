@@ -3,13 +3,17 @@ import pytest
 import scipy.stats
 from matrices import equal_bits, random_matrix
 
+from hmatrix.encoding import decode, encode
 from hmatrix.errors import ArgumentError
-from hmatrix.precision import Activations, Precision, decode, encode, from_words, to_words
+from hmatrix.precision import Activations, Precision, from_words, to_words
 
 CODES = [precision for precision in Precision if precision.is_integer]
 COLUMNS = [1, 3, 4, 5, 15, 16, 17, 31, 33]
 
 every_code = pytest.mark.parametrize("precision", CODES)
+ALONE = [precision for precision in CODES if precision.trellis is None]
+"""Those whose values depend on no other code."""
+every_code_alone = pytest.mark.parametrize("precision", ALONE)
 
 
 @pytest.mark.parametrize("precision", Precision)
@@ -28,7 +32,7 @@ def test_precisions_of_types(dtype):
     "name", ["", "float", "float16", "int3", "f4", np.float16, np.int64, complex, 3, 1.5, object()]
 )
 def test_unknown_precisions(name):
-    known = "float64, float32, bfloat16, int8, int4, int2, int1, lloyd4"
+    known = "float64, float32, bfloat16, int8, int4, int2, int1, lloyd4, trellis4, trellis2, trellis1"
     with pytest.raises(ArgumentError, match=f"precision: got .*; give one of {known}"):
         Precision.of(name)
 
@@ -43,14 +47,18 @@ def test_numbers_of_precisions_are_fixed():
         "INT2": 5,
         "INT1": 6,
         "LLOYD4": 7,
+        "TRELLIS4": 8,
+        "TRELLIS2": 9,
+        "TRELLIS1": 10,
     }
-    assert [precision.bits for precision in Precision] == [64, 32, 16, 8, 4, 2, 1, 4]
-    assert [precision.per_word for precision in Precision] == [1, 1, 2, 4, 8, 16, 32, 8]
-    assert [precision.zero for precision in CODES] == [128, 8, 1.5, 0.5, 7.5]
+    assert [precision.bits for precision in Precision] == [64, 32, 16, 8, 4, 2, 1, 4, 4, 2, 1]
+    assert [precision.per_word for precision in Precision] == [1, 1, 2, 4, 8, 16, 32, 8, 8, 16, 32]
+    assert [precision.zero for precision in CODES[:4]] == [128, 8, 1.5, 0.5]
+    assert [precision.filling for precision in CODES] == [128, 8, 1, 0, 0, 0, 0, 0]
 
 
 def test_values_of_codes():
-    for precision in CODES:
+    for precision in ALONE:
         values = precision.values(np.arange(2**precision.bits, dtype=np.uint8))
         assert values.dtype == np.float32
         assert (np.diff(values) > 0).all()
@@ -176,7 +184,7 @@ def plain(block, precision, group):
     return total
 
 
-@every_code
+@every_code_alone
 @pytest.mark.parametrize("group", [0, 1, 13, 64])
 @pytest.mark.parametrize("kind", ["normal", "uniform", "heavy tails", "one side"])
 def test_the_search_is_no_worse_than_the_largest_magnitude(precision, group, kind):
@@ -199,7 +207,7 @@ def test_the_search_is_no_worse_than_the_largest_magnitude(precision, group, kin
         assert (errors <= expected + slack).all()
 
 
-@every_code
+@every_code_alone
 @pytest.mark.parametrize("group", [0, 1, 13, 40, 1000])
 def test_encoded_codes_are_the_nearest(precision, group):
     block = random_matrix(20, 40, np.float32)
@@ -253,8 +261,18 @@ def test_any_size_of_entries(precision, size):
 @every_code
 def test_more_bits_and_smaller_groups_are_better(precision):
     block = random_matrix(50, 256, np.float32)
-    errors = [np.linalg.norm(block - decode(encode(block, precision, group))) for group in (0, 64, 16)]
+    # Of words that are not filled a trellis makes little.
+    errors = [np.linalg.norm(block - decode(encode(block, precision, group))) for group in (0, 64, 32)]
     assert errors == sorted(errors, reverse=True)
     relative = errors[0] / np.linalg.norm(block)
-    most = {"INT8": 0.01, "INT4": 0.13, "INT2": 0.4, "INT1": 0.62, "LLOYD4": 0.11}
+    most = {
+        "INT8": 0.01,
+        "INT4": 0.13,
+        "INT2": 0.4,
+        "INT1": 0.62,
+        "LLOYD4": 0.11,
+        "TRELLIS4": 0.09,
+        "TRELLIS2": 0.31,
+        "TRELLIS1": 0.57,
+    }
     assert relative < most[precision.name]

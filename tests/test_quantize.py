@@ -29,6 +29,9 @@ def test_quantize(precision, dtype, activations):
         "int2": 0.42,
         "int1": 0.65,
         "lloyd4": 0.13,
+        "trellis4": 0.11,
+        "trellis2": 0.34,
+        "trellis1": 0.6,
     }[precision]
     assert relative(A, H.to_dense()) <= largest
     assert equal_bits(hm.quantize(A, hm.Precision.of(precision)).to_dense(), H.to_dense())

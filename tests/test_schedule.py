@@ -13,7 +13,7 @@ from hmatrix.panels import PANEL_HEIGHT
 from hmatrix.precision import Precision
 from hmatrix.schedule import DENSE, LONGEST_RUN, build_schedule
 
-FLOAT32, BFLOAT16, INT8, INT4, INT2, INT1, LLOYD4 = list(Precision)[1:]
+FLOAT32, BFLOAT16, INT8, INT4, INT2, INT1, LLOYD4, TRELLIS4, TRELLIS2, TRELLIS1 = list(Precision)[1:]
 BEGINS, ENDS = 16, 32
 
 of_both_kinds = given(stored_partitions(), st.booleans())
@@ -129,19 +129,23 @@ def test_far_panels_hold_the_columns_of_their_leaves(drawn, quantized):
 
 
 @of_both_kinds
-def test_segments_are_in_x_or_in_t_and_do_not_overlap(drawn, quantized):
+def test_segments_are_in_x_or_in_t_and_only_those_of_a_trellis_overlap(drawn, quantized):
     shape, leaves = drawn
     plan = build_schedule(shape, table(leaves), quantized=quantized)
     assert (plan.segments.dtype, plan.segments.ndim, plan.segments.shape[1]) == (np.int32, 2, 2)
-    used = {run.segment for stage in (plan.far, plan.near) for panel in stage.panels for run in panel.runs}
-    assert used - {-1} == set(range(len(plan.segments)))
-    end = 0
-    for source, length in sorted(plan.segments.tolist()):
-        assert source >= end
+    runs = [run for stage in (plan.far, plan.near) for panel in stage.panels for run in panel.runs if run.segment >= 0]
+    assert {run.segment for run in runs} == set(range(len(plan.segments)))
+    for source, length in plan.segments.tolist():
         assert 0 < length <= LONGEST_RUN
+        assert source >= shape[1] or source + length <= shape[1]
+        assert source + length <= shape[1] + plan.intermediate
+    end = 0
+    for number in sorted(
+        {run.segment for run in runs if run.precision.trellis is None}, key=plan.segments.tolist().__getitem__
+    ):
+        source, length = plan.segments[number].tolist()
+        assert source >= end
         end = source + length
-        assert source >= shape[1] or end <= shape[1]
-    assert end <= shape[1] + plan.intermediate
 
 
 def columns_met(runs):
@@ -187,7 +191,7 @@ def test_runs_of_floats_that_adjoin_are_one(precision):
     assert plan.near.tables[2].tolist() == [[0, 5, -1, precision], [9, 1, -1, precision], [10, 2, -1, precision]]
 
 
-@pytest.mark.parametrize("precision", [BFLOAT16, INT8, INT4, INT2, INT1, LLOYD4])
+@pytest.mark.parametrize("precision", [BFLOAT16, INT8, INT4, INT2, INT1, LLOYD4, TRELLIS4, TRELLIS2, TRELLIS1])
 def test_runs_of_words_that_may_not_be_full_stay_apart(precision):
     plan = build((4, 5), (0, 4, 0, 3, -1, precision, 0), (0, 4, 3, 5, -1, precision, 0))
     flags = precision | (BEGINS | ENDS) * precision.is_integer
@@ -210,6 +214,21 @@ def test_borders_of_other_leaves_cut_the_quantised_source(quantized):
     whole = INT8 | BEGINS | ENDS
     assert mine == ([[0, 5, 0, INT8 | BEGINS], [5, 4, 1, INT8 | ENDS]] if quantized else [[0, 9, -1, whole]])
     assert plan.segments.tolist() == ([[0, 5], [5, 4]] if quantized else [])
+
+
+def test_what_a_trellis_holds_meets_segments_of_its_own():
+    """Its words must not be cut, nor does it cut what others meet."""
+    rows = [(0, 4, 0, 9, -1, TRELLIS2, 0), (4, 8, 0, 5, -1, INT8, 0), (4, 8, 5, 9, -1, TRELLIS4, 0)]
+    rows += [(0, 4, 0, 9, -1, INT4, 0), (4, 8, 0, 9, 3, TRELLIS1, 2)]
+    plan = build((8, 9), *rows, quantized=True)
+    runs = [tuple(run) for run in plan.near.tables[2].tolist()]
+    whole = BEGINS | ENDS
+    segments = plan.segments.tolist()
+    assert (0, 9, segments.index([0, 9]), TRELLIS2 | whole) in runs
+    assert (5, 4, segments.index([5, 4]), TRELLIS4 | whole) in runs
+    assert (0, 5, segments.index([0, 5]), INT4 | BEGINS) in runs
+    assert [run[:2] for run in runs if run[3] & 15 == TRELLIS1] == [(9, 2), (11, 1)]
+    assert [tuple(run[:2]) for run in plan.far.tables[2].tolist()] == [(0, 2), (2, 2), (4, 2), (6, 2), (8, 1)]
 
 
 def test_borders_of_floats_and_of_rank_0_cut_nothing():
@@ -279,7 +298,7 @@ def test_what_covers_no_matrix(leaves, message):
     ("rows", "message"),
     [
         ([(-1, 0)], "have an unknown precision; give numbers of hmatrix.Precision"),
-        ([(8, 0)], "have an unknown precision"),
+        ([(len(Precision), 0)], "have an unknown precision"),
         ([(INT8, -1)], "have a group of -1; give columns, or 0 for all"),
         ([(FLOAT32, 0), (Precision.FLOAT64, 0)], "mix float64 with other precisions"),
         ([(Precision.FLOAT64, 0), (INT8, 0)], "mix float64 with other precisions"),

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
-from hmatrix.precision import Codes, Precision, encode, from_words, to_words
+from hmatrix.encoding import encode
+from hmatrix.precision import Codes, Precision, from_words, to_words
 
 Words: TypeAlias = npt.NDArray[np.uint32]
 Floats32: TypeAlias = npt.NDArray[np.float32]

@@ -185,8 +185,8 @@ class HMatrix:
         Parameters
         ----------
         precision
-            ``"float64"``, ``"float32"``, ``"bfloat16"``, ``"int8"``, ``"int4"``, ``"lloyd4"``, ``"int2"`` or
-            ``"int1"``.
+            ``"float64"``, ``"float32"``, ``"bfloat16"``, ``"int8"``, ``"int4"``, ``"lloyd4"``, ``"trellis4"``,
+            ``"int2"``, ``"trellis2"``, ``"int1"`` or ``"trellis1"``.
         activations
             How products treat their input where it meets integer codes: ``"exact"`` or ``"int8"``;
             ``None`` keeps what is.

@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from hmatrix._memory import aligned
 from hmatrix._validation import FloatArray, IndexArray
+from hmatrix.encoding import Encoded, encode
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
 from hmatrix.packed import PackedBlocks, overlaps, panel_words
 from hmatrix.panels import Run, Stage
-from hmatrix.precision import Codes, Encoded, Floats32, Precision, encode, to_words
+from hmatrix.precision import Codes, Floats32, Precision, to_words
 from hmatrix.schedule import (
     DENSE,
     GROUP,

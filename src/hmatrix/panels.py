@@ -15,7 +15,7 @@ all precisions are loaded in the same way. The last word column of a run is fill
 run of integer codes is preceded by the scales of its rows wherever a new group of columns begins.
 
 With int8 activations the source is cut into *segments*, each quantised with a scale of its own. No run
-of integer codes crosses the border of a segment.
+of integer codes crosses the border of a segment; what a trellis holds meets segments of its own.
 """
 
 from dataclasses import dataclass

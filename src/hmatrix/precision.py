@@ -5,7 +5,9 @@ each group of columns. A scale may be negative: int4 has eight values below zero
 the longer side goes where the larger entries are. int2 and int1 have no zero: their values are
 -3/2, -1/2, 1/2 and 3/2 of the scale, which for bell-shaped entries leave a fifth less error than
 -1, 0, 1; and -1/2 and 1/2. The values of lloyd4 are not evenly spaced: they are those that leave
-normally distributed entries the least squared error, a sixth less than int4.
+normally distributed entries the least squared error, a sixth less than int4. Those of trellis4, trellis2 and trellis1
+depend on the neighbouring codes, too (`hmatrix.trellis`): they leave nearly a half less than int4, a third less than
+int2 and a fifth less than int1.
 
 References
 ----------
@@ -14,31 +16,17 @@ doi:10.1109/TIT.1982.1056489; J. Max, "Quantizing for minimum distortion", IRE T
 (1960), doi:10.1109/TIT.1960.1057548.
 """
 
-from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hmatrix._validation import FloatArray, check_integer
 from hmatrix.errors import ArgumentError
-
-Codes: TypeAlias = npt.NDArray[np.uint8]
-Floats32: TypeAlias = npt.NDArray[np.float32]
-
-_ENTRIES = 1 << 15
-"""Of the rows whose scales are searched together."""
-
-_SEARCH = np.concatenate([np.linspace(0.25, 1.0, 31), [1.05, 1.1]])
-"""Clipping ranges that are tried, as fractions of the largest magnitude."""
-
-
-LLOYD4 = np.array([-127, -96, -75, -58, -44, -31, -18, -6, 6, 18, 31, 44, 58, 75, 96, 127], np.float32)
-"""Values of the codes of lloyd4: levels of the quantiser, of which the largest is 127, rounded to bytes."""
-
-LLOYD4_BOUNDS = (LLOYD4[1:] + LLOYD4[:-1]) / 2
-"""Between each value and the next, ``(15,)``."""
+from hmatrix.trellis import Codes as Codes
+from hmatrix.trellis import Floats32 as Floats32
+from hmatrix.trellis import Trellis, codebook
 
 
 class Precision(IntEnum):
@@ -52,6 +40,9 @@ class Precision(IntEnum):
     INT2 = 5
     INT1 = 6
     LLOYD4 = 7
+    TRELLIS4 = 8
+    TRELLIS2 = 9
+    TRELLIS1 = 10
 
     @classmethod
     def of(cls, name: "Precision | npt.DTypeLike") -> "Precision":
@@ -76,7 +67,7 @@ class Precision(IntEnum):
     @property
     def bits(self) -> int:
         """Bits of one coefficient."""
-        return (64, 32, 16, 8, 4, 2, 1, 4)[self]
+        return (64, 32, 16, 8, 4, 2, 1, 4, 4, 2, 1)[self]
 
     @property
     def is_integer(self) -> bool:
@@ -85,13 +76,31 @@ class Precision(IntEnum):
 
     @property
     def zero(self) -> float:
-        """The code that stands for zero; of int2, int1 and lloyd4 it lies between two codes."""
-        return (128.0, 8.0, 1.5, 0.5, 7.5)[self - Precision.INT8]
+        """The code that stands for zero where values are evenly spaced; of int2 and int1 it lies between two codes."""
+        return (128.0, 8.0, 1.5, 0.5)[self - Precision.INT8]
+
+    @property
+    def filling(self) -> int:
+        """The code of what fills up a word."""
+        return int(self.zero) if Precision.INT8 <= self < Precision.LLOYD4 else 0
+
+    @property
+    def trellis(self) -> Trellis | None:
+        """How words are read whose values depend on neighbouring codes, else ``None``."""
+        return Trellis(int(self), self.bits) if self >= Precision.TRELLIS4 else None
 
     def values(self, codes: Codes) -> Floats32:
-        """Return what integer codes stand for, in units of the scale, in the shape of the codes."""
+        """Return what integer codes stand for, in units of the scale, in the shape of the codes.
+
+        Parameters
+        ----------
+        codes
+            ``(m, n)``, the first column at the beginning of a word; of any shape where there is no trellis.
+        """
+        if self.trellis is not None:
+            return self.trellis.read(codes)
         if self is Precision.LLOYD4:
-            return LLOYD4[codes]
+            return lloyd4()[codes]
         values: Floats32 = codes.astype(np.float32) - np.float32(self.zero)
         return values
 
@@ -110,6 +119,11 @@ class Precision(IntEnum):
     def per_word(self) -> int:
         """Neighbouring columns that share a word: of 32 bits, or of 64 for float64."""
         return max(32 // self.bits, 1)
+
+
+def lloyd4() -> Floats32:
+    """Return the values of the codes of lloyd4 ``(16,)``: levels of the quantiser, the largest 127, rounded."""
+    return codebook(Precision.LLOYD4)[:16]
 
 
 class Activations(Enum):
@@ -137,110 +151,6 @@ class Activations(Enum):
         return cls(name)
 
 
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """Integer codes and their scales.
-
-    Parameters
-    ----------
-    codes
-        uint8 ``(m, n)``, one code an entry, not packed.
-    scales
-        float32 ``(m, groups)``.
-    group
-        Columns that share a scale; the last group may be shorter.
-    precision
-        Of the codes.
-    """
-
-    codes: Codes
-    scales: Floats32
-    group: int
-    precision: Precision
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of the block."""
-        return self.codes.shape[0], self.codes.shape[1]
-
-
-def encode(block: FloatArray, precision: Precision, group: int = 0) -> Encoded:
-    """Encode a block, searching the clipping range of each row and group for the least squared error.
-
-    Parameters
-    ----------
-    block
-        ``(m, n)``.
-    precision
-        An integer precision.
-    group
-        Columns that share a scale; 0 is all of them.
-    """
-    m, n = block.shape
-    group = max(min(group or n, n), 1)
-    codes = np.empty((m, n), np.uint8)
-    scales = np.empty((m, -(-n // group)), np.float32)
-    # As many rows at a time as stay in the cache.
-    height = max(1, _ENTRIES // group)
-    for number, start in enumerate(range(0, n, group)):
-        columns = slice(start, start + group)
-        for first in range(0, m, height):
-            rows = slice(first, first + height)
-            part = block[rows, columns].astype(np.float64)
-            codes[rows, columns], scales[rows, number] = _encode_rows(part, precision)
-    return Encoded(codes, scales, group, precision)
-
-
-def decode(encoded: Encoded) -> Floats32:
-    """Return the block ``(m, n)`` that the codes stand for."""
-    scales = np.repeat(encoded.scales, encoded.group, axis=1)[:, : encoded.codes.shape[1]]
-    values: Floats32 = encoded.precision.values(encoded.codes) * scales
-    return values
-
-
-def _encode_rows(rows: npt.NDArray[np.float64], precision: Precision) -> tuple[Codes, Floats32]:
-    """Encode rows that have one scale each."""
-    low, high = -rows.min(axis=1), rows.max(axis=1)
-    sign = np.where(low >= high, 1.0, -1.0) if precision is Precision.INT4 else np.ones(len(rows))
-    reach = _reach(precision) / np.maximum(low, high).clip(min=1e-300)
-    best = np.full(len(rows), np.inf)
-    scales = np.zeros(len(rows), np.float32)
-    for fraction in _SEARCH:
-        scale = (sign * fraction / reach).astype(np.float32)
-        for _ in range(2):
-            values = _nearest(rows, scale, precision)
-            error = np.square(rows - values * scale[:, None]).sum(axis=1)
-            better = error < best
-            best[better], scales[better] = error[better], scale[better]
-            # The best scale for these codes, for which some codes may then be better.
-            scale = ((rows * values).sum(axis=1) / np.square(values).sum(axis=1).clip(min=1e-300)).astype(np.float32)
-    values = _nearest(rows, scales, precision)
-    codes = np.searchsorted(LLOYD4, values) if precision is Precision.LLOYD4 else values + precision.zero
-    return codes.astype(np.uint8), scales
-
-
-def _reach(precision: Precision) -> float:
-    """Return the largest magnitude of a value, in units of the scale."""
-    if precision is Precision.LLOYD4:
-        return float(LLOYD4[-1])
-    # int8 leaves out its lowest code, so that it is symmetric.
-    return precision.zero if precision is Precision.INT4 else 2**precision.bits - 1 - precision.zero
-
-
-def _nearest(
-    rows: npt.NDArray[np.float64], scale: npt.NDArray[np.floating[Any]], precision: Precision
-) -> npt.NDArray[np.float64]:
-    """Return the values nearest to `rows`, in units of the scale; those of a row with scale 0 do not matter."""
-    scaled = rows / np.where(scale == 0, 1.0, scale.astype(np.float64))[:, None]
-    values: npt.NDArray[np.float64]
-    if precision is Precision.LLOYD4:
-        values = LLOYD4[np.searchsorted(LLOYD4_BOUNDS, scaled)].astype(np.float64)
-        return values
-    zero, lowest = precision.zero, 1 if precision is Precision.INT8 else 0
-    values = np.clip(np.rint(scaled + zero), lowest, 2**precision.bits - 1) - zero
-    return values
-
-
 def to_words(values: npt.NDArray[Any], precision: Precision) -> npt.NDArray[Any]:
     """Pack columns into words, filling the last word of each row with what counts as zero, or next to it.
 
@@ -263,9 +173,7 @@ def to_words(values: npt.NDArray[Any], precision: Precision) -> npt.NDArray[Any]
     units = _to_bfloat16(values) if precision is Precision.BFLOAT16 else values
     m, n = units.shape
     words = -(-n // precision.per_word)
-    filled = np.full(
-        (m, words * precision.per_word), 0 if precision is Precision.BFLOAT16 else int(precision.zero), np.uint32
-    )
+    filled = np.full((m, words * precision.per_word), precision.filling, np.uint32)
     filled[:, :n] = units
     shifts = _shifts(precision)
     packed: npt.NDArray[np.uint32] = np.bitwise_or.reduce(

@@ -103,14 +103,18 @@ def _check_leaves(shape: tuple[int, int], leaves: IndexArray) -> None:
 
 
 class _Cutter:
-    """Cuts columns into runs: at groups with common scales, and at segments of the quantised source."""
+    """Cuts columns into runs: at groups with common scales, and at segments of the quantised source.
+
+    What a trellis holds must not be cut within a word: it meets segments of its own, which may overlap others.
+    """
 
     def __init__(self, n: int, leaves: IndexArray, quantized: bool) -> None:
-        self._segments: dict[int, tuple[int, int]] = {}
+        self._segments: dict[tuple[int, int], int] = {}
         self._edges = np.empty(0, np.int64)
         self._quantized = quantized
         if quantized:
-            codes = leaves[(leaves[:, PRECISION] >= Precision.INT8) & (leaves[:, RANK] != 0)]
+            is_cut = np.array([p.is_integer and p.trellis is None for p in Precision])[leaves[:, PRECISION]]
+            codes = leaves[is_cut & (leaves[:, RANK] != 0)]
             edges = {edge for leaf in codes.tolist() for edge in _edges(leaf[LEFT], leaf[RIGHT], leaf[GROUP])}
             self._edges = np.array(sorted(edges), dtype=np.int64)
         self._n = n
@@ -121,7 +125,7 @@ class _Cutter:
             return (Run(source, length, leaf, 0, precision),)
         groups = set(_edges(source, source + length, group))
         edges = set(groups)
-        if self._quantized and source < self._n:
+        if self._quantized and source < self._n and precision.trellis is None:
             edges |= set(
                 self._edges[np.searchsorted(self._edges, source) : np.searchsorted(self._edges, source + length)]
             )
@@ -144,11 +148,11 @@ class _Cutter:
         """Return the number of the segment ``first:end``, a new one where it is not known."""
         if not self._quantized:
             return -1
-        return self._segments.setdefault(first, (len(self._segments), end - first))[0]
+        return self._segments.setdefault((first, end), len(self._segments))
 
     def segments(self) -> IndexArray:
         """Return first entry and length of each segment, in order of their numbers."""
-        table = [(first, length) for first, (_, length) in self._segments.items()]
+        table = [(first, end - first) for first, end in self._segments]
         return np.array(table, dtype=np.int32).reshape(-1, 2)
 
 

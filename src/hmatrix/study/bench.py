@@ -62,9 +62,10 @@ def forms(weight: FloatArray) -> dict[str, HMatrix]:
         INT8: quantize(weight, "int8", activations="int8"),
         f"{INT8}, exact activations": quantize(weight, "int8"),
         "hmatrix int4": quantize(weight, "int4", activations="int8"),
-        "hmatrix lloyd4": quantize(weight, "lloyd4", activations="int8"),
         "hmatrix int4, groups of 128": quantize(weight, "int4", activations="int8", group=128),
         "hmatrix int2": quantize(weight, "int2", activations="int8"),
+        "hmatrix trellis4": quantize(weight, "trellis4", activations="int8"),
+        "hmatrix trellis2": quantize(weight, "trellis2", activations="int8"),
         PUBLISHED: published,
         f"hmatrix rank {RANK}, int8": published.astype("int8", activations="int8"),
     }
