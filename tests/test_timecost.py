@@ -12,7 +12,7 @@ from hmatrix.allocation.forms import Form
 from hmatrix.allocation.timecost import TimeCost, dense_seconds, time_cost
 from hmatrix.precision import Activations, Precision
 
-COST = TimeCost(1e-6, 2e-8, 3e-9, (1e-10, 2e-10, 3e-10, 4e-10, 5e-10, 6e-10, 7e-10))
+COST = TimeCost(1e-6, 2e-8, 3e-9, (1e-10, 2e-10, 3e-10, 4e-10, 5e-10, 6e-10, 7e-10, 8e-10, 9e-10, 10e-10))
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def test_seconds_of_a_matrix():
 def test_forms_cost_what_a_matrix_of_them_costs():
     A = random_matrix(100, 64, np.float32)
     for matrix, form in (
-        (hm.quantize(A, "int4"), Form(Depth.FOUR)),
+        (hm.quantize(A, "trellis4"), Form(Depth.FOUR)),
         (hm.quantize(A, "bfloat16"), Form(Precision.BFLOAT16)),
         (hm.global_svd(A, hm.Truncation(max_rank=7)).astype("int8"), Form(None, 7, Precision.INT8)),
     ):

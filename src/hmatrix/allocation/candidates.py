@@ -6,13 +6,18 @@ from typing import TypeAlias
 import numpy as np
 
 from hmatrix._validation import FloatArray
-from hmatrix.allocation.depths import Depth, best_scales
+from hmatrix.allocation.depths import Depth, even_errors
 from hmatrix.allocation.forms import DENSE_FORMS, Floats, Form, rank_errors, rank_forms, rank_grid
 from hmatrix.allocation.moments import Moments
 from hmatrix.allocation.sides import Side
 from hmatrix.allocation.spectra import energies
 from hmatrix.allocation.strips import strips
 from hmatrix.precision import Precision, from_words, to_words
+
+_EVEN_BITS = sorted({depth.value[0].bits for depth in Depth})
+
+_SUMS = 3
+"""Levels whose blocks may be sums of low rank and a dense rest: small ones hardly ever gain by it."""
 
 Levels: TypeAlias = tuple[int, int]
 """Levels of a block's clusters: that of the rows, that of the columns."""
@@ -68,7 +73,7 @@ class Candidates:
     def forms(self, levels: Levels) -> tuple[Form, ...]:
         """Return the forms that blocks of a pair of levels may take."""
         row_level, column_level = levels
-        ranks = rank_forms(self._ranks[row_level]) if row_level == column_level else ()
+        ranks = rank_forms(self._ranks[row_level], sums=row_level < _SUMS) if row_level == column_level else ()
         return (*DENSE_FORMS, *ranks)
 
     def errors(self, levels: Levels, chosen: slice = slice(None)) -> Floats:
@@ -100,16 +105,18 @@ class Candidates:
         ranks = rank_grid(int(min(self.rows.sizes[level].max(), self.columns.sizes[level].max())))
         dense = self._dense_blocks(level, level)
         scales = np.sqrt(moments.innovations)
-        errors = np.empty((len(rows), len(columns), len(rank_forms(ranks))), np.float32)
+        with_sums = level < _SUMS
+        errors = np.empty((len(rows), len(columns), len(rank_forms(ranks, sums=with_sums))), np.float32)
         for c, column in enumerate(columns):
             strip = weight[:, column.slice]
-            of_entries = [energies(strip[row.slice] * scales[column.slice]) for row in rows]
-            of_outputs = of_entries
-            if moments.root is not None:
-                strip = strip @ moments.root[column.slice, column.slice]
-                of_outputs = [energies(strip[row.slice]) for row in rows]
-            for r in range(len(rows)):
-                errors[r, c] = rank_errors(of_outputs[r], of_entries[r], dense[r, c], ranks)
+            weighted = strip if moments.root is None else strip @ moments.root[column.slice, column.slice]
+            for r, row in enumerate(rows):
+                of_outputs = energies(weighted[row.slice])
+                of_entries = None
+                if with_sums:
+                    same = moments.root is None
+                    of_entries = of_outputs if same else energies(strip[row.slice] * scales[column.slice])
+                errors[r, c] = rank_errors(of_outputs, of_entries, dense[r, c], ranks)
         self._ranks[level], self._low_rank[level] = ranks, errors
 
     def _dense_errors(self, weight: FloatArray, moments: Moments, level: int) -> Floats:
@@ -120,9 +127,10 @@ class Candidates:
         errors = np.zeros((m, len(clusters), len(DENSE_FORMS)))
         for c, cluster in enumerate(clusters):
             block, own = weight[:, cluster.slice], weights[cluster.slice]
+            even = {bits: even_errors(block, bits, own, every=4) for bits in _EVEN_BITS}
             for f, form in enumerate(DENSE_FORMS):
                 if isinstance(form.dense, Depth):
-                    errors[:, c, f] = best_scales(block, form.dense, own, every=4)[1]
+                    errors[:, c, f] = form.dense.left * even[form.dense.value[0].bits]
                 elif form.dense is None:
                     strip = block if moments.root is None else block @ moments.root[cluster.slice, cluster.slice]
                     errors[:, c, f] = np.square(strip).sum(axis=1)

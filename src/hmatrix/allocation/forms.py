@@ -38,15 +38,15 @@ class Form:
         return self.dense.value if isinstance(self.dense, Depth) else (self.dense,)
 
 
-FACTORS = (Precision.FLOAT32, Precision.BFLOAT16, Precision.INT8, Precision.INT4)
-_SUMMED = (Depth.ONE, Depth.TWO, Depth.THREE, Depth.LLOYD)
+FACTORS = (Precision.FLOAT32, Precision.BFLOAT16, Precision.INT8, Precision.TRELLIS4)
+_SUMMED = (Depth.ONE, Depth.TWO, Depth.THREE, Depth.FOUR)
 _FLOATS = (Precision.BFLOAT16, Precision.FLOAT32)
 
 DENSE_FORMS = (Form(), *(Form(depth) for depth in Depth), *(Form(precision) for precision in _FLOATS))
 """The forms without a low-rank part; the first is to drop the block."""
 
-_GAUSSIAN_ERROR = {32: 0.0, 16: 2.0**-18 / 2, 8: 4.2e-5, 4: 0.0100}
-"""Mean square error of normally distributed numbers in so many bits, relative; of integers on the best uniform grid."""
+_GAUSSIAN_ERROR = {32: 0.0, 16: 2.0**-18 / 2, 8: 4.2e-5, 4: 0.0064}
+"""Mean square error of normally distributed numbers in so many bits, relative."""
 
 
 def factor_error(precision: Precision) -> float:
@@ -62,14 +62,14 @@ def rank_grid(most: int) -> tuple[int, ...]:
     return tuple(rank for rank in ranks if rank <= most)
 
 
-def rank_forms(ranks: tuple[int, ...]) -> tuple[Form, ...]:
+def rank_forms(ranks: tuple[int, ...], *, sums: bool) -> tuple[Form, ...]:
     """Return the forms with a low-rank part: each precision of the factors alone, then sums with int8 factors."""
     alone = [Form(None, rank, precision) for precision in FACTORS for rank in ranks]
-    sums = [Form(depth, rank, Precision.INT8) for depth in _SUMMED for rank in ranks]
-    return (*alone, *sums)
+    summed = _SUMMED if sums else ()
+    return (*alone, *(Form(depth, rank, Precision.INT8) for depth in summed for rank in ranks))
 
 
-def rank_errors(energies: Floats, entries: Floats, dense: Floats, ranks: tuple[int, ...]) -> Floats:
+def rank_errors(energies: Floats, entries: Floats | None, dense: Floats, ranks: tuple[int, ...]) -> Floats:
     """Return the errors of `rank_forms`.
 
     Parameters
@@ -79,6 +79,7 @@ def rank_errors(energies: Floats, entries: Floats, dense: Floats, ranks: tuple[i
     entries
         The same of its entries, by what the earlier columns do not tell of theirs, ``(k,)``: how large the numbers are
         that are left to round. Low rank takes the outputs' large directions, and may leave the entries as they were.
+        ``None`` is for no sums.
     dense
         Errors of `DENSE_FORMS`, ``(forms,)``; the first is the energy of the block.
     ranks
@@ -88,6 +89,8 @@ def rank_errors(energies: Floats, entries: Floats, dense: Floats, ranks: tuple[i
     tail = tails[np.minimum(ranks, len(energies))]
     captured = tails[0] - tail
     alone = [tail + factor_error(precision) * captured for precision in FACTORS]
+    if entries is None:
+        return np.concatenate(alone)
     # What low rank leaves is rounded with an error in proportion to it: at least to what no low rank could take.
     tails = np.append(np.cumsum(entries[::-1])[::-1], 0.0)
     left = tails[np.minimum(ranks, len(entries))] / tails[0] if tails[0] > 0 else np.zeros_like(tail)

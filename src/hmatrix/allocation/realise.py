@@ -12,12 +12,13 @@ from hmatrix.allocation.forms import Form
 from hmatrix.allocation.moments import Moments, upper_root
 from hmatrix.allocation.rounding import Cell, round_cells
 from hmatrix.allocation.spectra import leading_directions
+from hmatrix.encoding import Encoded, decode
 from hmatrix.lowrank import LowRank
 from hmatrix.packing import EncodedLowRank, PackedLeaf
-from hmatrix.precision import Encoded, Precision, decode, from_words, to_words
+from hmatrix.precision import Precision, from_words, to_words
 from hmatrix.schedule import DENSE
 
-_GRIDS = {Precision.INT8: Depth.EIGHT, Precision.INT4: Depth.FOUR, Precision.INT2: Depth.TWO}
+_DEPTHS = {Precision.INT8: Depth.EIGHT, Precision.TRELLIS4: Depth.FOUR}
 
 
 def leaf_table(pieces: Sequence[Piece]) -> IndexArray:
@@ -69,9 +70,7 @@ def realise(weight: FloatArray, pieces: Sequence[Piece], moments: Moments) -> tu
             empty = LowRank(*(np.zeros((size, 0), np.float32) for size in rest[place].shape))
             parts[number].append(PackedLeaf(*place, empty))
     for (number, cell), rounded in zip(cells.items(), round_cells(rest, list(cells.values()), moments), strict=True):
-        n = rounded.levels.shape[1]
-        encoded = cell.depth.split(rounded.levels, rounded.scales[:, None], n)
-        parts[number] += [PackedLeaf(cell.rows, cell.columns, plane) for plane in encoded]
+        parts[number] += [PackedLeaf(cell.rows, cell.columns, plane) for plane in rounded]
     return [leaf for number in range(len(pieces)) for leaf in parts[number]], rest
 
 
@@ -131,7 +130,6 @@ def _factors(block: FloatArray, root: FloatArray | None, rank: int, precision: P
 def _rounded(matrix: FloatArray, root: FloatArray | None, precision: Precision) -> Encoded:
     """Round a factor to integers by the error of the output."""
     m, n = matrix.shape
-    moments = Moments.of_root(root, n)
-    target = matrix.astype(np.float32)
-    (rounded,) = round_cells(target, [Cell(slice(0, m), slice(0, n), _GRIDS[precision])], moments)
-    return Encoded(rounded.levels, rounded.scales[:, None], n, precision)
+    cell = Cell(slice(0, m), slice(0, n), _DEPTHS[precision])
+    ((rounded,),) = round_cells(matrix.astype(np.float32), [cell], Moments.of_root(root, n))
+    return rounded

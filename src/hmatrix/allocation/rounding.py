@@ -1,10 +1,10 @@
-"""Second-order rounding: levels that leave the least error of the *output*, not of each entry.
+"""Second-order rounding: codes that leave the least error of the *output*, not of each entry.
 
 The error that matters is ``tr(E C E^T)`` with C the second moment of the inputs. With ``C = R R^T``, R upper
 triangular, it is the sum over columns j of the squares of ``(E R)_j``, which holds the errors of columns up to j
-alone. So columns are rounded one after the other, each so as to make up for those before it (error feedback);
-then each is rounded anew with all others known, in turns, with the scales fitted anew (coordinate descent).
-Each row is a problem of its own.
+alone. So columns are rounded some at a time, a *step*, each so as to make up for those before it (error feedback);
+then each step is rounded anew with all others known, in turns, with the scales fitted anew (coordinate descent).
+A step of a trellis is a word, whose entries are chosen together. Each row is a problem of its own.
 
 References
 ----------
@@ -14,23 +14,28 @@ V. Kuleshov and C. De Sa, "QuIP", NeurIPS 2023, arXiv:2307.13304 (the triangular
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
-from hmatrix.allocation.depths import Depth, first_scales
+from hmatrix.allocation.depths import Depth, scales_of
 from hmatrix.allocation.moments import Moments
-from hmatrix.precision import Codes
-
-_BLOCK = 64
-"""Columns whose mutual influence is followed one by one; on the others it acts by matrix products."""
+from hmatrix.allocation.steps import Step, steps_of
+from hmatrix.encoding import Encoded
+from hmatrix.precision import Precision
+from hmatrix.trellis import TRIES
 
 _ENTRIES = 1 << 20
 """Of the rows that are rounded together: memory stays bounded."""
 
-_PASSES = 6
+_CHUNK = 64
+"""Columns whose mutual influence is followed step by step; on the others they act by products of matrices."""
+
+_PASSES = 3
+
+_TRIES = 4
+"""States in which a word may begin that are tried when it is rounded anew."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Cell:
     rows, columns
         Its place.
     depth
-        Its grid.
+        Its bits.
     """
 
     rows: slice
@@ -50,23 +55,7 @@ class Cell:
     depth: Depth
 
 
-@dataclass(frozen=True, eq=False)
-class Rounded:
-    """A rounded cell.
-
-    Parameters
-    ----------
-    levels
-        ``(m, n)``.
-    scales
-        ``(m,)``.
-    """
-
-    levels: Codes
-    scales: FloatArray
-
-
-def round_cells(target: FloatArray, cells: Sequence[Cell], moments: Moments) -> list[Rounded]:
+def round_cells(target: FloatArray, cells: Sequence[Cell], moments: Moments) -> list[tuple[Encoded, ...]]:
     """Round the cells of a matrix together.
 
     Parameters
@@ -77,139 +66,164 @@ def round_cells(target: FloatArray, cells: Sequence[Cell], moments: Moments) -> 
         Blocks that do not overlap; what lies in none of them is held to be zero.
     moments
         Of the columns.
+
+    Returns
+    -------
+    list
+        The leaves of each cell.
     """
     results = [
-        Rounded(
-            np.empty((cell.rows.stop - cell.rows.start, cell.columns.stop - cell.columns.start), np.uint8),
-            np.empty(cell.rows.stop - cell.rows.start, np.float32),
-        )
+        tuple(_empty(cell.rows.stop - cell.rows.start, cell.columns, precision) for precision in cell.depth.value)
         for cell in cells
     ]
-    height = max(_BLOCK, _ENTRIES // target.shape[1])
-    covariance = moments.covariance()
-    for start in range(0, len(target), height):
-        stop = min(start + height, len(target))
-        parts = [
-            (cell, result, max(cell.rows.start, start), min(cell.rows.stop, stop))
-            for cell, result in zip(cells, results, strict=True)
-            if cell.rows.start < stop and start < cell.rows.stop
-        ]
-        places = [(cell, slice(a - start, b - start)) for cell, _, a, b in parts]
-        work = _Rows(target[start:stop], places, moments.root, covariance)
-        work.feed_forward()
-        for _ in range(_PASSES):
-            work.descend()
-        target[start:stop] = work.errors.T
-        for (cell, result, a, b), (levels, scales) in zip(parts, work.levels(), strict=True):
-            own = slice(a - cell.rows.start, b - cell.rows.start)
-            result.levels[own], result.scales[own] = levels, scales
+    root, covariance = moments.root, moments.covariance()
+    steps = {
+        (cell.columns.start, cell.columns.stop, precision): steps_of(cell.columns, precision, root)
+        for cell in cells
+        for precision in cell.depth.value
+    }
+    edges = sorted({edge for cell in cells for edge in (cell.rows.start, cell.rows.stop)})
+    height = max(1, _ENTRIES // target.shape[1])
+    for top, bottom in pairwise(edges):
+        inside = [number for number, cell in enumerate(cells) if cell.rows.start <= top and bottom <= cell.rows.stop]
+        inside.sort(key=lambda number: cells[number].columns.start)
+        for start in range(top, bottom, height):
+            stop = min(start + height, bottom)
+            planes = []
+            for number in inside:
+                cell = cells[number]
+                scales = scales_of(target[start:stop, cell.columns], cell.depth)
+                for encoded, scale in zip(results[number], scales, strict=True):
+                    own = slice(start - cell.rows.start, stop - cell.rows.start)
+                    held = Encoded(encoded.codes[own], encoded.scales[own], encoded.group, encoded.precision)
+                    key = (cell.columns.start, cell.columns.stop, encoded.precision)
+                    planes.append(_Plane(cell.columns, held, scale, steps[key]))
+            _Rows(target[start:stop], planes, root, covariance).round()
     return results
 
 
+def _empty(m: int, columns: slice, precision: Precision) -> Encoded:
+    """Return room for codes and scales."""
+    n = columns.stop - columns.start
+    return Encoded(np.empty((m, n), np.uint8), np.empty((m, 1), np.float32), n, precision)
+
+
+class _Plane:
+    """Rows of a leaf while they are rounded.
+
+    Parameters
+    ----------
+    columns
+        Where it lies.
+    held
+        Its codes and scales, to be overwritten.
+    scale
+        To begin with, ``(rows,)``.
+    steps
+        Its columns.
+    """
+
+    def __init__(self, columns: slice, held: Encoded, scale: FloatArray, steps: Sequence[Step]) -> None:
+        self.columns = columns
+        numbers = range(0, len(steps), max(1, _CHUNK // (steps[0].columns.stop - steps[0].columns.start)))
+        parts = [steps[first:end] for first, end in pairwise([*numbers, len(steps)])]
+        self.chunks = [(slice(part[0].columns.start, part[-1].columns.stop), part) for part in parts]
+        self.scale: FloatArray = scale
+        self.values = np.zeros(held.codes.shape, np.float32)
+        self.codes = held.codes
+        self._scales = held.scales
+
+    def inverse(self) -> FloatArray:
+        """Return 1 / scale ``(rows, 1)``; 0 for scales that are zero, or so small that it would overflow."""
+        usable = np.abs(self.scale) > np.finfo(np.float32).tiny
+        inverse = np.divide(1, self.scale, out=np.zeros_like(self.scale), where=usable)
+        return inverse[:, None]
+
+    def finish(self) -> None:
+        """Overwrite the scales, as they were found last; codes have been."""
+        self._scales[:, 0] = self.scale
+
+
 class _Rows:
-    """Some rows while they are rounded. All arrays are transposed, so that a column of the matrix is contiguous."""
+    """Rows that the same cells reach, while they are rounded.
+
+    Parameters
+    ----------
+    target
+        ``(m, n)``, to be overwritten with the errors.
+    planes
+        Leaves in the order of their columns, the finer one of a cell after the coarser one.
+    root, covariance
+        Of the columns, or ``None`` for the identity.
+    """
 
     def __init__(
-        self,
-        target: FloatArray,
-        parts: Sequence[tuple[Cell, slice]],
-        root: FloatArray | None,
-        covariance: FloatArray | None,
+        self, target: FloatArray, planes: Sequence[_Plane], root: FloatArray | None, covariance: FloatArray | None
     ) -> None:
-        m, n = target.shape
-        self._parts = parts
-        self._covariance, self._root = covariance, root
-        self._target = np.ascontiguousarray(target.T, np.float32)
-        self._scale = np.ones((n, m), np.float32)
-        self._uneven = [(cell, rows) for cell, rows in parts if not cell.depth.is_even]
-        # Outside of the cells zero is the only level, and for the time being in uneven ones.
-        self._zero, self._low, self._high = (np.zeros((n, m), np.float32) for _ in range(3))
-        for cell, rows in parts:
-            place = (cell.columns, rows)
-            self._scale[place] = first_scales(target[rows, cell.columns], cell.depth)
-            if cell.depth.is_even:
-                self._zero[place] = cell.depth.zero
-                self._low[place], self._high[place] = cell.depth.lowest, cell.depth.highest
-        self._inverse = _inverse(self._scale)
-        self._level = np.zeros((n, m), np.float32)
-        self.errors = self._target.copy()
+        self._errors, self._planes = target, planes
+        self._root, self._covariance = root, covariance
 
-    def feed_forward(self) -> None:
-        """Round the columns one after the other, each making up for those before it."""
-        n, root = len(self._target), self._root
-        if root is None:
-            self._round(slice(None), self._target)
-            return
-        for start in range(0, n, _BLOCK):
-            stop = min(start + _BLOCK, n)
-            owed = root[:start, start:stop].T @ self.errors[:start]
-            for j in range(start, stop):
-                self._round(j, self._target[j] + owed[j - start] / root[j, j])
-                owed[j - start + 1 :] += np.multiply.outer(root[j, j + 1 : stop], self.errors[j])
+    def round(self) -> None:
+        """Round all planes."""
+        for plane in self._planes:
+            self._feed_forward(plane)
+        for _ in range(_PASSES):
+            for plane in self._planes:
+                self._fit(plane)
+                self._descend(plane)
+        for plane in self._planes:
+            plane.finish()
 
-    def descend(self) -> None:
-        """Fit the scales to the levels, then round each column anew with all others known."""
+    def _feed_forward(self, plane: _Plane) -> None:
+        """Round the steps of a plane one after the other, each making up for what lies before it."""
+        inverse, scale = plane.inverse(), plane.scale[:, None]
+        for chunk, steps in plane.chunks:
+            debts = None
+            if self._root is not None:
+                debts = self._errors[:, : chunk.start] @ self._root[: chunk.start, chunk]
+            for step in steps:
+                target = self._errors[:, step.columns]
+                owed = None
+                if debts is not None and step.forward is not None:
+                    owed = step.forward.owed(debts[:, step.inside(chunk)])
+                codes, values = step.nearest(target, inverse, step.forward, owed, TRIES)
+                plane.codes[:, step.within], plane.values[:, step.within] = codes, values
+                self._errors[:, step.columns] = target - scale * values
+                if debts is not None and self._root is not None:
+                    debts += self._errors[:, step.columns] @ self._root[step.columns, chunk]
+
+    def _descend(self, plane: _Plane) -> None:
+        """Round each step anew with all others known, where that is better."""
+        inverse, scale = plane.inverse(), plane.scale[:, None]
         covariance = self._covariance
-        gradient = self.errors.copy() if covariance is None else covariance @ self.errors
-        for cell, rows in self._parts:
-            self._fit(cell.columns, rows, gradient)
-        if covariance is None:
-            self._round(slice(None), self._target)
-            return
-        n = len(self._target)
-        for start in range(0, n, _BLOCK):
-            stop = min(start + _BLOCK, n)
-            own = gradient[start:stop].copy()
-            before = self.errors[start:stop].copy()
-            for j in range(start, stop):
-                old = self.errors[j].copy()
-                self._round(j, self._target[j] - old + own[j - start] / covariance[j, j])
-                own[j - start + 1 :] += np.multiply.outer(covariance[j, j + 1 : stop], self.errors[j] - old)
-            gradient[stop:] += covariance[stop:, start:stop] @ (self.errors[start:stop] - before)
+        for chunk, steps in plane.chunks:
+            gradient = None if covariance is None else self._errors @ covariance[:, chunk]
+            for step in steps:
+                errors = self._errors[:, step.columns].copy()
+                target = errors + scale * plane.values[:, step.within]
+                owed = None
+                if gradient is not None and covariance is not None and step.descending is not None:
+                    own = errors @ covariance[step.columns, step.columns]
+                    owed = step.descending.owed(gradient[:, step.inside(chunk)] - own)
+                codes, values = step.nearest(target, inverse, step.descending, owed, _TRIES)
+                found = target - scale * values
+                better = step.cost(found, owed) < step.cost(errors, owed)
+                plane.codes[better, step.within], plane.values[better, step.within] = codes[better], values[better]
+                self._errors[better, step.columns] = found[better]
+                if gradient is not None and covariance is not None:
+                    gradient += (self._errors[:, step.columns] - errors) @ covariance[step.columns, chunk]
 
-    def levels(self) -> list[tuple[npt.NDArray[Any], FloatArray]]:
-        """Return levels ``(m, n)`` and scales ``(m,)`` of each part."""
-        return [
-            (
-                cell.depth.levels(self._level[cell.columns, rows].T),
-                self._scale[cell.columns.start, rows],
-            )
-            for cell, rows in self._parts
-        ]
-
-    def _round(self, j: int | slice, wanted: FloatArray) -> None:
-        """Set column j, or all of them for ``slice(None)``, to the levels nearest to what is wanted."""
-        zero = self._zero[j]
-        scaled = wanted * self._inverse[j]
-        level = np.clip(np.rint(scaled + zero), self._low[j], self._high[j]) - zero
-        for cell, rows in self._uneven:
-            columns = cell.columns
-            if isinstance(j, slice):
-                level[columns, rows] = cell.depth.nearest(scaled[columns, rows])
-            elif columns.start <= j < columns.stop:
-                level[rows] = cell.depth.nearest(scaled[rows])
-        self._level[j] = level
-        self.errors[j] = self._target[j] - level * self._scale[j]
-
-    def _fit(self, columns: slice, rows: slice, gradient: FloatArray) -> None:
-        """Fit the scales of a part, its levels being as they are."""
-        level = self._level[columns, rows]
-        covariance = None if self._covariance is None else self._covariance[:, columns]
-        spread = level if covariance is None else covariance[columns] @ level
-        norm = np.einsum("ij,ij->j", level, spread)
-        change = np.einsum("ij,ij->j", level, gradient[columns, rows]) / np.where(norm > 0, norm, 1)
-        self._scale[columns, rows] += change
-        self._inverse[columns, rows] = _inverse(self._scale[columns, rows])
-        moved = level * change
-        self.errors[columns, rows] -= moved
-        if covariance is None:
-            gradient[columns, rows] -= moved
+    def _fit(self, plane: _Plane) -> None:
+        """Fit the scales of a plane, its values being as they are."""
+        values, columns = plane.values, plane.columns
+        gradient: FloatArray
+        spread: FloatArray
+        if self._covariance is None:
+            gradient, spread = self._errors[:, columns], values
         else:
-            gradient[:, rows] -= covariance @ moved
-
-
-def _inverse(scale: FloatArray) -> FloatArray:
-    """Return 1 / scale; 0 for scales that are zero, or so small that it would overflow."""
-    usable = np.abs(scale) > np.finfo(np.float32).tiny
-    inverse: FloatArray = np.divide(1, scale, out=np.zeros_like(scale), where=usable)
-    return inverse
+            gradient = self._errors @ self._covariance[:, columns]
+            spread = values @ self._covariance[columns, columns]
+        norm = np.einsum("ij,ij->i", values, spread)
+        change = np.einsum("ij,ij->i", values, gradient) / np.where(norm > 0, norm, 1)
+        plane.scale = (plane.scale + change).astype(np.float32)
+        self._errors[:, columns] -= values * change[:, None]

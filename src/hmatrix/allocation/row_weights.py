@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._validation import check_matrix
+from hmatrix.encoding import Encoded
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
 from hmatrix.packing import EncodedLowRank, PackedLeaf
-from hmatrix.precision import Encoded, Floats32
+from hmatrix.precision import Floats32
 
 
 def row_scales(weights: npt.ArrayLike | None, m: int) -> Floats32:
