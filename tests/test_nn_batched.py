@@ -7,12 +7,12 @@ from matrices import leaf, permutation, random_leaves, stored
 import hmatrix as hm
 from hmatrix.kernels import quantize_activations
 from hmatrix.packing import pack
-from hmatrix.precision import Precision
+from hmatrix.precision import Precision, to_words
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("hmatrix.nn")
 from hmatrix.nn import batched  # noqa: E402
-from hmatrix.nn.coefficients import Columns  # noqa: E402
+from hmatrix.nn.coefficients import Coefficients, Columns  # noqa: E402
 from hmatrix.nn.operator import linear, multiply_by_torch  # noqa: E402
 from hmatrix.nn.prepared import PackedTensors  # noqa: E402
 from hmatrix.nn.stacks import structure_of  # noqa: E402
@@ -69,6 +69,19 @@ def test_integers_are_exact(precision, columns):
     np.testing.assert_array_equal(y, H.apply(x))
 
 
+@pytest.mark.parametrize("precision", [p for p in Precision if p.is_integer])
+def test_codes_are_packed_and_read_as_elsewhere(precision):
+    """Run by run, since words begin where runs do."""
+    columns = Columns(precision, (5, 64, 45, 1), (0, 0, 1, 2))
+    codes = np.random.default_rng(0).integers(0, 2**precision.bits, (2, 30, columns.count)).astype(np.uint8)
+    coefficients = Coefficients.of(columns, torch.from_numpy(codes))
+    for leaf_codes, units, values in zip(codes, coefficients.units, coefficients.integers(), strict=True):
+        words = [to_words(leaf_codes[:, run], precision) for run, _ in columns.runs()]
+        np.testing.assert_array_equal(units.numpy().view(np.uint32), np.concatenate(words, axis=1))
+        for run, _ in columns.runs():
+            np.testing.assert_array_equal(values[:, run], precision.values(leaf_codes[:, run]))
+
+
 def test_leaves_of_equal_shape_are_stacked():
     H = hm.build(np.random.default_rng(0).standard_normal((256, 256)), truncation=hm.Truncation(max_rank=4))
     groups = structure_of(H.pack(), CPU).groups
@@ -88,7 +101,7 @@ def test_what_is_not_finite_stays_in_its_run(bad):
         np.testing.assert_array_equal(steps[:, number], of_run)
 
 
-@pytest.mark.parametrize("kind", ["float64", "bfloat16", "int4", "mixed"])
+@pytest.mark.parametrize("kind", ["float64", "bfloat16", "int4", "trellis2", "mixed"])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_nothing_asks_for_values(kind, transposed):
     """On the meta device there are none, and on a GPU to ask for one would wait for it."""

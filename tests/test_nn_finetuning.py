@@ -43,7 +43,8 @@ def low_rank(weight):
     return H.astype("int8", activations="int8")
 
 
-COMPRESSIONS = {name: int_of(name) for name in ("int8", "int4", "int2", "int1", "lloyd4")} | {"low rank": low_rank}
+CODES = ("int8", "int4", "int2", "int1", "lloyd4", "trellis4", "trellis2", "trellis1")
+COMPRESSIONS = {name: int_of(name) for name in CODES} | {"low rank": low_rank}
 
 
 def compressed(teacher, compression="int4"):

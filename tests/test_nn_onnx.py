@@ -34,10 +34,12 @@ def assert_same(actual, expected):
     assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+CODES = ("int8", "int4", "int2", "int1", "lloyd4", "trellis4", "trellis2", "trellis1")
 KINDS = [
-    *((True, precision, "exact") for precision in ("float32", "bfloat16", "int8", "int4", "int2", "int1", "lloyd4")),
-    *((True, precision, "int8") for precision in ("int8", "int4", "int2", "int1", "lloyd4")),
-    *((False, "float32", "exact"), (False, "bfloat16", "exact"), (False, "int4", "exact"), (False, "int8", "int8")),
+    *((True, precision, "exact") for precision in ("float32", "bfloat16", *CODES)),
+    *((True, precision, "int8") for precision in CODES),
+    *((False, precision, "exact") for precision in ("float32", "bfloat16", "int4", "trellis2")),
+    *((False, precision, "int8") for precision in ("int8", "trellis1")),
 ]
 
 
@@ -60,7 +62,8 @@ def test_a_network_in_standard_operators(tmp_path, dynamo, precision, activation
 
 
 @pytest.mark.parametrize(
-    ("precision", "most"), [("float32", 1.01), ("bfloat16", 1.01), ("int8", 1.02), ("int4", 1.03), ("int2", 1.05)]
+    ("precision", "most"),
+    [("float32", 1.01), ("bfloat16", 1.01), ("int8", 1.02), ("int4", 1.03), ("int2", 1.05), ("trellis2", 1.05)],
 )
 def test_the_file_is_as_small_as_the_matrix(tmp_path, precision, most):
     H = hm.quantize(np.random.default_rng(0).standard_normal((1000, 1280)), precision)

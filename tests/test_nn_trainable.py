@@ -13,11 +13,15 @@ from hmatrix.precision import Precision
 
 torch = pytest.importorskip("torch")
 hnn = pytest.importorskip("hmatrix.nn")
+from hmatrix.nn.coefficients import Coefficients, Columns  # noqa: E402
+from hmatrix.nn.trainable import TrainableFactor  # noqa: E402
 
 MIXED = list(Precision)[1:]
 KINDS = {precision.name.lower(): [precision] for precision in Precision} | {"mixed": MIXED}
 m, n = 60, 50
 every_kind = pytest.mark.parametrize("kind", KINDS)
+INTEGERS = [precision.name.lower() for precision in Precision if precision.is_integer]
+TRELLISES = ["trellis4", "trellis2", "trellis1"]
 both_activations = pytest.mark.parametrize("quantized", [False, True], ids=["exact", "int8"])
 
 
@@ -101,7 +105,29 @@ def test_gradients_where_all_is_smooth():
     assert torch.autograd.gradcheck(product, (x, *parameters))
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4", "int2", "int1", "lloyd4"])
+def all_values(precision):
+    """What a code may stand for, next to whatever codes, in order."""
+    codes = np.arange(2**precision.bits, dtype=np.uint8)
+    return np.unique(precision.values(codes) if precision.trellis is None else precision.trellis.values)
+
+
+def nearest(columns, wanted):
+    """Of everything that the codes of each run may stand for, what is nearest."""
+    held = torch.empty_like(wanted)
+    for run, _ in columns.runs():
+        # Without a trellis every entry stands alone.
+        alone = columns.precision.trellis is None
+        count = 1 if alone else run.stop - run.start
+        codes = np.indices((2**columns.precision.bits,) * count, np.uint8).reshape(count, -1).T
+        values = torch.from_numpy(columns.precision.values(codes)).double()
+        part = wanted[..., run]
+        rows = part.reshape(-1, count)
+        found = torch.stack([values[(row - values).square().sum(dim=1).argmin()] for row in rows])
+        held[..., run] = found.reshape(part.shape)
+    return held
+
+
+@pytest.mark.parametrize("precision", INTEGERS)
 @pytest.mark.parametrize("rank", [None, 3])
 def test_gradients_of_codes_and_scales(precision, rank):
     """Against finite differences of what they are derivatives of: rounding moves each code by a constant."""
@@ -111,19 +137,16 @@ def test_gradients_of_codes_and_scales(precision, rank):
     weight = hnn.trainable(hnn.HWeight(hm.HMatrix(pack((9, 11), leaves)))).double()
     factors, x = weight.factors[0], batch(1, 3, 11, dtype=torch.float64)
     for factor in factors:
-        factor.latent.data += 0.3 * batch(*factor.latent.shape) * factor.columns.by_column(factor.scales.data.abs())
+        factor.latent.data += 0.3 * batch(*factor.latent.shape) * factor.steps()
 
-    values = torch.from_numpy(precision.values(np.arange(2**precision.bits, dtype=np.uint8))).double()
+    values = all_values(precision)
     # Half a step beyond the first and the last value.
     first, last = 1.5 * values[0] - 0.5 * values[1], 1.5 * values[-1] - 0.5 * values[-2]
 
     def scaled(factor, latent):
         return (latent / factor.columns.by_column(factor.scales)).clamp(first, last)
 
-    def nearest(wanted):
-        return values[(wanted[..., None] - values).abs().argmin(dim=-1)]
-
-    moved = [(nearest(scaled(f, f.latent)) - scaled(f, f.latent)).detach() for f in factors]
+    moved = [(nearest(f.columns, wanted) - wanted).detach() for f in factors for wanted in [scaled(f, f.latent)]]
 
     def smooth(*parameters):
         part = x
@@ -143,10 +166,20 @@ def test_gradients_of_codes_and_scales(precision, rank):
         torch.testing.assert_close(actual, wanted)
 
 
-def test_gradients_pass_straight_through():
+@pytest.mark.parametrize(
+    ("precision", "first", "last"),
+    [
+        ("int4", -8.5, 7.5),
+        ("lloyd4", -142.5, 142.5),
+        ("trellis4", -139.0, 139.0),
+        ("trellis2", -141.0, 141.0),
+        ("trellis1", -138.5, 138.5),
+    ],
+)
+def test_gradients_pass_straight_through(precision, first, last):
     """As if latent coefficients were the stored ones: those of a dense layer of torch."""
     rng = np.random.default_rng(0)
-    H = hm.HMatrix(pack((9, 11), stored([leaf((0, 9), (0, 11), None, rng)], [Precision.INT4], (0,))))
+    H = hm.HMatrix(pack((9, 11), stored([leaf((0, 9), (0, 11), None, rng)], [Precision.of(precision)], (0,))))
     layer = hnn.trainable(hnn.HLinear(H))
     dense = torch.nn.Linear(11, 9, bias=False)
     dense.weight.data = torch.from_numpy(H.to_dense())
@@ -161,19 +194,50 @@ def test_gradients_pass_straight_through():
         factor.latent.mul_(3)
     layer(x).sum().backward()
     values = (factor.latent / factor.scales).detach()
-    outside = (values < -8.5) | (values > 7.5)
+    outside = (values < first) | (values > last)
     assert outside.any()
     assert (factor.latent.grad[outside] == 0).all()
     assert (factor.latent.grad[~outside] != 0).all()
 
 
-def test_a_network_learns_what_was_lost():
+@pytest.mark.parametrize("precision", TRELLISES)
+@pytest.mark.parametrize("lengths", [(1,), (7, 3), (45, 1, 64, 33)], ids=str)
+def test_stored_codes_are_found_again(precision, lengths):
+    """Whatever codes were stored, those of words that are not full, too; by the nearest values alone."""
+    precision, rng = Precision.of(precision), np.random.default_rng(0)
+    columns = Columns(precision, lengths, tuple(range(len(lengths))))
+    codes = torch.from_numpy(rng.integers(0, 2**precision.bits, (2, 50, sum(lengths)), np.uint8))
+    scales = torch.from_numpy(rng.standard_normal((2, 50, len(lengths))).astype(np.float32))
+    coefficients = Coefficients.of(columns, codes, scales)
+    factor = TrainableFactor(coefficients, quantized=False)
+    torch.testing.assert_close(factor.values(), coefficients.values(), rtol=1e-5, atol=0)
+    assert torch.equal(factor.coefficients().units, coefficients.units)
+    assert torch.equal(factor.coefficients().scales, scales)
+
+
+@pytest.mark.parametrize("precision", INTEGERS)
+def test_steps_are_from_value_to_value(precision):
+    """On average over the codes of the neighbours, which choose among which values an entry may have."""
+    precision, rng = Precision.of(precision), np.random.default_rng(0)
+    columns = precision.per_word
+    codes = rng.integers(0, 2**precision.bits, (4000, 1, columns)).astype(np.uint8).repeat(2**precision.bits, axis=1)
+    codes[:, :, 0] = np.arange(2**precision.bits)
+    values = precision.values(codes.reshape(-1, columns))[:, 0].reshape(4000, -1)
+    coefficients = Coefficients.of(
+        Columns(precision, (columns,), (0,)), torch.zeros(1, 2, columns), -torch.ones(1, 2, 1)
+    )
+    steps = TrainableFactor(coefficients, quantized=False).steps().expand(1, 2, columns)
+    np.testing.assert_allclose(steps, np.diff(np.sort(values, axis=1)).mean(), rtol=0.01)
+
+
+@pytest.mark.parametrize("precision", ["int2", "trellis2", "trellis1"])
+def test_a_network_learns_what_was_lost(precision):
     torch.manual_seed(0)
     dense = torch.nn.Sequential(torch.nn.Linear(n, m), torch.nn.ReLU(), torch.nn.Linear(m, 5))
     network = copy.deepcopy(dense)
     for number in (0, 2):
         weight = dense[number].weight.detach().numpy()
-        network[number] = hnn.HLinear.from_linear(dense[number], hm.quantize(weight, "int2", activations="int8"))
+        network[number] = hnn.HLinear.from_linear(dense[number], hm.quantize(weight, precision, activations="int8"))
     x = batch(256, n)
     target = dense(x).detach()
     hnn.trainable(network)
@@ -189,7 +253,7 @@ def test_a_network_learns_what_was_lost():
         optimizer.step()
     hnn.freeze(network)
     assert loss().item() < 0.5 * first
-    assert all(leaf.precision is Precision.INT2 for leaf in network[0].matrix.leaves())
+    assert all(leaf.precision is Precision.of(precision) for leaf in network[0].matrix.leaves())
 
 
 @every_kind
@@ -295,7 +359,8 @@ def test_state_dict_of_training():
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")
-def test_compiled():
+@pytest.mark.parametrize("kind", ["int4", "trellis2"])
+def test_compiled(kind):
     torch._dynamo.reset()
-    layer, x = hnn.trainable(layer_of(matrix("int4", quantized=True))), batch(3, n)
+    layer, x = hnn.trainable(layer_of(matrix(kind, quantized=True))), batch(3, n)
     torch.testing.assert_close(torch.compile(layer)(x), layer(x))

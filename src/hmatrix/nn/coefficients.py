@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from hmatrix.precision import LLOYD4, Precision
+from hmatrix.precision import Precision
+from hmatrix.trellis import codebook
 
 UNITS = {
     Precision.FLOAT64: torch.float64,
@@ -18,8 +18,16 @@ UNITS = {
     Precision.INT2: torch.uint8,
     Precision.INT1: torch.uint8,
     Precision.LLOYD4: torch.uint8,
+    Precision.TRELLIS4: torch.uint8,
+    Precision.TRELLIS2: torch.uint8,
+    Precision.TRELLIS1: torch.uint8,
 }
 """As what words are viewed; little-endian, as all devices are that torch runs on."""
+
+TABLES: dict[Precision, list[float]] = {
+    precision: codebook(precision).tolist() for precision in Precision if precision >= Precision.LLOYD4
+}
+"""Of precisions whose values are not evenly spaced, what six bits of a word stand for, in units of the scale."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ class Coefficients:
         """
         precision = columns.precision
         per_word = precision.per_word
-        filling = int(precision.zero) if precision.is_integer else 0
+        filling = precision.filling
         runs = [values[..., run].to(UNITS[precision]) for run, _ in columns.runs()]
         units = torch.cat([nn.functional.pad(run, (0, -run.shape[2] % per_word), value=filling) for run in runs], dim=2)
         if precision.bits < 8:
@@ -127,14 +135,21 @@ class Coefficients:
         Of int2 and int1 these are halves, else integers.
         """
         precision = self.columns.precision
-        codes = self.units
+        table = TABLES.get(precision)
+        codes = self.units.float()
         if precision.bits < 8:
             # Bytes hold columns that are four apart. By arithmetic: exporters confuse the types of shifts.
-            bytes_ = torch.unflatten(codes.float(), 2, (-1, 1, 4))
-            above = [torch.floor(bytes_ / 2**shift) for shift in range(0, 9, precision.bits)]
+            bytes_ = torch.unflatten(codes, 2, (-1, 1, 4))
             base = 2**precision.bits
-            codes = torch.cat([low - base * high for low, high in pairwise(above)], dim=3).flatten(2)
-        return values_of(precision, self._unpadded(codes))
+            if table is not None:
+                # Six bits may go on in the next byte, in those of the last one in the first.
+                bytes_ = bytes_ + 256 * bytes_.roll(-1, dims=4)
+                base = len(table)
+            places = torch.tensor([2.0**shift for shift in range(0, 8, precision.bits)], device=codes.device)
+            above = torch.floor(bytes_ / places[:, None])
+            codes = (above - base * torch.floor(above / base)).flatten(2)
+        codes = self._unpadded(codes)
+        return codes - precision.zero if table is None else torch.tensor(table, device=codes.device)[codes.long()]
 
     def values(self) -> Tensor:
         """Return the coefficients ``(leaves, rows, columns)`` in float32, or float64 for float64."""
@@ -152,13 +167,6 @@ class Coefficients:
             pieces.append(units.narrow(2, first, length))
             first += -(-length // per_word) * per_word
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
-
-
-def values_of(precision: Precision, codes: Tensor) -> Tensor:
-    """Return what codes, in any type, stand for, in units of the scale, float32."""
-    if precision is Precision.LLOYD4:
-        return torch.tensor(LLOYD4.tolist(), device=codes.device)[codes.long()]
-    return codes.float() - precision.zero
 
 
 def _repeated(numbers: Tensor, chosen: tuple[int, ...], lengths: tuple[int, ...]) -> Tensor:

@@ -23,12 +23,13 @@ from torch import Tensor, nn
 from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.matrix import HMatrix
 from hmatrix.nn import batched
-from hmatrix.nn.coefficients import Coefficients, Columns, values_of
+from hmatrix.nn.coefficients import Coefficients, Columns
 from hmatrix.nn.modes import outside_modes
+from hmatrix.nn.nearest import Rounded, apart, rounded
 from hmatrix.nn.prepared import PackedTensors, Prepared, prepared_of
 from hmatrix.nn.rows import Far, Near, select_rows
 from hmatrix.nn.weight import HWeight
-from hmatrix.precision import LLOYD4, LLOYD4_BOUNDS, Precision
+from hmatrix.precision import Precision
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -249,9 +250,8 @@ class TrainableFactor(nn.Module):
             return _straight_through(latent, latent.to(torch.bfloat16).to(latent.dtype))
         if self.scales is None:
             return latent
-        wanted, codes = self._rounded()
-        held = values_of(self.columns.precision, codes).to(wanted.dtype)
-        return self.columns.by_column(self._gained()) * _straight_through(wanted, held)
+        found = self._rounded()
+        return self.columns.by_column(self._gained()) * _straight_through(found.wanted, found.held)
 
     def multiply(self, x: Tensor) -> Tensor:
         """Multiply x ``(leaves, batch, columns)``, quantised where the packed matrix quantises it."""
@@ -272,14 +272,12 @@ class TrainableFactor(nn.Module):
             raise ArgumentError("latent", "holds NaN or infinity", "train with shorter steps")
         if self.scales is None:
             return Coefficients.of(self.columns, self.latent.detach())
-        return Coefficients.of(self.columns, self._rounded()[1].to(torch.uint8), self._gained().detach().float())
+        return Coefficients.of(self.columns, self._rounded().codes.to(torch.uint8), self._gained().detach().float())
 
     def steps(self) -> Tensor:
-        """Return the distance of the values of neighbouring codes, on average, ``(leaves, rows, columns)``."""
+        """Return the distance of neighbouring values of each coefficient, on average, ``(leaves, rows, columns)``."""
         assert self.scales is not None
-        precision = self.columns.precision
-        apart = float(LLOYD4[-1] - LLOYD4[0]) / (len(LLOYD4) - 1) if precision is Precision.LLOYD4 else 1.0
-        return self.columns.by_column(_single(self.scales)).abs() * apart
+        return self.columns.by_column(_single(self.scales)).abs() * apart(self.columns.precision)
 
     def extra_repr(self) -> str:
         """Describe the factors in the printed network."""
@@ -291,21 +289,12 @@ class TrainableFactor(nn.Module):
         assert self.gains is not None
         return _single(self.scales) * _single(self.gains)
 
-    def _rounded(self) -> tuple[Tensor, Tensor]:
-        """Return coefficients in units of the scale, inside the range of the codes, and codes, each in its shape."""
+    def _rounded(self) -> Rounded:
+        """Return what coefficients are rounded to, in units of the scale."""
         assert self.scales is not None
-        precision = self.columns.precision
-        most = 2**precision.bits - 1
         scales = self.columns.by_column(_single(self.scales))
         # Where the scale is zero, the codes do not matter.
-        wanted = _single(self.latent) / torch.where(scales == 0, 1, scales)
-        # What is rounded to a code is in the range, the first and the last one included.
-        if precision is Precision.LLOYD4:
-            bounds = torch.tensor(LLOYD4_BOUNDS.tolist(), dtype=wanted.dtype, device=wanted.device)
-            beyond = float(LLOYD4[-1] + (LLOYD4[-1] - LLOYD4[-2]) / 2)
-            return wanted.clamp(-beyond, beyond), torch.bucketize(wanted, bounds)
-        codes = (wanted + precision.zero).clamp(-0.5, most + 0.5)
-        return codes - precision.zero, codes.round().clamp(0, most)
+        return rounded(self.columns, _single(self.latent) / torch.where(scales == 0, 1, scales))
 
 
 def _single(x: Tensor) -> Tensor:
