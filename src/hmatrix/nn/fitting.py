@@ -11,6 +11,10 @@ from pathlib import Path
 import numpy as np
 
 import hmatrix.allocation
+import hmatrix.encoding
+import hmatrix.precision
+import hmatrix.trellis
+from hmatrix import _core
 from hmatrix._validation import FloatArray
 from hmatrix.allocation import Allocator, Budget
 from hmatrix.allocation.forms import Floats
@@ -146,6 +150,7 @@ class Fitter:
 
 @cache
 def _code_digest() -> str:
-    """Return a digest of the code that chooses H-matrices: what other code chose is chosen anew."""
-    files = sorted(Path(hmatrix.allocation.__file__).parent.glob("*.py"))
+    """Return a digest of the code that chooses and rounds H-matrices: what other code chose is chosen anew."""
+    modules = (hmatrix.encoding, hmatrix.precision, hmatrix.trellis, _core)
+    files = [*sorted(Path(hmatrix.allocation.__file__).parent.glob("*.py")), *(Path(str(m.__file__)) for m in modules)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
