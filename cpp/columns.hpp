@@ -2,8 +2,8 @@
 //
 // V has: value (float or double); reg and part (a mask for the last register of a panel); width; registers,
 // how many accumulators fit beside the loaded registers; batch_registers, those of one row of a batch; and
-// static functions over them. V of floats also has words: ireg, and what turns them into floats or sums of
-// integers.
+// static functions over them. V of floats also has words: ireg, and what looks them up, or turns them into floats or
+// sums of integers.
 //
 // Everything is in an anonymous namespace, so that no function compiled for one instruction set can be
 // linked into another.
