@@ -233,15 +233,18 @@ void bind_plan(nb::module_& module, const char* name) {
              nb::arg("y").noconvert());
 }
 
+template <class T>
+bool is(const Array<T, 2>& array, std::size_t rows, std::size_t columns) {
+    return array.shape(0) == rows && array.shape(1) == columns;
+}
+
 // Windows of the words (rows, visits) that leave the least error; see trellis.hpp.
-void encode(const std::string& instruction_set, int precision, const Array<const float, 2>& target,
+void encode(const std::string& instruction_set, std::uint8_t precision, const Array<const float, 2>& target,
             const std::optional<Array<const float, 2>>& owed, const std::optional<Array<const float, 2>>& root,
             const Array<const std::uint8_t, 1>& present, int tries, const Array<std::uint8_t, 2>& windows) {
-    require(precision >= static_cast<int>(Precision::trellis4) && precision <= static_cast<int>(Precision::trellis1),
-            "the precision has no trellis");
     const auto of = static_cast<Precision>(precision);
+    require(is_trellis(of), "the precision has no trellis");
     const std::size_t rows = target.shape(0), visits = static_cast<std::size_t>(columns_per_word(of));
-    const auto is = [](const auto& array, std::size_t m, std::size_t n) { return array.shape(0) == m && array.shape(1) == n; };
     require(is(target, rows, visits) && is(windows, rows, visits) && present.shape(0) == visits && tries > 0 &&
                 owed.has_value() == root.has_value() && (!owed || (is(*owed, rows, visits) && is(*root, visits, visits))),
             "target, owed, root, present and windows must have the shapes of words");
@@ -257,7 +260,6 @@ void round_columns(const Array<const float, 2>& target, const Array<const float,
                    const Array<const float, 2>& root, float lowest, float highest, float zero,
                    const Array<float, 2>& values) {
     const std::size_t rows = target.shape(0), columns = target.shape(1);
-    const auto is = [](const auto& array, std::size_t m, std::size_t n) { return array.shape(0) == m && array.shape(1) == n; };
     require(is(owed, rows, columns) && is(root, columns, columns) && is(values, rows, columns),
             "target, owed, root and values must have the shapes of some columns");
     const nb::gil_scoped_release release;
@@ -267,10 +269,9 @@ void round_columns(const Array<const float, 2>& target, const Array<const float,
 }
 
 // What windows of a precision whose values are looked up stand for, in units of the scale.
-std::vector<int> values(int precision) {
-    require(precision >= static_cast<int>(Precision::lloyd4) && precision <= static_cast<int>(Precision::trellis1),
-            "the precision has no codebook");
+std::vector<int> values(std::uint8_t precision) {
     const auto of = static_cast<Precision>(precision);
+    require(is_looked_up(of), "the precision has no codebook");
     std::vector<int> values(codebook(of), codebook(of) + windows);
     for (int& value : values) value -= 128;
     return values;

@@ -28,6 +28,9 @@
 namespace hmatrix {
 namespace {
 
+// Of what a loop and its rest both do: called as a function it would have the sums in memory.
+#define INLINED __attribute__((always_inline))
+
 constexpr std::ptrdiff_t prefetch_distance = 1024;
 
 // Asks for the lines that `bytes` from p will reach some time later.
@@ -106,6 +109,23 @@ struct Lookup {
         UNROLL for (int i = 0; i < N; ++i) {
             found[i] = V::looked_up(words[i], table);
             words[i] = V::rotated(words[i], bits);
+        }
+    }
+
+    // Calls f(c, std::integral_constant<int, j>(), found) for the columns c of a run, which are column j of what is found.
+    template <int N, bool ahead, class F>
+    INLINED void each_column(Columns<V, N, ahead>& words, std::ptrdiff_t length, F&& f) const {
+        for (std::ptrdiff_t c = 0; c < length;) {
+            typename V::ireg w[N], found[N];
+            words.words(w);
+            for (int k = 0; k < columns && c < length; k += 4, c += 4) {
+                take(w, found);
+                unroll(
+                    [&](auto j) INLINED {
+                        if (c + j < length) f(c + j, j, found);
+                    },
+                    std::make_integer_sequence<int, 4>());
+            }
         }
     }
 

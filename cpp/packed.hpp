@@ -17,10 +17,10 @@ enum class Precision : std::uint8_t { float64, float32, bfloat16, int8, int4, in
 constexpr bool is_integer(Precision p) { return p >= Precision::int8; }
 
 // Whether values are looked up, by a window of six bits that begins with the entry's own: they are then codes of int8.
-constexpr bool is_looked_up(Precision p) { return p >= Precision::lloyd4; }
+constexpr bool is_looked_up(Precision p) { return p >= Precision::lloyd4 && p <= Precision::trellis1; }
 
 // Of a trellis windows are longer than the entry's own bits.
-constexpr bool is_trellis(Precision p) { return p >= Precision::trellis4; }
+constexpr bool is_trellis(Precision p) { return is_looked_up(p) && p != Precision::lloyd4; }
 
 // Neighbouring columns in a word.
 constexpr int columns_per_word(Precision p) {

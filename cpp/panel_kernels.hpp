@@ -6,9 +6,6 @@
 namespace hmatrix {
 namespace {
 
-// Of what a loop and its rest both do: called as a function it would have the sums in memory.
-#define INLINED __attribute__((always_inline))
-
 // Registers that the sums of one vector fill at most. These hide the latency of an fma.
 constexpr int most_registers = 8;
 
@@ -153,20 +150,10 @@ private:
 
     // The same where values are looked up, of all such precisions.
     Sums with_looked_up(const Run& run, const T* const* x, Sums sums) {
-        const Lookup<V> lookup(run.precision);
         Columns<V, N, ahead> columns = columns_;
-        for (std::ptrdiff_t c = 0; c < run.length;) {
-            typename V::ireg w[N], found[N];
-            columns.words(w);
-            for (int k = 0; k < lookup.columns && c < run.length; k += 4, c += 4) {
-                lookup.take(w, found);
-                unroll(
-                    [&](auto j) {
-                        if (c + j < run.length) add_column<Precision::int8, j>(sums, found, x, c + j);
-                    },
-                    std::make_integer_sequence<int, 4>());
-            }
-        }
+        Lookup<V>(run.precision).each_column(columns, run.length, [&](std::ptrdiff_t c, auto j, const auto& found) INLINED {
+            add_column<Precision::int8, j>(sums, found, x, c);
+        });
         columns_ = columns;
         return sums;
     }

@@ -51,19 +51,9 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
                 }
             };
             const auto looked_up = [&] {
-                const Lookup<V> lookup(run->precision);
-                for (std::ptrdiff_t c = 0; c < run->length;) {
-                    typename V::ireg w[N], found[N];
-                    columns.words(w);
-                    for (int k = 0; k < lookup.columns && c < run->length; k += 4, c += 4) {
-                        lookup.take(w, found);
-                        unroll(
-                            [&](auto j) {
-                                if (c + j < run->length) out[c + j] += of_column<V, Precision::int8, j>(found, scaled);
-                            },
-                            std::make_integer_sequence<int, 4>());
-                    }
-                }
+                Lookup<V>(run->precision).each_column(columns, run->length, [&](std::ptrdiff_t c, auto j, const auto& found) {
+                    out[c] += of_column<V, Precision::int8, j>(found, scaled);
+                });
             };
             if (run->begins) {
                 Reg scales[N];
