@@ -30,7 +30,7 @@ def test_the_error_of_normally_distributed_entries_is_known(depth):
     block = np.random.default_rng(0).standard_normal((60, 800)).astype(np.float32)
     ones = np.ones(800, np.float32)
     actual = np.square(block - rounded(block, depth)).sum()
-    predicted = depth.left * even_errors(block, depth.value[0].bits, ones).sum()
+    predicted = depth.left * even_errors(block, depth.even, ones).sum()
     assert actual == pytest.approx(predicted, rel=0.05)
 
 
@@ -49,9 +49,9 @@ def test_errors_are_about_those_of_the_best_scales(bits):
     block = random_matrix(7, 200, np.float32)
     weights = np.random.default_rng(1).uniform(0.5, 2, 200).astype(np.float32)
     best = np.square(block - decode(encode(block, EVEN[bits]))) @ weights
-    errors = even_errors(block, bits, weights)
+    errors = even_errors(block, EVEN[bits], weights)
     assert errors.sum() == pytest.approx(best.sum(), rel=0.05)
-    assert even_errors(block, bits, weights, every=4).sum() <= 1.3 * errors.sum()
+    assert even_errors(block, EVEN[bits], weights, every=4).sum() <= 1.3 * errors.sum()
 
 
 @every_bits
@@ -61,4 +61,4 @@ def test_what_lies_on_the_grid_and_zero_rows_cost_nothing(bits):
     block = EVEN[bits].values(codes) * np.float32(0.37)
     block[1] = 0
     # The search does not try the very scale, but comes close to it, and fits it then.
-    assert (even_errors(block, bits, np.ones(90, np.float32)) <= 1e-6 * np.square(block).sum(axis=1)).all()
+    assert (even_errors(block, EVEN[bits], np.ones(90, np.float32)) <= 1e-6 * np.square(block).sum(axis=1)).all()

@@ -134,8 +134,7 @@ def _reach(precision: Precision) -> float:
     """Return the largest magnitude of a value, in units of the scale."""
     if precision is Precision.LLOYD4:
         return float(lloyd4()[-1])
-    # int8 leaves out its lowest code, so that it is symmetric.
-    return precision.zero if precision is Precision.INT4 else 2**precision.bits - 1 - precision.zero
+    return max(precision.zero - precision.lowest, precision.highest - precision.zero)
 
 
 def _nearest(
@@ -148,6 +147,5 @@ def _nearest(
         levels = lloyd4().astype(np.float64)
         values = levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, scaled)]
         return values
-    zero, lowest = precision.zero, 1 if precision is Precision.INT8 else 0
-    values = np.clip(np.rint(scaled + zero), lowest, 2**precision.bits - 1) - zero
+    values = np.clip(np.rint(scaled + precision.zero), precision.lowest, precision.highest) - precision.zero
     return values

@@ -17,6 +17,7 @@ doi:10.1109/TIT.1982.1056489; J. Max, "Quantizing for minimum distortion", IRE T
 """
 
 from enum import Enum, IntEnum
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from hmatrix.errors import ArgumentError
 from hmatrix.trellis import Codes as Codes
 from hmatrix.trellis import Floats32 as Floats32
 from hmatrix.trellis import Trellis, codebook
+
+_trellis = cache(Trellis)
 
 
 class Precision(IntEnum):
@@ -80,6 +83,16 @@ class Precision(IntEnum):
         return (128.0, 8.0, 1.5, 0.5)[self - Precision.INT8]
 
     @property
+    def lowest(self) -> int:
+        """The lowest code of evenly spaced values; int8 leaves out one, so that it is symmetric."""
+        return 1 if self is Precision.INT8 else 0
+
+    @property
+    def highest(self) -> int:
+        """The highest code."""
+        return (1 << self.bits) - 1
+
+    @property
     def filling(self) -> int:
         """The code of what fills up a word."""
         return int(self.zero) if Precision.INT8 <= self < Precision.LLOYD4 else 0
@@ -87,7 +100,7 @@ class Precision(IntEnum):
     @property
     def trellis(self) -> Trellis | None:
         """How words are read whose values depend on neighbouring codes, else ``None``."""
-        return Trellis(int(self), self.bits) if self >= Precision.TRELLIS4 else None
+        return _trellis(int(self), self.bits) if self >= Precision.TRELLIS4 else None
 
     def values(self, codes: Codes) -> Floats32:
         """Return what integer codes stand for, in units of the scale, in the shape of the codes.

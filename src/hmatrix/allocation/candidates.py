@@ -14,8 +14,6 @@ from hmatrix.allocation.spectra import energies
 from hmatrix.allocation.strips import strips
 from hmatrix.precision import Precision, from_words, to_words
 
-_EVEN_BITS = sorted({depth.value[0].bits for depth in Depth})
-
 _SUMS = 3
 """Levels whose blocks may be sums of low rank and a dense rest: small ones hardly ever gain by it."""
 
@@ -112,10 +110,9 @@ class Candidates:
             weighted = strip if moments.root is None else strip @ moments.root[column.slice, column.slice]
             for r, row in enumerate(rows):
                 of_outputs = energies(weighted[row.slice])
-                of_entries = None
-                if with_sums:
-                    same = moments.root is None
-                    of_entries = of_outputs if same else energies(strip[row.slice] * scales[column.slice])
+                of_entries = of_outputs if with_sums else None
+                if with_sums and moments.root is not None:
+                    of_entries = energies(strip[row.slice] * scales[column.slice])
                 errors[r, c] = rank_errors(of_outputs, of_entries, dense[r, c], ranks)
         self._ranks[level], self._low_rank[level] = ranks, errors
 
@@ -127,10 +124,10 @@ class Candidates:
         errors = np.zeros((m, len(clusters), len(DENSE_FORMS)))
         for c, cluster in enumerate(clusters):
             block, own = weight[:, cluster.slice], weights[cluster.slice]
-            even = {bits: even_errors(block, bits, own, every=4) for bits in _EVEN_BITS}
+            even = {precision: even_errors(block, precision, own, every=4) for precision in {d.even for d in Depth}}
             for f, form in enumerate(DENSE_FORMS):
                 if isinstance(form.dense, Depth):
-                    errors[:, c, f] = form.dense.left * even[form.dense.value[0].bits]
+                    errors[:, c, f] = form.dense.left * even[form.dense.even]
                 elif form.dense is None:
                     strip = block if moments.root is None else block @ moments.root[cluster.slice, cluster.slice]
                     errors[:, c, f] = np.square(strip).sum(axis=1)

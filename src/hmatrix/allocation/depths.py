@@ -36,14 +36,21 @@ class Depth(Enum):
         return sum(precision.bits for precision in self.value)
 
     @property
+    def even(self) -> Precision:
+        """Evenly spaced values of as many bits as the coarsest leaf has."""
+        return _EVEN[self.value[0].bits]
+
+    @property
     def left(self) -> float:
-        """The error that it leaves, relative to evenly spaced values of as many bits as the coarsest leaf has."""
+        """The error that it leaves, relative to that of `even`."""
         coarse, *finer = self.value
         left = _SPARED[coarse.bits] if coarse.trellis else 1.0
         for precision in finer:
             left *= _REFINED[precision.bits]
         return left
 
+
+_EVEN = {precision.bits: precision for precision in (Precision.INT1, Precision.INT2, Precision.INT4, Precision.INT8)}
 
 _SPARED = {1: 0.82, 2: 0.705, 4: 0.565}
 """What a trellis leaves of the error of evenly spaced values of as many bits, of normally distributed entries."""
@@ -67,21 +74,21 @@ def scales_of(block: FloatArray, depth: Depth) -> list[FloatArray]:
 _FRACTIONS = tuple(0.96**k for k in range(44))
 """Clipping ranges that are tried, as fractions of the largest magnitude: that itself first, for weights on a grid."""
 
-_TRIED = {1: 8, 2: 44, 4: 24, 8: 8}
-"""How many of them, for each number of bits: deeper grids clip less."""
+_TRIED = {Precision.INT1: 8, Precision.INT2: 44, Precision.INT4: 24, Precision.INT8: 8}
+"""How many of them: deeper grids clip less."""
 
 _ENTRIES = 1 << 16
 
 
-def even_errors(block: FloatArray, bits: int, weights: FloatArray, *, every: int = 1) -> FloatArray:
+def even_errors(block: FloatArray, precision: Precision, weights: FloatArray, *, every: int = 1) -> FloatArray:
     """Return what evenly spaced values leave of each row, by the scale that leaves the least.
 
     Parameters
     ----------
     block
         ``(m, n)``, float32.
-    bits
-        1, 2, 4 or 8.
+    precision
+        int1, int2, int4 or int8.
     weights
         Of the columns in the errors that are returned, ``(n,)``. The search counts all alike: with error feedback
         a column that hardly matters still passes on what its grid cannot hold.
@@ -98,21 +105,19 @@ def even_errors(block: FloatArray, bits: int, weights: FloatArray, *, every: int
     height = max(1, _ENTRIES // block.shape[1])
     for start in range(0, len(block), height):
         rows = slice(start, start + height)
-        errors[rows] = _least_errors(block[rows], bits, weights, every)
+        errors[rows] = _least_errors(block[rows], precision, weights, every)
     return errors
 
 
-def _least_errors(block: FloatArray, bits: int, weights: FloatArray, every: int) -> FloatArray:
-    # int8 leaves out its lowest code, so that it is symmetric; int4 has one value more below zero than above.
-    highest, lowest = 2**bits - 1, 1 if bits == Precision.INT8.bits else 0
-    zero = np.float32({4: Precision.INT4.zero, 8: Precision.INT8.zero}.get(bits, highest / 2))
+def _least_errors(block: FloatArray, precision: Precision, weights: FloatArray, every: int) -> FloatArray:
+    lowest, highest, zero = precision.lowest, precision.highest, np.float32(precision.zero)
     largest = np.abs(block).max(axis=1)
-    # The longer side of the grid lies where the larger entries are.
+    # The longer side of the grid lies where the larger entries are; only that of int4 has one.
     signs = np.where(-block.min(axis=1) >= block.max(axis=1), 1, -1) if 2 * zero > highest + lowest else 1
     unit = (signs * np.where(largest > 0, largest, 1) / max(zero - lowest, highest - zero)).astype(np.float32)
     both = np.stack([np.ones_like(weights), weights], axis=1)
     best = np.full((len(block), 2), np.inf, np.float32)
-    for fraction in _FRACTIONS[: _TRIED[bits] : every]:
+    for fraction in _FRACTIONS[: _TRIED[precision] : every]:
         values = block * (1 / (np.float32(fraction) * unit))[:, None]
         values += zero
         np.rint(values, out=values)

@@ -23,7 +23,7 @@ from hmatrix.allocation.depths import Depth, scales_of
 from hmatrix.allocation.moments import Moments
 from hmatrix.allocation.steps import Step, steps_of
 from hmatrix.encoding import Encoded
-from hmatrix.precision import Precision
+from hmatrix.precision import Codes, Floats32, Precision
 from hmatrix.trellis import TRIES
 
 _ENTRIES = 1 << 20
@@ -92,12 +92,12 @@ def round_cells(target: FloatArray, cells: Sequence[Cell], moments: Moments) -> 
             planes = []
             for number in inside:
                 cell = cells[number]
+                own = slice(start - cell.rows.start, stop - cell.rows.start)
                 scales = scales_of(target[start:stop, cell.columns], cell.depth)
                 for encoded, scale in zip(results[number], scales, strict=True):
-                    own = slice(start - cell.rows.start, stop - cell.rows.start)
-                    held = Encoded(encoded.codes[own], encoded.scales[own], encoded.group, encoded.precision)
+                    encoded.scales[own, 0] = scale
                     key = (cell.columns.start, cell.columns.stop, encoded.precision)
-                    planes.append(_Plane(cell.columns, held, scale, steps[key]))
+                    planes.append(_Plane(cell.columns, encoded.codes[own], encoded.scales[own, 0], steps[key]))
             _Rows(target[start:stop], planes, root, covariance).round()
     return results
 
@@ -115,33 +115,27 @@ class _Plane:
     ----------
     columns
         Where it lies.
-    held
-        Its codes and scales, to be overwritten.
+    codes
+        ``(rows, columns)``, to be overwritten.
     scale
-        To begin with, ``(rows,)``.
+        To begin with, ``(rows,)``, to be overwritten.
     steps
         Its columns.
     """
 
-    def __init__(self, columns: slice, held: Encoded, scale: FloatArray, steps: Sequence[Step]) -> None:
+    def __init__(self, columns: slice, codes: Codes, scale: Floats32, steps: Sequence[Step]) -> None:
         self.columns = columns
         numbers = range(0, len(steps), max(1, _CHUNK // (steps[0].columns.stop - steps[0].columns.start)))
         parts = [steps[first:end] for first, end in pairwise([*numbers, len(steps)])]
         self.chunks = [(slice(part[0].columns.start, part[-1].columns.stop), part) for part in parts]
-        self.scale: FloatArray = scale
-        self.values = np.zeros(held.codes.shape, np.float32)
-        self.codes = held.codes
-        self._scales = held.scales
+        self.codes, self.scale = codes, scale
+        self.values = np.zeros(codes.shape, np.float32)
 
     def inverse(self) -> FloatArray:
         """Return 1 / scale ``(rows, 1)``; 0 for scales that are zero, or so small that it would overflow."""
         usable = np.abs(self.scale) > np.finfo(np.float32).tiny
         inverse = np.divide(1, self.scale, out=np.zeros_like(self.scale), where=usable)
         return inverse[:, None]
-
-    def finish(self) -> None:
-        """Overwrite the scales, as they were found last; codes have been."""
-        self._scales[:, 0] = self.scale
 
 
 class _Rows:
@@ -171,8 +165,6 @@ class _Rows:
             for plane in self._planes:
                 self._fit(plane)
                 self._descend(plane)
-        for plane in self._planes:
-            plane.finish()
 
     def _feed_forward(self, plane: _Plane) -> None:
         """Round the steps of a plane one after the other, each making up for what lies before it."""
@@ -225,5 +217,5 @@ class _Rows:
             spread = values @ self._covariance[columns, columns]
         norm = np.einsum("ij,ij->i", values, spread)
         change = np.einsum("ij,ij->i", values, gradient) / np.where(norm > 0, norm, 1)
-        plane.scale = (plane.scale + change).astype(np.float32)
+        plane.scale[:] += change
         self._errors[:, columns] -= values * change[:, None]

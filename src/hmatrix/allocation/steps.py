@@ -104,11 +104,9 @@ class Step:
         values = np.empty(wanted.shape, np.float32)
         owed = np.zeros_like(values) if owed is None else np.ascontiguousarray(owed)
         root = np.eye(wanted.shape[1], dtype=np.float32) if root is None else root
-        zero, highest = self.precision.zero, 2**self.precision.bits - 1
-        # int8 leaves out its lowest code, so that it is symmetric.
-        lowest = int(self.precision is Precision.INT8)
-        _core.round_columns(np.ascontiguousarray(wanted), owed, root, lowest, highest, zero, values)
-        return (values + np.float32(zero)).astype(np.uint8), values
+        codes = self.precision
+        _core.round_columns(np.ascontiguousarray(wanted), owed, root, codes.lowest, codes.highest, codes.zero, values)
+        return (values + np.float32(codes.zero)).astype(np.uint8), values
 
     def _word(
         self, trellis: Trellis, wanted: FloatArray, owed: FloatArray | None, root: FloatArray | None, tries: int
