@@ -33,7 +33,7 @@ sanitize:
 	$(SANITIZE)/bin/pip install -q pytest pytest-xdist hypothesis . -C cmake.define.HMATRIX_SANITIZE=ON -C build-dir=$(SANITIZE)/cmake
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(SANITIZE)/bin/python -m pytest -q $(PARALLEL) tests/test_fuzz.py tests/test_progressive.py tests/test_progressive_files.py tests/test_progressive_clusters.py tests/test_progressive_coarse.py tests/test_coarse_bounds.py tests/test_coarse_files.py tests/test_rows.py tests/test_trellis.py tests/test_steps.py tests/test_kernels.py tests/test_plan.py tests/test_threads.py tests/test_packed.py tests/test_schedule.py tests/test_io.py tests/test_io_damage.py
+	$(SANITIZE)/bin/python -m pytest -q $(PARALLEL) tests/test_fuzz.py tests/test_progressive.py tests/test_progressive_files.py tests/test_progressive_clusters.py tests/test_progressive_coarse.py tests/test_coarse_bounds.py tests/test_coarse_files.py tests/test_rows.py tests/test_trellis.py tests/test_steps.py tests/test_kernels.py tests/test_plan.py tests/test_threads.py tests/test_packed.py tests/test_schedule.py tests/test_schedule_refusals.py tests/test_io.py tests/test_io_damage.py
 
 .venv/installed: pyproject.toml CMakeLists.txt $(wildcard cpp/*.?pp)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
