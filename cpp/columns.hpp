@@ -1,9 +1,9 @@
 // What the products with a panel share, written once over a vector type V and compiled for each instruction set.
 //
 // V has: value (float or double); reg and part (a mask for the last register of a panel); width; registers,
-// how many accumulators fit beside the loaded registers; batch_registers, those of one row of a batch; and
-// static functions over them. V of floats also has words: ireg, and what looks them up, or turns them into floats or
-// sums of integers.
+// how many accumulators fit beside the loaded registers; batch_registers, those of one row of a batch; asks_ahead,
+// whether processors that it runs on may want to be asked for lines ahead; and static functions over them. V of
+// floats also has words: ireg, and what looks them up, or turns them into floats or sums of integers.
 //
 // Everything is in an anonymous namespace, so that no function compiled for one instruction set can be
 // linked into another.
@@ -41,9 +41,12 @@ inline void prefetch(const void* p) {
 }
 
 // Calls f(std::bool_constant<...>()): whether to ask for lines ahead.
-template <class F>
+template <class V, class F>
 inline void with_ahead(F&& f) {
-    prefetch_pays ? f(std::true_type()) : f(std::false_type());
+    if constexpr (V::asks_ahead)
+        prefetch_pays ? f(std::true_type()) : f(std::false_type());
+    else
+        f(std::false_type());
 }
 
 // Calls f(std::integral_constant<int, n>()) for a runtime n of 1 to Most.

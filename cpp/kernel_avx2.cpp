@@ -22,6 +22,7 @@ struct Float {
         __m256i even, odd;
     };
     static constexpr int width = 8, registers = 12, batch_registers = 3;
+    static constexpr bool asks_ahead = true;
     static part_type part(int n) {
         return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     }
@@ -133,6 +134,7 @@ struct Double {
     using reg = __m256d;
     using part_type = __m256i;
     static constexpr int width = 4, registers = 12, batch_registers = 3;
+    static constexpr bool asks_ahead = true;
     static part_type part(int n) {
         return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
     }

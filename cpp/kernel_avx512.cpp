@@ -19,6 +19,7 @@ struct Float {
     using iword = __m512i;
     using part_type = __mmask16;
     static constexpr int width = 16, registers = 24, batch_registers = 4;
+    static constexpr bool asks_ahead = true;
     static part_type part(int n) { return static_cast<part_type>((1u << n) - 1); }
     static reg zero() { return _mm512_setzero_ps(); }
     static reg load(const float* p) { return _mm512_loadu_ps(p); }
@@ -114,6 +115,7 @@ struct Double {
     using reg = __m512d;
     using part_type = __mmask8;
     static constexpr int width = 8, registers = 24, batch_registers = 4;
+    static constexpr bool asks_ahead = true;
     static part_type part(int n) { return static_cast<part_type>((1u << n) - 1); }
     static reg zero() { return _mm512_setzero_pd(); }
     static reg load(const double* p) { return _mm512_loadu_pd(p); }

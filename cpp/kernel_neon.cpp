@@ -21,6 +21,7 @@ struct Float {
     using iword = int8x16_t;
     using part_type = int;
     static constexpr int width = 4, registers = 16, batch_registers = 4;
+    static constexpr bool asks_ahead = false;
     static int part(int n) { return n; }
     static reg zero() { return vdupq_n_f32(0); }
     static reg load(const float* p) { return vld1q_f32(p); }
@@ -126,6 +127,7 @@ struct Double {
     using reg = float64x2_t;
     using part_type = int;
     static constexpr int width = 2, registers = 16, batch_registers = 4;
+    static constexpr bool asks_ahead = false;
     static int part(int n) { return n; }
     static reg zero() { return vdupq_n_f64(0); }
     static reg load(const double* p) { return vld1q_f64(p); }

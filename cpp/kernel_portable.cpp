@@ -15,6 +15,7 @@ struct Portable {
     using value = T;
     using part_type = int;
     static constexpr int width = 16 / sizeof(T), registers = 8, batch_registers = 2;
+    static constexpr bool asks_ahead = false;
     struct reg {
         T v[width];
     };

@@ -307,7 +307,7 @@ void forward(const Word<typename V::value>* words, const Panel& panel, const Run
     constexpr int most = max_panel_height / V::width;
     if (batch == 1) {
         over_rows<V, std::min(most_registers, most)>(panel, [&](int row, int rows, auto n) {
-            with_ahead([&](auto ahead) {
+            with_ahead<V>([&](auto ahead) {
                 forward_tile<V, n, 1, ahead>(words + row, rows, panel, runs, source, quantized,
                                              {y.base + row, y.stride}, 0);
             });

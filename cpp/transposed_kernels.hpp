@@ -90,7 +90,7 @@ template <class V>
 void transposed(const Word<typename V::value>* words, const Panel& panel, const Run* runs,
                 Rows<const typename V::value> x, const Source<typename V::value>& target, std::ptrdiff_t batch) {
     over_rows<V, std::min(V::batch_registers, max_panel_height / V::width)>(panel, [&](int row, int rows, auto n) {
-        with_ahead([&](auto ahead) {
+        with_ahead<V>([&](auto ahead) {
             for (std::ptrdiff_t b = 0; b < batch; ++b)
                 transposed_tile<V, n, ahead>(words + row, rows, panel, runs, x.row(b) + row, target, b);
         });

@@ -27,7 +27,9 @@ std::uint32_t read_words(const std::uint32_t* words, std::size_t count) {
 
 template <class V>
 std::uint32_t read(const std::uint32_t* words, std::size_t count) {
-    return prefetch_pays ? read_words<V, true>(words, count) : read_words<V, false>(words, count);
+    std::uint32_t sum = 0;
+    with_ahead<V>([&](auto ahead) { sum = read_words<V, ahead>(words, count); });
+    return sum;
 }
 
 // Below this the largest magnitude counts as zero: 127 over it would not be finite.
