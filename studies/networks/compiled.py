@@ -20,7 +20,7 @@ from minilm import States, model_folder
 from mobilenet import pointwise
 from torch import Tensor, nn
 from transformers import AutoModel
-from turns import times
+from turns import rounds, times
 
 import hmatrix as hm
 from hmatrix.nn.kinds import kind_of, matrix_of
@@ -34,7 +34,7 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--subjects", default="layer,layers,embedding,minilm-16,minilm-128,mobilenet")
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=rounds, default=40)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -65,7 +65,7 @@ def sentence(tokens: int) -> tuple[nn.Module, Inputs]:
     return States(AutoModel.from_pretrained(model_folder(), add_pooling_layer=False)), (ids, torch.ones_like(ids))
 
 
-def measured(models: dict[str, Callable[..., object]], inputs: Inputs, rounds: int) -> str:
+def measured(models: dict[str, Callable[..., object]], inputs: Inputs, count: int) -> str:
     """Time models in turn; short ones are repeated within a round."""
     calls = {name: partial(model, *inputs) for name, model in models.items()}
     with torch.no_grad():
@@ -74,7 +74,7 @@ def measured(models: dict[str, Callable[..., object]], inputs: Inputs, rounds: i
         start = time.perf_counter()
         calls["hmatrix eager"]()
         repeats = max(1, int(2e-3 / (time.perf_counter() - start)))
-        return times(calls, rounds, unit=1e-6, repeats=repeats)
+        return times(calls, count, unit=1e-6, repeats=repeats)
 
 
 def rounded(network: nn.Module) -> nn.Module:

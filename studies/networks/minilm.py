@@ -24,7 +24,7 @@ import onnxruntime
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import AutoModel, AutoTokenizer
-from turns import times
+from turns import rounds, times
 
 import hmatrix as hm
 import hmatrix.nn as hnn
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--storage", default="0.25,0.125", help="fractions of the float32 storage of the layers")
     parser.add_argument("--cache", type=Path)
-    parser.add_argument("--rounds", type=int, default=31, help="of the timing")
+    parser.add_argument("--rounds", type=rounds, default=31, help="of the timing")
     parser.add_argument("--calibration", type=int, default=1000, help="sentences")
     options = parser.parse_args()
     folder = model_folder()

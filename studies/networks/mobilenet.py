@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from turns import times
+from turns import rounds, times
 
 import hmatrix as hm
 import hmatrix.nn as hnn
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--finetune", type=float, metavar="MINUTES", help="distillation of each network")
     parser.add_argument("--threads", type=int, default=1, help="of distillation")
     parser.add_argument("--cache", type=Path)
-    parser.add_argument("--rounds", type=int, default=15, help="of the timing")
+    parser.add_argument("--rounds", type=rounds, default=15, help="of the timing")
     options = parser.parse_args()
     study = read_study(STUDY)
     assert study.data is not None

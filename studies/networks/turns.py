@@ -1,21 +1,35 @@
 """Times of calls that take turns."""
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
 
 
+def rounds(text: str) -> int:
+    """Return how many rounds a command line asks for: two at least, or there are no quartiles.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is no such number.
+    """
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"got {text}: give 2 or more")
+    return int(text)
+
+
 def times(
-    calls: dict[str, Callable[[], object]], rounds: int, *, unit: float = 1e-3, digits: int = 1, repeats: int = 1
+    calls: dict[str, Callable[[], object]], count: int, *, unit: float = 1e-3, digits: int = 1, repeats: int = 1
 ) -> str:
     """Return medians and quartiles of calls that take turns, in units of so many seconds.
 
-    Each is called once before, and as often as `repeats` in each of the rounds.
+    Each is called once before, and as often as `repeats` in each of `count` rounds.
     """
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
-    for _ in range(rounds):
+    for _ in range(count):
         for name, call in calls.items():
             start = time.perf_counter()
             for _ in range(repeats):
