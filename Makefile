@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SANITIZE := build/sanitize
-# Tests run side by side, those of a file one after the other.
-PARALLEL := -n auto --maxprocesses 8 --dist loadfile
+# Tests run side by side, those of a file one after the other, in the order of tests/conftest.py.
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: study test lint bench sanitize clean
 

@@ -5,6 +5,8 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections import Counter
+
 import pytest
 from hmatrices import TYPES, make
 from hypothesis import settings
@@ -15,6 +17,13 @@ from hmatrix.allocation.timecost import TimeCost
 
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
+
+
+def pytest_collection_modifyitems(items):
+    # Each file runs on one core: what takes long begins first, so that nothing is waited for at the end.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    sizes = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in slow, -sizes[item.path], str(item.path)))
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ def test_every_product_has_a_line(batch):
     assert to_markdown(lines).count("\n") == len(lines) + 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SUPPORTED, reason="needs Linux on x86-64")
 def test_instructions_and_cold_caches():
     weight = np.random.default_rng(0).standard_normal((30, 40)).astype(np.float32)

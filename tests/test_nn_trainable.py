@@ -325,6 +325,7 @@ def test_state_dict_of_training():
     same_bits(other.matrix, layer.matrix)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute")
 @pytest.mark.parametrize("kind", ["int4", "trellis2"])
 def test_compiled(kind):

@@ -144,6 +144,7 @@ def test_an_output_folder_that_cannot_be_written(study, tmp_path):
         list(run_study(replace(study, output=tmp_path / "file" / "out"), tmp_path / "cache"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_study_goes_on_where_it_stopped(study, tmp_path, blow):

@@ -44,6 +44,7 @@ def test_forms_cost_what_a_matrix_of_them_costs():
     assert COST.of_form(Form(), np.array(100), np.array(64)) == 0
 
 
+@pytest.mark.slow
 def test_coefficients_are_fitted(monkeypatch):
     def measured(calls):
         matrices = [call.args[0] for call in calls]
@@ -86,6 +87,7 @@ def test_no_place_to_keep_it(cache, monkeypatch):
     assert time_cost(Activations.INT8) == COST
 
 
+@pytest.mark.slow
 def test_real_times(monkeypatch):
     monkeypatch.setattr(timecost, "_ROUNDS", 2)
     monkeypatch.setattr(timecost, "_ROUND_SECONDS", 1e-4)
