@@ -1,11 +1,10 @@
 import os
+from collections import Counter
 
 # Before NumPy and torch are imported: their threads would wait busily for each other on small blocks, and there may be
 # a test on every core.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-from collections import Counter
 
 import pytest
 from hmatrices import TYPES, make
