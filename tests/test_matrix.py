@@ -256,6 +256,13 @@ def test_repr():
     )
     for part in ("shape=(8, 9)", "float64", "1 dense", "1 of low rank (at most 2)", f"{H.storage().ratio:.1%}"):
         assert part in repr(H)
+    assert "zero" not in repr(H)
+    assert "_packed" not in repr(next(H.leaves()))
+    small = H.astype("float32").astype("trellis4")
+    assert "stored in: trellis4" in repr(small)
+    zero = LowRank(np.zeros((8, 0), np.float32), np.zeros((9, 0), np.float32))
+    nothing = hm.HMatrix.from_leaves((8, 9), [PackedLeaf(slice(0, 8), slice(0, 9), zero)])
+    assert "leaves: 1 zero, stored in: nothing" in repr(nothing)
     assert repr(H.T) == f"{H!r}.T"
 
 

@@ -74,6 +74,12 @@ def test_a_drop_is_kept_with_few_evaluations():
         assert trial.interval[0] <= trial.drop <= trial.interval[1]
 
 
+def test_a_network_that_is_compressed_already():
+    once, _ = compress(small(32, 10), hm.Budget(storage=0.5), progress=False)
+    with pytest.raises(NetworkError, match="compressed already"):
+        compress(once, hm.Budget(storage=0.5), progress=False)
+
+
 def test_a_drop_that_cannot_be_kept():
     scores = iter([100.0, *[0.0] * 9])
     with pytest.raises(NetworkError, match=r"a drop of 0\.5 was not kept"):
@@ -82,7 +88,13 @@ def test_a_drop_that_cannot_be_kept():
 
 @pytest.mark.parametrize(
     ("returned", "message"),
-    [("x", "returned a str"), (np.nan, "finite"), (np.ones((2, 2)), "shape"), ([], "shape")],
+    [
+        ("x", "returned a str"),
+        (None, "returned nothing"),
+        (np.nan, "returned nan"),
+        (np.ones((2, 2)), "shape"),
+        ([], "shape"),
+    ],
 )
 def test_scores_that_cannot_be_used(returned, message):
     with pytest.raises(ArgumentError, match=message):

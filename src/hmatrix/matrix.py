@@ -1,7 +1,7 @@
 """The hierarchical matrix."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
@@ -66,8 +66,8 @@ class Leaf:
     columns: slice
     rank: int | None
     precision: Precision
-    _packed: PackedBlocks
-    _number: int
+    _packed: PackedBlocks = field(repr=False)
+    _number: int = field(repr=False)
 
     @property
     def block(self) -> FloatArray | LowRank:
@@ -264,11 +264,18 @@ class HMatrix:
 
     def __repr__(self) -> str:
         ranks = self._packed.leaves[:, RANK]
-        low = int(np.count_nonzero(ranks != DENSE))
+        counts = {
+            "dense": int((ranks == DENSE).sum()),
+            f"of low rank (at most {ranks.max()})": int((ranks > 0).sum()),
+            "zero": int((ranks == 0).sum()),
+        }
+        leaves = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        precisions = (
+            Precision(number).name.lower() for number in np.unique(self._packed.leaves[ranks != 0, PRECISION])
+        )
         return (
-            f"HMatrix(shape={self.shape}, dtype={self.dtype}, leaves: {len(ranks) - low} dense and {low} of low rank "
-            f"(at most {max(int(ranks.max()), 0)}), "
-            f"storage: {self.storage().ratio:.1%} of dense)"
+            f"HMatrix(shape={self.shape}, dtype={self.dtype}, leaves: {leaves}, "
+            f"stored in: {', '.join(precisions) or 'nothing'}, storage: {self.storage().ratio:.1%} of dense)"
         )
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TypeAlias
 
@@ -62,7 +62,7 @@ class Allocation:
     """
 
     matrix: HMatrix
-    bias_correction: FloatArray
+    bias_correction: FloatArray = field(repr=False)
     predicted_error: float
     measured_error: float
     arrangement: tuple[str, str]
@@ -163,9 +163,7 @@ class Allocator:
             If the budget is below the smallest H-matrix, or above the dense matrix; if `evaluate` is there without
             `max_drop` or the other way round, or returns no finite number.
         """
-        if (budget.max_drop is None) != (evaluate is None):
-            came = "is given without max_drop" if evaluate else "is not given"
-            raise ArgumentError("evaluate", came, "give a function and Budget(max_drop=...), or neither")
+        _check_together(budget, evaluate)
         if evaluate is None:
             return self._within(budget, unbiased)
         return self._search(float(budget.max_drop or 0), evaluate, unbiased)
@@ -282,6 +280,12 @@ class Allocator:
         return float(np.sqrt(error / self._energy)) if self._energy > 0 else 0.0
 
 
+def _check_together(budget: Budget, evaluate: Evaluate | None) -> None:
+    if (budget.max_drop is None) != (evaluate is None):
+        came = "is given without max_drop" if evaluate else "is not given"
+        raise ArgumentError("evaluate", came, "give a function and Budget(max_drop=...), or neither")
+
+
 def _score(evaluate: Evaluate, allocation: Allocation) -> float:
     score = float(evaluate(allocation.matrix, allocation.bias_correction))
     if not np.isfinite(score):
@@ -308,6 +312,8 @@ def allocate(
     ArgumentError
         If an argument cannot be used, or the budget is impossible.
     """
+    # Not only once all errors of candidates are known, which takes long.
+    _check_together(budget, evaluate)
     allocator = Allocator(
         weight,
         calibration=calibration,

@@ -33,10 +33,13 @@ def scores_of(value: Any) -> Scores:
         scores = np.atleast_1d(np.asarray(value, np.float64))
     except (TypeError, ValueError) as error:
         raise ArgumentError("evaluate", f"returned a {type(value).__name__}", "return a score") from error
-    if scores.ndim != 1 or not scores.size or not np.isfinite(scores).all():
+    if scores.ndim != 1 or not scores.size:
         raise ArgumentError(
             "evaluate", f"returned scores of the shape {np.shape(value)}", "return a finite score, or one a sample"
         )
+    if not np.isfinite(scores).all():
+        wrong = "nothing" if value is None else f"{scores[~np.isfinite(scores)][0]}"
+        raise ArgumentError("evaluate", f"returned {wrong}", "return a finite score, or one a sample")
     return scores
 
 

@@ -33,7 +33,8 @@ class LayerReport:
     precisions
         For each precision the number of leaves.
     predicted_error, measured_error
-        Of the layer's output, relative; ``None`` for a layer that stays as it is.
+        Of the layer's output, relative, as in `hmatrix.allocation.Allocation`: what int8 activations add is not in
+        it. ``None`` for a layer that stays as it is.
     arrangement
         How rows and columns were ordered.
     seconds
@@ -198,4 +199,4 @@ def _kilobytes(size: int) -> str:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.2f} MB"
+    return f"{size / 1e6:.2f} MB" if size >= 1e6 else _kilobytes(size)

@@ -11,6 +11,7 @@ from hmatrix.allocation import Budget
 from hmatrix.assembly import Sides
 from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.nn.kinds import Kind, kind_of, matrix_of, shape_of
+from hmatrix.nn.weight import HWeight
 from hmatrix.precision import Activations
 
 Select = Callable[[str, nn.Module], bool]
@@ -173,9 +174,10 @@ def find_targets(
         if all(kind_of(module) is not None for module in users[key].values())
     ]
     if not targets:
-        raise NetworkError(
-            "network", "no layer that can be compressed is chosen", "choose nn.Linear, nn.Conv2d or nn.Embedding layers"
-        )
+        mend = "choose nn.Linear, nn.Conv2d or nn.Embedding layers"
+        if any(isinstance(module, HWeight) for module in model.modules()):
+            mend += "; this network is compressed already, in part at least: give it as it was before"
+        raise NetworkError("network", "no layer that can be compressed is chosen", mend)
     return targets
 
 
