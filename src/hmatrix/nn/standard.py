@@ -1,6 +1,7 @@
 """What layers compute in operators that every exporter knows.
 
-Coefficients become constants as they are stored: codes stay bytes, and are decoded by the exported network.
+Coefficients become constants as they are stored: codes stay bytes, and are decoded by the exported network. (The
+exporter of TorchScript decodes constants beforehand, whatever one does.)
 """
 
 from functools import partial
