@@ -52,7 +52,7 @@ class Allocation:
     predicted_error, measured_error
         Of the output, relative, before and after the leaves were computed: the root of ``tr(E C E^T)`` over
         ``tr(A C A^T)``, with C the damped second moment of the inputs about their mean. Without calibration
-        data it is the error in the Frobenius norm. Rows count by their weights.
+        data it is the error in the Frobenius norm. Rows count by their weights. What int8 activations add is not in it.
     arrangement
         How rows and columns were ordered.
     damping
