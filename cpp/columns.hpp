@@ -40,13 +40,13 @@ inline void prefetch(const void* p) {
     for (std::size_t line = 0; line < bytes; line += 64) __builtin_prefetch(ahead + line, 0, 3);
 }
 
-// Calls f(std::bool_constant<...>()): whether to ask for lines ahead.
+// Returns f(std::bool_constant<...>()): whether to ask for lines ahead.
 template <class V, class F>
-inline void with_ahead(F&& f) {
-    if constexpr (V::asks_ahead)
-        prefetch_pays ? f(std::true_type()) : f(std::false_type());
-    else
-        f(std::false_type());
+inline auto with_ahead(F&& f) {
+    if constexpr (V::asks_ahead) {
+        if (prefetch_pays) return f(std::true_type());
+    }
+    return f(std::false_type());
 }
 
 // Calls f(std::integral_constant<int, n>()) for a runtime n of 1 to Most.

@@ -27,9 +27,7 @@ std::uint32_t read_words(const std::uint32_t* words, std::size_t count) {
 
 template <class V>
 std::uint32_t read(const std::uint32_t* words, std::size_t count) {
-    std::uint32_t sum = 0;
-    with_ahead<V>([&](auto ahead) { sum = read_words<V, ahead>(words, count); });
-    return sum;
+    return with_ahead<V>([&](auto ahead) { return read_words<V, ahead>(words, count); });
 }
 
 // Below this the largest magnitude counts as zero: 127 over it would not be finite.
