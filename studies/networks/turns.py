@@ -1,22 +1,13 @@
 """Times of calls that take turns."""
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
 
+from hmatrix.cli.arguments import at_least
 
-def rounds(text: str) -> int:
-    """Return how many rounds a command line asks for: two at least, or there are no quartiles.
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        If it is no such number.
-    """
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"got {text}: give 2 or more")
-    return int(text)
+rounds = at_least(2, "rounds")
+"""Of a command line: of fewer there are no quartiles."""
 
 
 def times(

@@ -20,12 +20,20 @@ def add_command(
     return parser
 
 
-def positive(text: str) -> int:
-    """Convert to an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {text}; give an integer of at least 1")
-    return value
+def at_least(least: int, name: str) -> Callable[[str], int]:
+    """Return what converts to an integer of at least so much; argparse calls by its name what is no integer."""
+
+    def convert(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"got {text}; give an integer of at least {least}")
+        return value
+
+    convert.__name__ = name
+    return convert
+
+
+positive = at_least(1, "positive")
 
 
 def positive_number(text: str) -> float:
