@@ -71,9 +71,9 @@ def test_too_many_strips(monkeypatch):
     leaves = [[0, 4, 0, 1, -1, 1, 0], *([k, k + 1, 1, 2, -1, 1, 0] for k in range(4))]
     monkeypatch.setattr(schedule, "MOST_STRIPS", 7)
     with pytest.raises(ArgumentError, match="leaves: cut the matrix into too many strips"):
-        build_schedule((4, 2), np.array(leaves, dtype=np.int32))
+        build((4, 2), *leaves)
     monkeypatch.setattr(schedule, "MOST_STRIPS", 8)
-    assert len(build_schedule((4, 2), np.array(leaves, dtype=np.int32)).near.panels) == 4
+    assert len(build((4, 2), *leaves).near.panels) == 4
 
 
 IMPORTS = """
