@@ -22,7 +22,7 @@ def test_every_product_has_a_line(batch):
     lines, _ = bench(weight, matrices, batch=batch, thread_count=1, products=2)
     by_name = {line.name: line for line in lines}
     assert set(matrices) < set(by_name)
-    assert "hmatrix int8, as HLinear" in by_name
+    assert {"hmatrix int8, as HLinear", "hmatrix int8, kernel alone"} < set(by_name)
     assert min(by_name[f"{name}, float32"].dense_fraction for name in ("torch", "numpy", "native")) == 1.0
     for name, matrix in matrices.items():
         assert by_name[name].nbytes == matrix.storage().total

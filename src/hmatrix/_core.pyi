@@ -1,3 +1,4 @@
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,21 @@ class PlanFloat32:
     def multiply_transposed_batch(self, x: _Floats, y: _Floats) -> None: ...
 
 class PlanFloat64(PlanFloat32): ...
+
+class TensorProductFloat32:
+    def __init__(
+        self,
+        plan: PlanFloat32 | PlanFloat64,
+        exchange: object,
+        types: Sequence[type],
+        recording: Callable[[], bool],
+        obstacles: Sequence[Callable[[], object]],
+        words: int,
+        others: Sequence[tuple[str, Any, int]],
+    ) -> None: ...
+    def multiply(self, x: Any, bias: Any, buffers: dict[str, Any]) -> Any: ...
+
+class TensorProductFloat64(TensorProductFloat32): ...
 
 class ProgressiveHead:
     def __init__(

@@ -217,7 +217,7 @@ class HMatrix:
         return TransposedHMatrix(self)
 
     def __matmul__(self, x: npt.ArrayLike) -> FloatArray:
-        return self._products.matmul(x)
+        return self._products.multiply(x, samples_are_columns=True)
 
     def apply(self, x: npt.ArrayLike) -> FloatArray:
         """Return the product in the layout of a layer.
@@ -237,7 +237,7 @@ class HMatrix:
         ArgumentError
             If x has another shape or is not of real numbers.
         """
-        return self._products.apply(x)
+        return self._products.multiply(x)
 
     @cached_property
     def _product(self) -> Product:
@@ -308,11 +308,11 @@ class TransposedHMatrix:
         return self._matrix.to_dense().T
 
     def __matmul__(self, x: npt.ArrayLike) -> FloatArray:
-        return self._matrix._transposed_products.matmul(x)
+        return self._matrix._transposed_products.multiply(x, samples_are_columns=True)
 
     def apply(self, x: npt.ArrayLike) -> FloatArray:
         """Return ``x @ A``, ``(batch, n)`` for x ``(batch, m)``, A being the matrix that this is the transpose of."""
-        return self._matrix._transposed_products.apply(x)
+        return self._matrix._transposed_products.multiply(x)
 
     def __repr__(self) -> str:
         return f"{self._matrix!r}.T"

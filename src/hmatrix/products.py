@@ -34,27 +34,10 @@ class Products:
 
     def takes(self, x: npt.ArrayLike) -> TypeGuard[FloatArray]:
         """Whether the kernel takes x as it is, as a vector ``(n,)``: small products have no time for more questions."""
-        return type(x) is np.ndarray and x.shape == self._entries and x.dtype == self._dtype and x.flags.c_contiguous
+        return type(x) is np.ndarray and x.dtype is self._dtype and x.shape == self._entries and x.flags.c_contiguous
 
-    def matmul(self, x: npt.ArrayLike) -> FloatArray:
-        """Multiply the matrix with ``(n,)`` or ``(n, batch)``, as ``@`` does.
-
-        Raises
-        ------
-        ArgumentError
-            If x has another shape or is not of real numbers.
-        """
-        x = np.asarray(x)
-        if x.ndim == 1:
-            return self.apply(x)
-        m, n = self._shape
-        if x.ndim != 2 or x.shape[0] != n:
-            mend = f"give ({n},) or ({n}, batch) for a matrix of shape {(m, n)}"
-            raise ArgumentError("x", f"has the shape {x.shape}", mend)
-        return self._product(x.T, (x.shape[1], m), self._multiply_batch).T
-
-    def apply(self, x: npt.ArrayLike) -> FloatArray:
-        """Multiply ``(n,)`` or the rows of ``(batch, n)``, as a layer does.
+    def multiply(self, x: npt.ArrayLike, *, samples_are_columns: bool = False) -> FloatArray:
+        """Multiply ``(n,)``, rows of ``(batch, n)`` as a layer does, or columns of ``(n, batch)`` as ``@`` does.
 
         Raises
         ------
@@ -66,18 +49,14 @@ class Products:
             self._multiply(x, y)
             return y
         x = np.asarray(x)
-        if x.ndim == 1:
-            return self._vector(x)
         m, n = self._shape
-        if x.ndim != 2 or x.shape[1] != n:
-            mend = f"give (batch, {n}) for a matrix of shape {(m, n)}"
-            raise ArgumentError("x", f"has the shape {x.shape}, a sample a row", mend)
-        return self._product(x, (len(x), m), self._multiply_batch)
-
-    def _vector(self, x: npt.NDArray[Any]) -> FloatArray:
-        m, n = self._shape
+        if x.ndim == 2 and x.shape[0 if samples_are_columns else 1] == n:
+            samples = x.T if samples_are_columns else x
+            product = self._product(samples, (len(samples), m), self._multiply_batch)
+            return product.T if samples_are_columns else product
         if x.shape != (n,):
-            raise ArgumentError("x", f"has the shape {x.shape}", f"give ({n},) for a matrix of shape {(m, n)}")
+            mend = f"give ({n},) or {f'({n}, batch)' if samples_are_columns else f'(batch, {n})'}"
+            raise ArgumentError("x", f"has the shape {x.shape}", f"{mend} for a matrix of shape {(m, n)}")
         return self._product(x, (m,), self._multiply)
 
     def _product(self, x: npt.NDArray[Any], shape: tuple[int, ...], multiply: Multiply) -> FloatArray:

@@ -91,7 +91,7 @@ class ProgressiveHead:
         ArgumentError
             If x has another shape or is not of real numbers.
         """
-        return self._products.apply(x)
+        return self._products.multiply(x)
 
     def topk(self, x: npt.ArrayLike, k: int = 1) -> tuple[FloatArray, Indices]:
         """Return the k largest fine outputs of x ``(n,)`` or ``(batch, n)``, the largest first.

@@ -80,7 +80,9 @@ class HLinear(nn.Module):
         """Multiply ``(..., in)`` to ``(..., out)``."""
         # Not by attribute: the search for one in a module takes as long as a small product.
         weight: HWeight = self._modules["weight"]  # type: ignore[assignment]
-        return weight.multiply(x, self._parameters["bias"])
+        parameters = self._parameters
+        bias = parameters["bias"] if "bias" in parameters else self.bias  # noqa: SIM401
+        return weight.multiply(x, bias)
 
     def extra_repr(self) -> str:
         """Describe the layer in the printed network."""

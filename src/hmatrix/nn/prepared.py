@@ -20,6 +20,7 @@ from hmatrix.errors import ArgumentError
 from hmatrix.matrix import HMatrix
 from hmatrix.nn.modes import outside_modes
 from hmatrix.nn.rows import RowTable, row_tables
+from hmatrix.nn.shortcut import Shortcut, shortcut_of
 from hmatrix.nn.stacks import Structure, structure_of
 from hmatrix.packed import PackedBlocks
 
@@ -110,7 +111,8 @@ class Prepared:
         checked = matrix if matrix is not None and shared else tensors.matrix(shape)
         self.shape = self.rows, self.columns = shape
         self.dtype = torch.float64 if checked.dtype == np.float64 else torch.float32
-        if tensors.words.device.type == "cpu":
+        self.on_host = tensors.words.device.type == "cpu"
+        if self.on_host:
             self.matrix = checked
         else:
             # The coefficients on the host go.
@@ -161,13 +163,21 @@ class Prepared:
         return None if plan is None else plan.multiply_at
 
     @cached_property
+    def shortcut(self) -> Shortcut | None:
+        """The shortest way from tensors on the CPU to the native product, where there is one."""
+        if not self.on_host or not self.tracked or (plan := self._native) is None:
+            return None
+        others = zip(PackedTensors._fields[1:], self.others, self._versions, strict=True)
+        return shortcut_of(plan, self._address, tuple(others))
+
+    @cached_property
     def rows_at(self) -> Callable[[int, int, int], None] | None:
         """The native look-up by addresses of indices, y and count; ``None`` where the kernel is not native."""
         plan = self._native
         return None if plan is None else plan.rows_at
 
     @property
-    def _native(self) -> _core.PlanFloat32 | None:
+    def _native(self) -> _core.PlanFloat32 | _core.PlanFloat64 | None:
         product: Any = self.matrix._product
         return product if isinstance(product, (_core.PlanFloat32, _core.PlanFloat64)) else None
 

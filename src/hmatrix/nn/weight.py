@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.compiler import is_compiling, is_exporting
+from torch.compiler import is_compiling, is_dynamo_compiling, is_exporting
 
 from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.lowrank import LowRank
@@ -17,12 +17,6 @@ from hmatrix.nn.operator import linear, product, rows_of
 from hmatrix.nn.prepared import PackedTensors, Prepared, prepared_of, remember
 from hmatrix.packing import PackedLeaf
 from hmatrix.precision import Precision
-
-_grad_enabled = torch.is_grad_enabled
-_tracing = torch._C._get_tracing_state
-_modes = torch._C._len_torch_dispatch_stack
-_transforms = torch._C._functorch.peek_interpreter_stack
-_autocast = torch._C._is_any_autocast_enabled
 
 _REQUIRED = ("leaves", "words", "quantized")
 _OPTIONAL = ("row_permutation", "column_permutation")
@@ -122,49 +116,12 @@ class HWeight(nn.Module):
         ArgumentError
             If x has another shape or is not of real numbers.
         """
-        # What is slow in a product of some microseconds are the calls into torch: no needless ones, and none
-        # through the attributes of a module.
-        if (
-            is_compiling()
-            or self._known is None
-            or type(x) is not Tensor
-            or not x.is_cpu
-            or not x.is_contiguous()
-            or x.is_neg()
-            or (_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)))
-            or _tracing() is not None
-            or _modes()
-            or _transforms() is not None
-            or _autocast()
-        ):
-            return self._multiply_anything(x, bias)
-        words, prepared = self._known
-        buffers: dict[str, Any] = self._buffers
-        shape = x.shape
-        if (
-            not shape
-            or shape[-1] != prepared.columns
-            or x.dtype is not prepared.dtype
-            or prepared.multiply_at is None
-            or buffers["words"] is not words
-            or not prepared.fits(
-                words,
-                buffers["leaves"],
-                buffers["quantized"],
-                buffers["row_permutation"],
-                buffers["column_permutation"],
-            )
-            or not prepared.adds(bias)
-        ):
-            return self._multiply_anything(x, bias)
-        if len(shape) == 2:
-            batch = shape[0]
-            y = x.new_empty(batch, prepared.rows)
-        else:
-            batch = x.numel() // prepared.columns
-            y = x.new_empty(*shape[:-1], prepared.rows)
-        prepared.multiply_at(x.data_ptr(), y.data_ptr(), batch, 0 if bias is None else bias.data_ptr())
-        return y
+        if not is_dynamo_compiling() and self._known is not None:
+            shortcut = self._known[1].shortcut
+            y = None if shortcut is None else shortcut(x, bias, self._buffers)
+            if y is not None:
+                return y
+        return self._multiply_anything(x, bias)
 
     def _multiply_anything(self, x: Tensor, bias: Tensor | None) -> Tensor:
         m, n = self.shape
@@ -189,7 +146,7 @@ class HWeight(nn.Module):
     def _is_product_alone(self, x: Tensor) -> bool:
         """Whether a compiler needs nothing but the product on the CPU, of tensors that tell whether they changed."""
         tracked = self._known is not None and self._known[1].tracked
-        return tracked and x.is_cpu and self.words.is_cpu and not _grad_enabled()
+        return tracked and x.is_cpu and self.words.is_cpu and not torch.is_grad_enabled()
 
     def rows(self, indices: Tensor) -> Tensor:
         """Return rows ``(..., n)`` of A; only they are decoded, and the factors V of low-rank leaves.

@@ -117,8 +117,9 @@ def bench(
             contenders[name] = product_with(matrix, x)
             sizes[name] = matrix.storage().total
         if INT8 in matrices:
-            contenders[f"{INT8}, as HLinear"] = _layer(matrices[INT8], X)
-            sizes[f"{INT8}, as HLinear"] = sizes[INT8]
+            for name, call in _in_torch(matrices[INT8], X).items():
+                contenders[f"{INT8}, {name}"] = call
+                sizes[f"{INT8}, {name}"] = sizes[INT8]
         if PUBLISHED in matrices:
             contenders[f"{PUBLISHED}, one BLAS call a factor"] = blas_by_factor(matrices[PUBLISHED], X)
         others, missing = peers(weight, X, thread_count)
@@ -175,9 +176,20 @@ def to_markdown(lines: list[Line]) -> str:
     return "\n".join(rows)
 
 
-def _layer(matrix: HMatrix, X: FloatArray) -> Callable[[], object]:
-    layer, vectors = HLinear(matrix), torch.from_numpy(X)
-    return lambda: layer(vectors)
+def _in_torch(matrix: HMatrix, X: FloatArray) -> dict[str, Callable[[], object]]:
+    """Return the product as a layer, and what of it is the kernel's: a call with addresses."""
+    layer, vectors, y = HLinear(matrix), torch.from_numpy(X), torch.empty(len(X), matrix.shape[0])
+    calls: dict[str, Callable[[], object]] = {"as HLinear": lambda: layer(vectors)}
+    multiply_at = layer.weight.prepared().multiply_at
+    if multiply_at is not None:
+        arguments = vectors.data_ptr(), y.data_ptr(), len(X), 0
+
+        def kernel() -> torch.Tensor:
+            multiply_at(*arguments)
+            return y
+
+        calls["kernel alone"] = kernel
+    return calls
 
 
 def _read(nbytes: int) -> Callable[[], object]:

@@ -1,0 +1,49 @@
+"""The shortest way from tensors to the kernel.
+
+What a layer's product takes beside the kernel are questions to torch. Native code asks them, through the interface by
+which libraries exchange tensors in C. Where a release of torch lacks it, as wherever more than the kernel is needed,
+the operators are the way.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from hmatrix import _core
+
+Shortcut: TypeAlias = Callable[[Tensor, Tensor | None, dict[str, Tensor | None]], Tensor | None]
+"""Returns ``x A^T + bias`` for x ``(..., n)``, a bias ``(m,)`` and the buffers of the weight, or ``None`` where it is
+not that simple. The memory of the result cannot be resized."""
+
+_EXCHANGE: object | None = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+_PLAIN = (Tensor, nn.Parameter)
+_OBSTACLES = (
+    torch._C._get_tracing_state,
+    torch._C._len_torch_dispatch_stack,
+    torch._C._functorch.peek_interpreter_stack,
+    torch._C._is_any_autocast_enabled,
+)
+"""Who watches or changes what torch computes."""
+
+
+def shortcut_of(
+    plan: _core.PlanFloat32 | _core.PlanFloat64, words: int, others: Sequence[tuple[str, Tensor | None, int]]
+) -> Shortcut | None:
+    """Return the shortest way to a native product, where this release of torch has one.
+
+    Parameters
+    ----------
+    plan
+        The product.
+    words
+        Address of the coefficients that it reads: where they are elsewhere, it is not taken.
+    others
+        The rest of the packed form: names, tensors, and their versions as they were when the plan was made. Where one
+        is another tensor, or was changed, it is not taken.
+    """
+    if _EXCHANGE is None:
+        return None
+    kind = _core.TensorProductFloat64 if isinstance(plan, _core.PlanFloat64) else _core.TensorProductFloat32
+    return kind(plan, _EXCHANGE, _PLAIN, torch.is_grad_enabled, _OBSTACLES, words, others).multiply
