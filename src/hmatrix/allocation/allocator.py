@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TypeAlias
 
@@ -52,7 +52,8 @@ class Allocation:
     predicted_error, measured_error
         Of the output, relative, before and after the leaves were computed: the root of ``tr(E C E^T)`` over
         ``tr(A C A^T)``, with C the damped second moment of the inputs about their mean. Without calibration
-        data it is the error in the Frobenius norm. Rows count by their weights. What int8 activations add is not in it.
+        data it is the error in the Frobenius norm. Rows count by their weights. What int8 activations add to calibration
+        data is in it.
     arrangement
         How rows and columns were ordered.
     damping
@@ -90,7 +91,7 @@ class Allocator:
         How clusters are split, where coordinates are given; its leaf size is that of all trees.
     activations
         How products treat their input where it meets integer codes: ``"exact"``, or ``"int8"`` for speed. What int8
-        adds to the error does not count here.
+        adds to the error of calibration data counts: inputs that are much larger than others get blocks of their own.
     row_weights
         How much the square of an error in each row counts ``(m,)``, positive: how often the rows of an embedding are
         selected. ``None`` counts all alike.
@@ -117,7 +118,11 @@ class Allocator:
         self._activations = Activations.of(activations)
         n = self._weight.shape[1]
         with _one_thread():
-            self._moments = Moments.of_root(None, n) if calibration is None else moments(self._weight, calibration)
+            self._moments = (
+                Moments.of_root(None, n)
+                if calibration is None
+                else moments(self._weight, calibration, quantized=self._is_quantized)
+            )
         self._leaf_size = check_integer("leaf_size", splitter.leaf_size, at_least=1)
         index = of_index(self._leaf_size)
         self._first = (index, index)
@@ -266,11 +271,20 @@ class Allocator:
             matrix,
             correction,
             self._relative(sum(piece.error for piece in pieces)),
-            self._relative(inputs.error(errors)),
+            self._relative(inputs.error(errors) + self._added_by_rounding(matrix)),
             layout.names,
             self._moments.damping,
             time.perf_counter() - start,
         )
+
+    def _added_by_rounding(self, matrix: HMatrix) -> float:
+        """Return the mean square that int8 activations add to the output, on the calibration data."""
+        if self._moments.rounded is None:
+            return 0.0
+        X = self._moments.rounded.samples
+        exact = HMatrix(replace(matrix.pack(), quantized=False))
+        added = (matrix.apply(X) - exact.apply(X)) * self._row_scales
+        return float(np.square(added).sum(axis=1).mean())
 
     @cached_property
     def _energy(self) -> float:

@@ -17,6 +17,8 @@ from hmatrix.precision import Precision, from_words, to_words
 _SUMS = 3
 """Levels whose blocks may be sums of low rank and a dense rest: small ones hardly ever gain by it."""
 
+_ARE_INTEGERS = np.array([isinstance(form.dense, Depth) for form in DENSE_FORMS])
+
 Levels: TypeAlias = tuple[int, int]
 """Levels of a block's clusters: that of the rows, that of the columns."""
 
@@ -63,6 +65,7 @@ class Candidates:
         self.rows, self.columns = rows, columns
         self._starts = np.array([cluster.start for cluster in rows.levels[-1]])
         self._dense = [self._dense_errors(weight, moments, level) for level in range(columns.depth + 1)]
+        self._rounded = [self._added_by_rounding(weight, moments, level) for level in range(columns.depth + 1)]
         self._ranks: dict[int, tuple[int, ...]] = {}
         self._low_rank: dict[int, FloatArray] = {}
         for level in range(min(rows.depth, columns.depth) + 1):
@@ -77,7 +80,10 @@ class Candidates:
     def errors(self, levels: Levels, chosen: slice = slice(None)) -> Floats:
         """Return the errors of the blocks of some row clusters, ``(row clusters, column clusters, forms)``."""
         row_level, column_level = levels
-        dense = self._dense_blocks(row_level, column_level, chosen)
+        dense = self._of_blocks(self._dense[column_level], row_level, chosen)
+        rounded = self._rounded[column_level]
+        if rounded is not None:
+            dense = dense + self._of_blocks(rounded, row_level, chosen)[:, :, None] * _ARE_INTEGERS
         if row_level != column_level:
             return dense
         return np.concatenate([dense, self._low_rank[row_level][chosen]], axis=2)
@@ -89,11 +95,9 @@ class Candidates:
         dense = errors[: len(DENSE_FORMS)]
         return [Piece(*place, form, float(error), dense) for form, error in zip(forms, errors, strict=True)]
 
-    def _dense_blocks(self, row_level: int, column_level: int, chosen: slice = slice(None)) -> Floats:
-        """Return the errors of `DENSE_FORMS`, ``(row clusters, column clusters, forms)``."""
-        sums = self._dense[column_level]
+    def _of_blocks(self, sums: Floats, row_level: int, chosen: slice = slice(None)) -> Floats:
+        """Return what blocks have of sums over rows, ``(row clusters, column clusters, ...)``."""
         clusters = self.rows.levels[row_level][chosen]
-        # Sums over the last level's clusters, up to each of them.
         start = np.searchsorted(self._starts, [cluster.start for cluster in clusters])
         stop = np.searchsorted(self._starts, [cluster.stop for cluster in clusters])
         return sums[stop] - sums[start]
@@ -101,7 +105,9 @@ class Candidates:
     def _add_low_rank(self, weight: FloatArray, moments: Moments, level: int) -> None:
         rows, columns = self.rows.levels[level], self.columns.levels[level]
         ranks = rank_grid(int(min(self.rows.sizes[level].max(), self.columns.sizes[level].max())))
-        dense = self._dense_blocks(level, level)
+        dense = self._of_blocks(self._dense[level], level)
+        sums = self._rounded[level]
+        rounded = None if sums is None else self._of_blocks(sums, level)
         scales = np.sqrt(moments.innovations)
         with_sums = level < _SUMS
         errors = np.empty((len(rows), len(columns), len(rank_forms(ranks, sums=with_sums))), np.float32)
@@ -113,11 +119,12 @@ class Candidates:
                 of_entries = of_outputs if with_sums else None
                 if with_sums and moments.root is not None:
                     of_entries = energies(strip[row.slice] * scales[column.slice])
-                errors[r, c] = rank_errors(of_outputs, of_entries, dense[r, c], ranks)
+                added = None if rounded is None else float(rounded[r, c])
+                errors[r, c] = rank_errors(of_outputs, of_entries, dense[r, c], ranks, added)
         self._ranks[level], self._low_rank[level] = ranks, errors
 
     def _dense_errors(self, weight: FloatArray, moments: Moments, level: int) -> Floats:
-        """Return the errors of `DENSE_FORMS` summed over rows, ``(last row clusters + 1, column clusters, forms)``."""
+        """Return the errors of `DENSE_FORMS`, summed over rows, ``(last row clusters + 1, column clusters, forms)``."""
         m = len(weight)
         weights = moments.innovations
         clusters = self.columns.levels[level]
@@ -133,7 +140,23 @@ class Candidates:
                     errors[:, c, f] = np.square(strip).sum(axis=1)
                 elif form.dense is Precision.BFLOAT16:
                     errors[:, c, f] = _errors_of_bfloat16(block, own)
-        blocks = np.add.reduceat(errors, self._starts, axis=0)
+        return self._summed(errors)
+
+    def _added_by_rounding(self, weight: FloatArray, moments: Moments, level: int) -> Floats | None:
+        """Return what int8 activations add, summed over rows, ``(last row clusters + 1, column clusters)``."""
+        if moments.rounded is None:
+            return None
+        clusters = self.columns.levels[level]
+        added = np.empty((len(weight), len(clusters)))
+        for c, cluster in enumerate(clusters):
+            of_inputs = moments.rounded.added(cluster.slice)
+            for rows in strips(len(weight)):
+                added[rows, c] = np.square(weight[rows, cluster.slice]) @ of_inputs
+        return self._summed(added)
+
+    def _summed(self, of_rows: Floats) -> Floats:
+        """Return sums over the last level's row clusters, up to each of them."""
+        blocks = np.add.reduceat(of_rows, self._starts, axis=0)
         return np.concatenate([np.zeros_like(blocks[:1]), np.cumsum(blocks, axis=0)])
 
 

@@ -69,7 +69,9 @@ def rank_forms(ranks: tuple[int, ...], *, sums: bool) -> tuple[Form, ...]:
     return (*alone, *(Form(depth, rank, Precision.INT8) for depth in summed for rank in ranks))
 
 
-def rank_errors(energies: Floats, entries: Floats | None, dense: Floats, ranks: tuple[int, ...]) -> Floats:
+def rank_errors(
+    energies: Floats, entries: Floats | None, dense: Floats, ranks: tuple[int, ...], rounded: float | None = None
+) -> Floats:
     """Return the errors of `rank_forms`.
 
     Parameters
@@ -84,11 +86,21 @@ def rank_errors(energies: Floats, entries: Floats | None, dense: Floats, ranks: 
         Errors of `DENSE_FORMS`, ``(forms,)``; the first is the energy of the block.
     ranks
         The ranks; those above k leave no error by truncation.
+    rounded
+        What int8 activations add to the product with the whole block; ``None`` for exact ones.
     """
     tails = np.append(np.cumsum(energies[::-1])[::-1], 0.0)
     tail = tails[np.minimum(ranks, len(energies))]
     captured = tails[0] - tail
+    share = captured / tails[0] if tails[0] > 0 else np.zeros_like(tail)
     alone = [tail + factor_error(precision) * captured for precision in FACTORS]
+    if rounded is not None:
+        # V meets rounded inputs, and U its own products with them, rounded once more.
+        again = _GAUSSIAN_ERROR[8] * captured
+        alone = [
+            error + rounded * share + again if precision.is_integer else error
+            for precision, error in zip(FACTORS, alone, strict=True)
+        ]
     if entries is None:
         return np.concatenate(alone)
     # What low rank leaves is rounded with an error in proportion to it: at least to what no low rank could take.
@@ -96,4 +108,6 @@ def rank_errors(energies: Floats, entries: Floats | None, dense: Floats, ranks: 
     left = tails[np.minimum(ranks, len(entries))] / tails[0] if tails[0] > 0 else np.zeros_like(tail)
     error_of = dict(zip(DENSE_FORMS, dense, strict=True))
     sums = [error_of[Form(depth)] * left + factor_error(Precision.INT8) * captured for depth in _SUMMED]
+    if rounded is not None:
+        sums = [error + rounded + again for error in sums]
     return np.concatenate([*alone, *sums])

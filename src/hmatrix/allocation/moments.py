@@ -26,6 +26,7 @@ import numpy.typing as npt
 import scipy.linalg
 
 from hmatrix._validation import FloatArray, check_matrix
+from hmatrix.allocation.rounded import RoundedInputs
 from hmatrix.allocation.strips import strips
 from hmatrix.errors import ArgumentError
 
@@ -72,11 +73,14 @@ class Moments:
         Mean input, ``(n,)``.
     damping
         What was chosen.
+    rounded
+        The inputs, where activations are int8.
     """
 
     root: FloatArray | None
     mean: FloatArray
     damping: Damping
+    rounded: RoundedInputs | None = None
 
     @classmethod
     def of_root(cls, root: FloatArray | None, n: int) -> Self:
@@ -103,7 +107,8 @@ class Moments:
     def permuted(self, order: npt.NDArray[Any]) -> "Moments":
         """Return the moments of the columns in another order, a permutation ``(n,)``."""
         root = None if self.root is None else upper_root(self.root[order])
-        return Moments(root, self.mean[order], self.damping)
+        rounded = None if self.rounded is None else self.rounded.permuted(order)
+        return Moments(root, self.mean[order], self.damping, rounded)
 
     def error(self, difference: FloatArray) -> float:
         """Return the mean square of the output's error, ``tr(E C E^T)``, for E ``(m, n)``."""
@@ -115,7 +120,7 @@ class Moments:
         return matrix if self.root is None else matrix @ self.root
 
 
-def moments(weight: FloatArray, calibration: npt.ArrayLike) -> Moments:
+def moments(weight: FloatArray, calibration: npt.ArrayLike, *, quantized: bool = False) -> Moments:
     """Estimate the second moment of a layer's inputs about their mean.
 
     Parameters
@@ -124,6 +129,8 @@ def moments(weight: FloatArray, calibration: npt.ArrayLike) -> Moments:
         The layer's weight ``(m, n)``.
     calibration
         Inputs of the layer, ``(samples, n)``.
+    quantized
+        Whether activations are int8.
 
     Raises
     ------
@@ -137,12 +144,13 @@ def moments(weight: FloatArray, calibration: npt.ArrayLike) -> Moments:
     if len(X) < FEWEST_SAMPLES:
         raise ArgumentError("calibration", f"has {len(X)} sample", f"give at least {FEWEST_SAMPLES}")
     mean = X.mean(axis=0)
+    rounded = RoundedInputs(X) if quantized else None
     directions = _unit_columns(weight.astype(np.float32, copy=False))
     damping = _cross_validated(X, directions) if len(X) >= _FEWEST_TO_VALIDATE else Damping()
     Z = X - mean
     variances = _variances(Z, damping.variances)
     if not variances.any() or damping == Damping():
-        return Moments(None, mean, Damping())
+        return Moments(None, mean, Damping(), rounded)
     deviations = np.sqrt(variances)
     Z = _unit_columns(Z)
     covariance = (1 - damping.correlations) * (Z.T @ Z)
@@ -155,7 +163,7 @@ def moments(weight: FloatArray, calibration: npt.ArrayLike) -> Moments:
     del directions, Z
     values, vectors = scipy.linalg.eigh(covariance.T, overwrite_a=True, check_finite=False)
     vectors *= np.sqrt(values.clip(min=values[-1] * np.finfo(values.dtype).eps))
-    return Moments(upper_root(vectors), mean, damping)
+    return Moments(upper_root(vectors), mean, damping, rounded)
 
 
 def upper_root(factor: FloatArray) -> FloatArray:
