@@ -186,7 +186,6 @@ def test_a_budget_and_a_progressive_head(capsys):
         ("compress digits --head progressive --report y -o x", "--report: was given without a budget"),
         ("compress digits --storage 0.1 --layers nowhere -o x", "no layer that can be compressed"),
         ("compress digits --storage 0.00001 -o x", "of the storage"),
-        ("compress digits --storage -1 -o x", "storage: got -1.0"),
         ("compress digits --storage 0.3 -o nowhere/x", "cannot be written"),
         ("evaluate nowhere", "cannot be read"),
         ("finetune nowhere -o x", "cannot be read"),
@@ -215,6 +214,13 @@ def test_one_budget_is_needed(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["compress", "digits", "-o", "x", "--storage", "0.1", "--time", "0.3"])
     assert "--storage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("storage", ["12.5", "-1", "0", "nan"])
+def test_a_storage_is_a_fraction(storage, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["compress", "digits", "-o", "x", "--storage", storage])
+    assert f"argument --storage: got {storage}; give a fraction" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--minutes", "0"], ["--minutes", "inf"], ["--minutes", "x"], ["--steps", "0"]])

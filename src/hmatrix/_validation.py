@@ -12,6 +12,7 @@ from hmatrix.errors import ArgumentError
 
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 IndexArray: TypeAlias = npt.NDArray[np.int32]
+Scores: TypeAlias = npt.NDArray[np.float64]
 Generator: TypeAlias = np.random.Generator | int
 
 _STRIP = 1024
@@ -70,6 +71,8 @@ def check_matrix(name: str, array: npt.ArrayLike) -> FloatArray:
     except (TypeError, ValueError, RuntimeError) as error:
         mend = "give a NumPy array; for a torch parameter, parameter.detach().float().numpy()"
         raise ArgumentError(name, f"is no array ({error})", mend) from error
+    if matrix.dtype == object and not matrix.ndim:
+        raise ArgumentError(name, f"is a {type(array).__name__}", "give a NumPy array")
     check_shape(name, matrix.shape)
     matrix = as_floating(name, matrix)
     bad = matrix.size - int(np.count_nonzero(np.isfinite(matrix)))
@@ -87,3 +90,25 @@ def as_floating(name: str, array: npt.NDArray[Any]) -> FloatArray:
     if array.dtype.kind in "iub":
         return array.astype(np.float64)
     raise ArgumentError(name, f"has the type {array.dtype}", "give real numbers in float32 or float64")
+
+
+def scores_of(value: Any) -> Scores:
+    """Return what a user's function returned as an array: one score, or one for each sample.
+
+    Raises
+    ------
+    ArgumentError
+        If it is neither, or not finite.
+    """
+    try:
+        scores = np.atleast_1d(np.asarray(value, np.float64))
+    except (TypeError, ValueError) as error:
+        raise ArgumentError("evaluate", f"returned a {type(value).__name__}", "return a score") from error
+    if scores.ndim != 1 or not scores.size:
+        raise ArgumentError(
+            "evaluate", f"returned scores of the shape {np.shape(value)}", "return a finite score, or one a sample"
+        )
+    if not np.isfinite(scores).all():
+        wrong = "nothing" if value is None else f"{scores[~np.isfinite(scores)][0]}"
+        raise ArgumentError("evaluate", f"returned {wrong}", "return a finite score, or one a sample")
+    return scores

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from hmatrix._validation import FloatArray, check_integer, check_matrix
+from hmatrix._validation import FloatArray, Scores, check_integer, check_matrix, scores_of
 from hmatrix.allocation.arrangements import Arrangement, of_index
 from hmatrix.allocation.budget import Budget
 from hmatrix.allocation.candidates import Piece
@@ -29,8 +29,8 @@ from hmatrix.errors import ArgumentError
 from hmatrix.matrix import HMatrix
 from hmatrix.precision import Activations, Floats32
 
-Evaluate: TypeAlias = Callable[[HMatrix, FloatArray], float]
-"""A score, higher for better, of an H-matrix and a correction of the bias."""
+Evaluate: TypeAlias = Callable[[HMatrix, FloatArray], float | Scores]
+"""A score, higher for better, of an H-matrix and a correction of the bias, or one for each sample."""
 
 _EVALUATIONS = 12
 
@@ -52,8 +52,8 @@ class Allocation:
     predicted_error, measured_error
         Of the output, relative, before and after the leaves were computed: the root of ``tr(E C E^T)`` over
         ``tr(A C A^T)``, with C the damped second moment of the inputs about their mean. Without calibration
-        data it is the error in the Frobenius norm. Rows count by their weights. What int8 activations add to calibration
-        data is in it.
+        data it is the error in the Frobenius norm. Rows count by their weights. What int8 activations add, on the
+        calibration data, is in it.
     arrangement
         How rows and columns were ordered.
     damping
@@ -301,10 +301,7 @@ def _check_together(budget: Budget, evaluate: Evaluate | None) -> None:
 
 
 def _score(evaluate: Evaluate, allocation: Allocation) -> float:
-    score = float(evaluate(allocation.matrix, allocation.bias_correction))
-    if not np.isfinite(score):
-        raise ArgumentError("evaluate", f"returned {score}", "return a finite number, higher for better")
-    return score
+    return float(scores_of(evaluate(allocation.matrix, allocation.bias_correction)).mean())
 
 
 def allocate(

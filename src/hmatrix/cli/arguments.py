@@ -44,6 +44,14 @@ def positive_number(text: str) -> float:
     return value
 
 
+def fraction(text: str) -> float:
+    """Convert to a number above 0 that is 1 at most."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"got {text}; give a fraction, such as 0.25 for a quarter")
+    return value
+
+
 def list_of(convert: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     """Convert what commas separate."""
 

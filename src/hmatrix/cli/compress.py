@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import hmatrix
 from hmatrix._validation import FloatArray
-from hmatrix.cli.arguments import Commands, add_command, positive
+from hmatrix.cli.arguments import Commands, add_command, fraction, positive
 from hmatrix.errors import ArgumentError
 from hmatrix.files import default_cache, written
 
@@ -52,7 +52,7 @@ def add(commands: Commands) -> None:
         "model", help="digits, a torchvision or timm name, a study file (.toml), a Hugging Face folder, or a matrix"
     )
     budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--storage", type=float, metavar="X", help="bytes of the layers, as a fraction of float32")
+    budget.add_argument("--storage", type=fraction, metavar="X", help="bytes of the layers, as a fraction of float32")
     budget.add_argument("--time", type=float, metavar="X", help="time of each layer, as a fraction of the dense one's")
     budget.add_argument(
         "--max-drop", type=float, metavar="P", help="points of the score that may be lost (needs data); see --trials"

@@ -2,11 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from hmatrix._validation import Scores
 from hmatrix.errors import ArgumentError
 from hmatrix.nn.report import Trial
 
@@ -17,30 +14,6 @@ _CLOSE_ENOUGH = 1.05
 
 _NORMAL = 1.96
 """Quantile of the 95 % interval."""
-
-Scores = npt.NDArray[np.float64]
-
-
-def scores_of(value: Any) -> Scores:
-    """Return what a user's function returned as an array: one score, or one for each sample.
-
-    Raises
-    ------
-    ArgumentError
-        If it is neither, or not finite.
-    """
-    try:
-        scores = np.atleast_1d(np.asarray(value, np.float64))
-    except (TypeError, ValueError) as error:
-        raise ArgumentError("evaluate", f"returned a {type(value).__name__}", "return a score") from error
-    if scores.ndim != 1 or not scores.size:
-        raise ArgumentError(
-            "evaluate", f"returned scores of the shape {np.shape(value)}", "return a finite score, or one a sample"
-        )
-    if not np.isfinite(scores).all():
-        wrong = "nothing" if value is None else f"{scores[~np.isfinite(scores)][0]}"
-        raise ArgumentError("evaluate", f"returned {wrong}", "return a finite score, or one a sample")
-    return scores
 
 
 def judge(reference: Scores, scores: Scores, storage: float, max_drop: float) -> Trial:

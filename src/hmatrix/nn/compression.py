@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from hmatrix._validation import check_integer
+from hmatrix._validation import check_integer, scores_of
 from hmatrix.allocation import Budget
 from hmatrix.errors import ArgumentError, NetworkError
-from hmatrix.nn.accuracy import Search, judge, scores_of
+from hmatrix.nn.accuracy import Search, judge
 from hmatrix.nn.allocating import Allocation, Part
 from hmatrix.nn.calibration import Inputs, collect_inputs
 from hmatrix.nn.fitting import Fitted, Fitter
