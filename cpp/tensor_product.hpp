@@ -99,7 +99,7 @@ private:
     bool is_readable(nb::handle tensor, Exchange::View& view) const {
         PyObject* const arguments[] = {tensor.ptr()};
         if (!exchange_.view(tensor, view) || view.device.device_type != nb::device::cpu::value ||
-            view.dtype != nb::dtype<T>() || !is_contiguous(view))
+            view.dtype != nb::dtype<T>() || !is_contiguous(view) || (view.data == nullptr && count(view) > 0))
             return false;
         PyObject* const negated = PyObject_VectorcallMethod(is_neg_.ptr(), arguments, 1, nullptr);
         if (negated == nullptr) throw nb::python_error();
@@ -114,7 +114,8 @@ private:
         }
         PyObject* const words = PyDict_GetItemWithError(buffers.ptr(), words_name_.ptr());
         Exchange::View view;
-        return words != nullptr && is_plain(words) && exchange_.view(words, view) && count(view) == plan_.plan().words() &&
+        return words != nullptr && is_plain(words) && exchange_.view(words, view) && is_contiguous(view) &&
+               count(view) == plan_.plan().words() && view.dtype.bits == 8 * sizeof(Word<T>) &&
                data<char>(view) == reinterpret_cast<const char*>(words_);
     }
 

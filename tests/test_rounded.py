@@ -78,3 +78,19 @@ def test_large_inputs_do_not_spoil_the_others(weight):
     run = replace(exact, matrix=hm.HMatrix(replace(exact.matrix.pack(), quantized=True)))
     assert aware.matrix.storage().ratio <= 0.3
     assert error_of(weight, aware, held_out) < 0.75 * error_of(weight, run, held_out)
+
+
+@pytest.mark.parametrize("storage", [0.15, 0.26, 0.3])
+@pytest.mark.parametrize("factor", [4, 20])
+def test_inputs_of_other_sizes_are_not_rounded_together(factor, storage):
+    """Half of the inputs are larger, and their weights smaller: blocks of one form beside each other stay apart."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((128, 128)).astype(np.float32)
+    X, held_out = rng.standard_normal((2, 400, 128)).astype(np.float32)
+    weight[:, :64] /= factor
+    for samples in (X, held_out):
+        samples[:, :64] *= factor
+    found = hm.allocate(weight, hm.Budget(storage=storage), calibration=X, activations="int8")
+    assert found.measured_error == pytest.approx(found.predicted_error, rel=0.1)
+    # The measured error is in proportion to a damped second moment, in which small inputs are larger.
+    assert error_of(weight, found, held_out) < 1.6 * found.measured_error

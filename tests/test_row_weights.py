@@ -114,3 +114,50 @@ def test_rows_are_counted_where_nothing_but_embeddings_has_the_weight():
     np.testing.assert_array_equal(of_embedding, np.bincount(tokens.reshape(-1), minlength=30))
     model[1].weight = model[0].weight
     assert counts() == [None]
+
+
+class Masked(nn.Module):
+    """Takes batches as transformers' networks do."""
+
+    def __init__(self, padding_idx=None):
+        super().__init__()
+        self.embedding = nn.Embedding(30, 24, padding_idx=padding_idx)
+        self.linear = nn.Linear(24, 24)
+
+    def forward(self, input_ids, attention_mask=None):  # noqa: ARG002
+        return self.linear(self.embedding(input_ids))
+
+
+TOKENS = torch.tensor([[3, 4, 5, 0], [3, 29, 0, 0]])
+
+
+def collected(model, batch):
+    return collect_inputs(
+        model,
+        find_targets(model, everything, {}, LayerSettings()),
+        [batch],
+        forward=run_batch,
+        rows=8,
+        probe_samples=1,
+        seed=0,
+        progress=False,
+    )
+
+
+def test_a_token_of_padding_is_not_counted():
+    counts = collected(Masked(padding_idx=0), {"input_ids": TOKENS}).counts[0]
+    np.testing.assert_array_equal(np.flatnonzero(counts), [3, 4, 5, 29])
+    assert collected(Masked(), {"input_ids": TOKENS}).counts[0][0] == 3
+
+
+def test_positions_that_a_mask_leaves_out_are_no_inputs():
+    model = Masked()
+    batch = {"input_ids": TOKENS, "attention_mask": torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])}
+    found = collected(model, batch)
+    np.testing.assert_array_equal(found.counts[0], np.bincount([3, 4, 5, 3], minlength=30))
+    kept = model.embedding.weight.detach()[[3, 4, 5, 3]].numpy()
+    assert sorted(map(tuple, found.samples[1])) == sorted(map(tuple, kept))
+    without = collected(model, {"input_ids": TOKENS})
+    assert len(without.samples[1]) == 8
+    other = collected(model, {"input_ids": TOKENS, "attention_mask": torch.ones(2, 1, 4, 4)})
+    assert len(other.samples[1]) == 8

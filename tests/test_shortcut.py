@@ -110,7 +110,8 @@ def test_whoever_watches_torch_sees_an_operator(layer):
         seen.append(short(layer, x))
         return x
 
-    torch.vmap(look)(x)
+    plain = torch.randn(3, N)
+    torch.vmap(lambda row: row + look(plain).sum())(x)
     torch.func.grad(lambda x: look(x).sum())(x)
     torch.jit.trace(look, x, check_trace=False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -162,3 +163,22 @@ def test_no_exchange_of_another_kind(layer, monkeypatch):
     monkeypatch.setattr(shortcut, "_EXCHANGE", object())
     with pytest.raises((TypeError, ValueError)):
         shortcut.shortcut_of(plan, 0, [])
+
+
+@pytest.mark.parametrize("part", ["x", "bias"])
+def test_tensors_whose_memory_is_gone_take_another_way(layer, part):
+    x, bias = torch.randn(3, N), torch.randn(M)
+    (x if part == "x" else bias).untyped_storage().resize_(0)
+    assert short(layer, x, bias) is None
+
+
+def test_words_at_the_same_place_in_other_strides_are_others(layer):
+    weight = layer.weight
+    way, buffers = weight.prepared().shortcut, weight._buffers
+    words = torch.zeros(2 * len(weight.words), dtype=torch.int32)
+    words[::2] = weight.words
+    with torch.no_grad():
+        assert way(torch.randn(3, N), None, {**buffers, "words": words[::2]}) is None
+        storage = words.new_empty(0).set_(weight.words.untyped_storage())
+        strided = storage.as_strided((len(weight.words) // 2, 2), (1, 1))
+        assert way(torch.randn(3, N), None, {**buffers, "words": strided}) is None

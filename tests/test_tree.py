@@ -133,12 +133,12 @@ def test_spending_stays_within_what_is_left():
         return sum(float(cost.of_form(p.form, *sizes(p))) for p in pieces)
 
     for left in (0, 30, 300, 1000):
-        richer = spend(pieces, left, cost)
+        richer = spend(pieces, left, cost, rounds=False)
         assert (coverage(richer, A.shape) == 1).all()
         assert total(richer) <= total(pieces) + left
         assert sum(p.error for p in richer) <= sum(p.error for p in pieces)
-    assert spend(pieces, 0, cost) is pieces
-    assert sum(p.error for p in spend(pieces, 1000, cost)) < sum(p.error for p in pieces)
+    assert spend(pieces, 0, cost, rounds=False) is pieces
+    assert sum(p.error for p in spend(pieces, 1000, cost, rounds=False)) < sum(p.error for p in pieces)
 
 
 def test_predicted_errors_of_floats_and_ranks_are_exact():

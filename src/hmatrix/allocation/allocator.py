@@ -143,7 +143,7 @@ class Allocator:
         return int(np.ceil(smallest)), int(largest)
 
     def curve(self) -> tuple[Floats, Floats]:
-        """Return the predicted frontier, convex: bytes, rising, and errors ``tr(E C E^T)``, falling; ``(points,)``."""
+        """Return the predicted frontier, convex: bytes, rising, and squares of errors, falling; ``(points,)``."""
         return self._layout(*self._first).curve(Bytes())
 
     def allocate(self, budget: Budget, evaluate: Evaluate | None = None, *, unbiased: bool = False) -> Allocation:

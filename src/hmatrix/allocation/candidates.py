@@ -71,6 +71,11 @@ class Candidates:
         for level in range(min(rows.depth, columns.depth) + 1):
             self._add_low_rank(weight, moments, level)
 
+    @property
+    def rounds(self) -> bool:
+        """Whether products with integers round their inputs."""
+        return self._rounded[0] is not None
+
     def forms(self, levels: Levels) -> tuple[Form, ...]:
         """Return the forms that blocks of a pair of levels may take."""
         row_level, column_level = levels

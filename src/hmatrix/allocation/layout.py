@@ -109,7 +109,7 @@ class Layout:
         """Spend what prices could not: on more and more rows, while it gains anything."""
         left = most - self._cost(pieces, cost)
         while left > 0:
-            richer = spend(pieces, left, cost)
+            richer = spend(pieces, left, cost, rounds=self._candidates.rounds)
             over = self._cost(richer, cost) - most
             if richer is pieces:
                 break

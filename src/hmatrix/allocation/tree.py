@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from hmatrix.allocation.candidates import Candidates, Levels, Piece
 from hmatrix.allocation.costs import Cost
+from hmatrix.allocation.depths import Depth
 from hmatrix.allocation.forms import DENSE_FORMS, Floats, Form
 
 Choices: TypeAlias = dict[Levels, npt.NDArray[np.intp]]
@@ -100,7 +101,7 @@ class Pruner:
     def prune(self, price: float) -> list[Piece]:
         """Return the pieces with the least ``error + price * cost``."""
         _, best, ways = self._solve(price)
-        return _joined(self._pieces(best, ways))
+        return _joined(self._pieces(best, ways), rounds=self._candidates.rounds)
 
     def _solve(self, price: float) -> tuple[float, Choices, Choices]:
         """Return the least ``error + price * cost``, and for each block its best form and whether it is split."""
@@ -166,8 +167,11 @@ def _improve(value: Floats, way: npt.NDArray[np.intp], other: Floats, name: int)
     way[better] = name
 
 
-def _joined(pieces: Iterable[Piece]) -> list[Piece]:
-    """Join neighbours of one form without a low-rank part: fewer scales, and fewer leaves."""
+def _joined(pieces: Iterable[Piece], *, rounds: bool) -> list[Piece]:
+    """Join neighbours of one form without a low-rank part: fewer scales, and fewer leaves.
+
+    Where products round their inputs, integers are not joined to longer rows, whose inputs would be rounded together.
+    """
     alone: list[Piece] = []
     done: list[Piece] = []
     for piece in pieces:
@@ -179,7 +183,8 @@ def _joined(pieces: Iterable[Piece]) -> list[Piece]:
             for piece in sorted(done, key=lambda piece: getattr(piece, along).start):
                 side = getattr(piece, across)
                 members = groups.setdefault((side.start, side.stop, piece.form), [])
-                if members and getattr(members[-1], along).stop == getattr(piece, along).start:
+                may_join = along == "rows" or not rounds or not isinstance(piece.form.dense, Depth)
+                if members and may_join and getattr(members[-1], along).stop == getattr(piece, along).start:
                     last = members[-1]
                     members[-1] = _union(last, piece)
                 else:
@@ -200,7 +205,7 @@ def _union(first: Piece, second: Piece) -> Piece:
     )
 
 
-def spend(pieces: list[Piece], left: float, cost: Cost) -> list[Piece]:
+def spend(pieces: list[Piece], left: float, cost: Cost, *, rounds: bool) -> list[Piece]:
     """Store part of the rows of one dense piece in a deeper grid, where that gains most for what is left.
 
     Parameters
@@ -211,6 +216,8 @@ def spend(pieces: list[Piece], left: float, cost: Cost) -> list[Piece]:
         What may still be spent.
     cost
         What forms cost.
+    rounds
+        Whether products round their inputs.
     """
     best = (0.0, 0, 0, Form())
     for number, piece in enumerate(pieces):
@@ -236,4 +243,4 @@ def spend(pieces: list[Piece], left: float, cost: Cost) -> list[Piece]:
     upper = replace(piece, rows=slice(piece.rows.start, middle), form=form, error=error * share)
     lower = replace(piece, rows=slice(middle, piece.rows.stop), error=piece.error * (1 - share))
     rest = [upper] if middle == piece.rows.stop else [upper, lower]
-    return _joined([*pieces[:number], *rest, *pieces[number + 1 :]])
+    return _joined([*pieces[:number], *rest, *pieces[number + 1 :]], rounds=rounds)

@@ -1,6 +1,6 @@
 """The inputs that the layers of a network get for calibration data: a bounded sample of them, drawn at random."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,16 +76,18 @@ def collect_inputs(
     reservoirs = [_Reservoir(rows, seed + number) for number in range(len(targets))]
     counts = [np.zeros(target.shape[0], np.int64) for target in targets]
     called: set[str] = set()
+    present = _Present()
     hooks = []
     probes: list[Any] = []
     probed = 0
     for target, reservoir, counted in zip(targets, reservoirs, counts, strict=True):
         for name, module in _distinct(target).items():
-            hook = _hook(target, name, reservoir, counted, called)
+            hook = _hook(target, name, reservoir, counted, called, present)
             hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
     try:
         with evaluating(model):
             for batch in shown(calibration, "calibration", enabled=progress):
+                present.begin(batch)
                 output = first_tensor(_output(model, batch, forward))
                 if probed < probe_samples:
                     probes.append(batch)
@@ -129,7 +131,26 @@ def _distinct(target: Target) -> dict[str, nn.Module]:
     return dict(modules.values())
 
 
-def _hook(target: Target, name: str, reservoir: "_Reservoir", counts: Counts, called: set[str]) -> Any:
+class _Present:
+    """The positions of a batch that are no padding, where it tells by the name that transformers use."""
+
+    def __init__(self) -> None:
+        self._mask: Tensor | None = None
+
+    def begin(self, batch: Any) -> None:
+        """Go on to the next batch."""
+        mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+        self._mask = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
+
+    def among(self, x: Tensor) -> Tensor:
+        """Return what a layer is given at these positions: vectors ``(k, n)``, or indices ``(k,)``."""
+        positions = x.shape[:-1] if x.is_floating_point() else x.shape
+        return x if self._mask is None or positions != self._mask.shape else x[self._mask.to(x.device)]
+
+
+def _hook(
+    target: Target, name: str, reservoir: "_Reservoir", counts: Counts, called: set[str], present: _Present
+) -> Any:
     kind = target.kinds[name]
 
     def record(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
@@ -138,10 +159,11 @@ def _hook(target: Target, name: str, reservoir: "_Reservoir", counts: Counts, ca
         if not isinstance(x, Tensor):
             came = f"is called with a {type(x).__name__} and not a tensor"
             raise NetworkError(f"layer {name}", came, "give batches of tensors, or leave it out by `overrides`")
-        vectors = kind.vectors(module, x.detach(), reservoir.choose)
+        given = present.among(x.detach())
+        vectors = kind.vectors(module, given, reservoir.choose)
         if vectors is not None:
             reservoir.add(vectors.to("cpu", torch.float32))
-        selected = kind.selected(module, x.detach())
+        selected = kind.selected(module, given)
         if selected is not None:
             # Other indices the layer itself refuses, after this hook.
             rows = selected.reshape(-1).to("cpu", torch.int64).clamp(0, len(counts) - 1).numpy()

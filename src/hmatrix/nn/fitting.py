@@ -12,6 +12,7 @@ import numpy as np
 
 import hmatrix.allocation
 import hmatrix.encoding
+import hmatrix.kernels
 import hmatrix.precision
 import hmatrix.trellis
 from hmatrix import _core
@@ -151,6 +152,6 @@ class Fitter:
 @cache
 def _code_digest() -> str:
     """Return a digest of the code that chooses and rounds H-matrices: what other code chose is chosen anew."""
-    modules = (hmatrix.encoding, hmatrix.precision, hmatrix.trellis, _core)
+    modules = (hmatrix.encoding, hmatrix.kernels, hmatrix.precision, hmatrix.trellis, _core)
     files = [*sorted(Path(hmatrix.allocation.__file__).parent.glob("*.py")), *(Path(str(m.__file__)) for m in modules)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

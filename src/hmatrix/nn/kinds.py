@@ -115,8 +115,9 @@ class EmbeddingKind:
     def vectors(self, module: nn.Embedding, x: Tensor, choose: Choose) -> None:  # noqa: ARG002
         return None
 
-    def selected(self, module: nn.Embedding, x: Tensor) -> Tensor:  # noqa: ARG002
-        return x
+    def selected(self, module: nn.Embedding, x: Tensor) -> Tensor:
+        # How much padding there is says nothing, and nothing reads it.
+        return x if module.padding_idx is None else x[x != module.padding_idx]
 
     def successor(self, module: nn.Embedding, weight: HWeight) -> nn.Module:
         padding = module.padding_idx

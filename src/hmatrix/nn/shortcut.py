@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hmatrix import _core
+from hmatrix.nn.tangents import is_differentiated_forward
 
 Shortcut: TypeAlias = Callable[[Tensor, Tensor | None, dict[str, Tensor | None]], Tensor | None]
 """Returns ``x A^T + bias`` for x ``(..., n)``, a bias ``(m,)`` and the buffers of the weight, or ``None`` where it is
@@ -24,6 +25,7 @@ _OBSTACLES = (
     torch._C._len_torch_dispatch_stack,
     torch._C._functorch.peek_interpreter_stack,
     torch._C._is_any_autocast_enabled,
+    is_differentiated_forward,
 )
 """Who watches or changes what torch computes."""
 

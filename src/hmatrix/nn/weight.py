@@ -15,6 +15,7 @@ from hmatrix.matrix import HMatrix
 from hmatrix.nn import standard
 from hmatrix.nn.operator import linear, product, rows_of
 from hmatrix.nn.prepared import PackedTensors, Prepared, prepared_of, remember
+from hmatrix.nn.tangents import is_differentiated_forward, unpacked, with_tangent
 from hmatrix.packing import PackedLeaf
 from hmatrix.precision import Precision
 
@@ -125,6 +126,8 @@ class HWeight(nn.Module):
 
     def _multiply_anything(self, x: Tensor, bias: Tensor | None) -> Tensor:
         m, n = self.shape
+        if is_differentiated_forward() and (dual := self._multiply_dual(x, bias)) is not None:
+            return dual
         if x.is_complex():
             came = f"has the type {str(x.dtype).removeprefix('torch.')}"
             raise ArgumentError("x", came, "give real numbers, preferably in float32")
@@ -142,6 +145,15 @@ class HWeight(nn.Module):
         if x.dtype == torch.float32 and device != "meta" and torch.is_autocast_enabled(device):
             return y.to(torch.get_autocast_dtype(device))
         return y
+
+    def _multiply_dual(self, x: Tensor, bias: Tensor | None) -> Tensor | None:
+        """Multiply in forward-mode differentiation, where x or the bias has a tangent: it is mapped as they are."""
+        x, tangent = unpacked(x)
+        bias, added = (None, None) if bias is None else unpacked(bias)
+        if tangent is None and added is None:
+            return None
+        product = self.multiply(torch.zeros_like(x) if tangent is None else tangent, added)
+        return with_tangent(self.multiply(x, bias), product)
 
     def _is_product_alone(self, x: Tensor) -> bool:
         """Whether a compiler needs nothing but the product on the CPU, of tensors that tell whether they changed."""
