@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize, prune  # noqa: E402
 
 import hmatrix as hm  # noqa: E402
 import hmatrix.nn as hnn  # noqa: E402
+from hmatrix.errors import ArgumentError  # noqa: E402
 from hmatrix.nn import shortcut  # noqa: E402
 
 M, N = 12, 7
@@ -170,6 +171,8 @@ def test_tensors_whose_memory_is_gone_take_another_way(layer, part):
     x, bias = torch.randn(3, N), torch.randn(M)
     (x if part == "x" else bias).untyped_storage().resize_(0)
     assert short(layer, x, bias) is None
+    with torch.no_grad(), pytest.raises(ArgumentError, match=f"{part}: has no memory"):
+        layer.weight.multiply(x, bias)
 
 
 def test_words_at_the_same_place_in_other_strides_are_others(layer):

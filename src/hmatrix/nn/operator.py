@@ -21,6 +21,9 @@ from hmatrix.nn.stacks import Stack, Structure
 
 def multiply_on_host(prepared: Prepared, x: Tensor, bias: Tensor | None, *, transposed: bool = False) -> Tensor:
     """Return ``x A^T + bias``, or ``x A + bias``, for x ``(..., n)`` on the CPU, in the type of the product."""
+    for name, tensor in (("x", x), ("bias", bias)):
+        if tensor is not None and tensor.numel() and not tensor.data_ptr():
+            raise ArgumentError(name, "has no memory", "give a tensor whose storage was not freed")
     if not transposed and prepared.multiply_at is not None and x.dtype is prepared.dtype and prepared.adds(bias):
         if x.is_neg() or not x.is_contiguous():
             x = x.resolve_neg().contiguous()
