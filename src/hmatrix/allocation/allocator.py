@@ -178,8 +178,15 @@ class Allocator:
         cost, most = self._cost(budget)
         first = self._layout(*self._first)
         tried = [(layout, layout.pieces(cost, most)) for layout in self._promising(cost, most)]
+        # Predictions may err. That of sums says what is left to round where low rank took the larger part, but not how
+        # rounding spreads over columns that matter unequally: what does without is tried, too.
+        tried += [
+            (layout, layout.pieces(cost, most, sums=False))
+            for layout, pieces in tried
+            if any(piece.form.is_sum for piece in pieces)
+        ]
         allocations = [self._realised(*choice, start, unbiased) for choice in tried]
-        # Predictions may err: where a single leaf was predicted to do better than what came out, it is tried.
+        # Where a single leaf was predicted to do better than what came out, it is tried.
         whole = first.whole(cost, most)
         least = min(allocation.measured_error for allocation in allocations)
         if whole is not None and self._relative(whole.error) < least:

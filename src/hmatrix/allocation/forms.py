@@ -31,6 +31,11 @@ class Form:
     factors: Precision = Precision.FLOAT32
 
     @property
+    def is_sum(self) -> bool:
+        """Whether it has a dense part and a low-rank one."""
+        return self.rank > 0 and self.dense is not None
+
+    @property
     def planes(self) -> tuple[Precision, ...]:
         """Precisions of the leaves of the dense part."""
         if self.dense is None:

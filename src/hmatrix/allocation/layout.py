@@ -81,8 +81,8 @@ class Layout:
         affordable = [piece for piece in self._candidates.whole() if self._cost([piece], cost) <= most]
         return min(affordable, key=lambda piece: piece.error, default=None)
 
-    def pieces(self, cost: Cost, most: float) -> list[Piece]:
-        """Return the best pieces for a budget that is within the limits."""
+    def pieces(self, cost: Cost, most: float, *, sums: bool = True) -> list[Piece]:
+        """Return the best pieces for a budget that is within the limits, with or without sums of low rank and dense."""
         pruner = self._pruner(cost)
         prices = pruner.dual.prices
         best = [self._candidates.whole()[0]]
@@ -90,7 +90,7 @@ class Layout:
         # The grid of prices first, then between two of its neighbours.
         while low < high:
             middle = (low + high + 1) // 2
-            pieces = pruner.prune(float(prices[middle]))
+            pieces = pruner.prune(float(prices[middle]), sums=sums)
             if self._cost(pieces, cost) <= most:
                 low, best = middle, pieces
             else:
@@ -98,7 +98,7 @@ class Layout:
         upper, lower = float(prices[low]), float(prices[min(low + 1, len(prices) - 1)])
         for _ in range(_BISECTIONS):
             price = float(np.sqrt(upper * lower))
-            pieces = pruner.prune(price)
+            pieces = pruner.prune(price, sums=sums)
             if self._cost(pieces, cost) <= most:
                 upper, best = price, pieces
             else:

@@ -76,10 +76,12 @@ class Pruner:
         self._heights = [np.unique(sizes, return_inverse=True) for sizes in rows.sizes]
         self._widths = [np.unique(sizes, return_inverse=True) for sizes in columns.sizes]
         self._costs: dict[Levels, Floats] = {}
+        self._are_sums: dict[Levels, npt.NDArray[np.bool_]] = {}
         for levels in self._order:
             heights, widths = self._heights[levels[0]][0], self._widths[levels[1]][0]
-            costs = [cost.of_form(form, heights[:, None], widths) for form in candidates.forms(levels)]
-            self._costs[levels] = np.stack(costs, axis=2)
+            forms = candidates.forms(levels)
+            self._costs[levels] = np.stack([cost.of_form(form, heights[:, None], widths) for form in forms], axis=2)
+            self._are_sums[levels] = np.array([form.is_sum for form in forms])
 
     def curve(self) -> tuple[Floats, Floats]:
         """Return costs, rising, and the least errors that they buy, falling: corners of a convex curve."""
@@ -98,12 +100,12 @@ class Pruner:
         prices = np.geomspace(worst, worst * 1e-18, 91)
         return Dual(prices, np.array([self._solve(float(price))[0] for price in prices]))
 
-    def prune(self, price: float) -> list[Piece]:
-        """Return the pieces with the least ``error + price * cost``."""
-        _, best, ways = self._solve(price)
+    def prune(self, price: float, *, sums: bool = True) -> list[Piece]:
+        """Return the pieces with the least ``error + price * cost``, with or without sums of low rank and dense."""
+        _, best, ways = self._solve(price, sums=sums)
         return _joined(self._pieces(best, ways), rounds=self._candidates.rounds)
 
-    def _solve(self, price: float) -> tuple[float, Choices, Choices]:
+    def _solve(self, price: float, *, sums: bool = True) -> tuple[float, Choices, Choices]:
         """Return the least ``error + price * cost``, and for each block its best form and whether it is split."""
         rows, columns = self._candidates.rows, self._candidates.columns
         values: dict[Levels, Floats] = {}
@@ -111,7 +113,7 @@ class Pruner:
         ways: Choices = {}
         for levels in self._order:
             r, c = levels
-            best[levels], value = self._cheapest(levels, price)
+            best[levels], value = self._cheapest(levels, price, sums=sums)
             way = np.full(value.shape, _OWN)
             if r < rows.depth:
                 below = np.vstack([values[r + 1, c], np.zeros((1, value.shape[1]))])
@@ -122,10 +124,12 @@ class Pruner:
             values[levels], ways[levels] = value, way
         return float(values[0, 0][0, 0]), best, ways
 
-    def _cheapest(self, levels: Levels, price: float) -> tuple[npt.NDArray[np.intp], Floats]:
+    def _cheapest(self, levels: Levels, price: float, *, sums: bool) -> tuple[npt.NDArray[np.intp], Floats]:
         """Return the best form of each block, and its ``error + price * cost``, ``(row clusters, column clusters)``."""
         heights, widths = self._heights[levels[0]][1], self._widths[levels[1]][1]
         costs = price * self._costs[levels]
+        if not sums:
+            costs[:, :, self._are_sums[levels]] = np.inf
         best, values = np.empty((len(heights), len(widths)), np.intp), np.empty((len(heights), len(widths)))
         height = max(1, _TOGETHER // (len(widths) * costs.shape[2]))
         for start in range(0, len(heights), height):
