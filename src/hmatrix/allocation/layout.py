@@ -17,6 +17,11 @@ from hmatrix.schedule import build_schedule
 
 _BISECTIONS = 14
 
+_NOTHING = 1e-12
+"""Part of a budget by which sums of floating-point numbers may seem to exceed it."""
+
+_LEAST_STEP = 1 / 64
+
 
 class Layout:
     """The candidates of a matrix in one order of rows and columns.
@@ -113,10 +118,11 @@ class Layout:
             over = self._cost(richer, cost) - most
             if richer is pieces:
                 break
-            if over <= 0:
+            if over <= _NOTHING * most:
                 pieces, left = richer, -over
             else:
-                left -= over
+                # Never by so little that it would take for ever.
+                left -= max(over, left * _LEAST_STEP)
         return pieces
 
     def _pruner(self, cost: Cost) -> Pruner:
