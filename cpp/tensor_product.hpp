@@ -20,12 +20,14 @@ public:
     using Other = std::tuple<nb::object, nb::object, std::int64_t>;
 
     // `plan` multiplies by the packed matrix of the words at an address and of `others`; `types` are those of tensors
-    // that are nothing but tensors. Tensors may be asked for gradients if `recording` returns what is true, and nothing
-    // is multiplied here if one of `obstacles` does.
+    // that are nothing but tensors. Tensors may be asked for gradients if `recording` returns what is true, and have
+    // tangents if `forward`, a module, is at some level. Nothing is multiplied here then, nor if one of `obstacles`
+    // returns what is true.
     TensorProduct(nb::object plan, nb::handle exchange, std::vector<nb::object> types, nb::object recording,
-                  std::vector<nb::object> obstacles, std::uintptr_t words, std::vector<Other> others)
+                  nb::object forward, std::vector<nb::object> obstacles, std::uintptr_t words,
+                  std::vector<Other> others)
         : keep_(plan), plan_(nb::cast<const OwningPlan<T>&>(plan)), exchange_(exchange), types_(std::move(types)),
-          recording_(recording), obstacles_(std::move(obstacles)), words_(words), others_(std::move(others)) {}
+          recording_(recording), forward_(forward), obstacles_(std::move(obstacles)), words_(words), others_(std::move(others)) {}
 
     // x A^T + bias, x (..., columns), bias (rows,) or None; None if that takes more than the kernel, or if `buffers` by
     // name are no longer the tensors that the plan was made of.
@@ -92,6 +94,7 @@ private:
     }
 
     bool is_obstructed() const {
+        if (nb::cast<long>(get(forward_, level_)) >= 0) return true;
         return std::any_of(obstacles_.begin(), obstacles_.end(), [](nb::handle asked) { return is_true(ask(asked)); });
     }
 
@@ -101,7 +104,7 @@ private:
         if (!exchange_.view(tensor, view) || view.device.device_type != nb::device::cpu::value ||
             view.dtype != nb::dtype<T>() || !is_contiguous(view) || (view.data == nullptr && count(view) > 0))
             return false;
-        PyObject* const negated = PyObject_VectorcallMethod(is_neg_.ptr(), arguments, 1, nullptr);
+        PyObject* const negated = PyObject_Vectorcall(is_neg_.ptr(), arguments, 1, nullptr);
         if (negated == nullptr) throw nb::python_error();
         return !is_true(nb::steal(negated));
     }
@@ -124,10 +127,12 @@ private:
     Exchange exchange_;
     std::vector<nb::object> types_;
     nb::object recording_;
+    nb::object forward_;
     std::vector<nb::object> obstacles_;
     std::uintptr_t words_;
     std::vector<Other> others_;
-    nb::object words_name_ = interned("words"), version_ = interned("_version"), is_neg_ = interned("is_neg"),
+    nb::object is_neg_ = types_.front().attr("is_neg");
+    nb::object words_name_ = interned("words"), version_ = interned("_version"), level_ = interned("_current_level"),
                requires_grad_ = interned("requires_grad");
 };
 
@@ -136,9 +141,9 @@ void bind_tensor_product(nb::module_& module, const char* name) {
     using namespace nb::literals;
     using P = TensorProduct<T>;
     nb::class_<P>(module, name)
-        .def(nb::init<nb::object, nb::handle, std::vector<nb::object>, nb::object, std::vector<nb::object>,
-                      std::uintptr_t, std::vector<typename P::Other>>(),
-             "plan"_a, "exchange"_a, "types"_a, "recording"_a, "obstacles"_a, "words"_a, "others"_a)
+        .def(nb::init<nb::object, nb::handle, std::vector<nb::object>, nb::object, nb::object,
+                      std::vector<nb::object>, std::uintptr_t, std::vector<typename P::Other>>(),
+             "plan"_a, "exchange"_a, "types"_a, "recording"_a, "forward"_a, "obstacles"_a, "words"_a, "others"_a)
         .def("multiply", &P::multiply, nb::arg("x").none(), nb::arg("bias").none(), "buffers"_a);
 }
 

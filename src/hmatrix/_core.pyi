@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class TensorProductFloat32:
         exchange: object,
         types: Sequence[type],
         recording: Callable[[], bool],
+        forward: ModuleType,
         obstacles: Sequence[Callable[[], object]],
         words: int,
         others: Sequence[tuple[str, Any, int]],

@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from hmatrix import _core
-from hmatrix.nn.tangents import is_differentiated_forward
 
 Shortcut: TypeAlias = Callable[[Tensor, Tensor | None, dict[str, Tensor | None]], Tensor | None]
 """Returns ``x A^T + bias`` for x ``(..., n)``, a bias ``(m,)`` and the buffers of the weight, or ``None`` where it is
@@ -25,7 +25,6 @@ _OBSTACLES = (
     torch._C._len_torch_dispatch_stack,
     torch._C._functorch.peek_interpreter_stack,
     torch._C._is_any_autocast_enabled,
-    is_differentiated_forward,
 )
 """Who watches or changes what torch computes."""
 
@@ -48,4 +47,4 @@ def shortcut_of(
     if _EXCHANGE is None:
         return None
     kind = _core.TensorProductFloat64 if isinstance(plan, _core.PlanFloat64) else _core.TensorProductFloat32
-    return kind(plan, _EXCHANGE, _PLAIN, torch.is_grad_enabled, _OBSTACLES, words, others).multiply
+    return kind(plan, _EXCHANGE, _PLAIN, torch.is_grad_enabled, forward_ad, _OBSTACLES, words, others).multiply

@@ -117,9 +117,9 @@ class HWeight(nn.Module):
         ArgumentError
             If x has another shape or is not of real numbers.
         """
-        if not is_dynamo_compiling() and self._known is not None:
-            shortcut = self._known[1].shortcut
-            y = None if shortcut is None else shortcut(x, bias, self._buffers)
+        known = self._known
+        if known is not None and not is_dynamo_compiling() and (shortcut := known[1].shortcut) is not None:
+            y = shortcut(x, bias, self._buffers)
             if y is not None:
                 return y
         return self._multiply_anything(x, bias)
