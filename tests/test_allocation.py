@@ -263,8 +263,13 @@ def test_other_bad_arguments():
     weight, budget = MATRICES["random"], hm.Budget(storage=0.1)
     with pytest.raises(ArgumentError, match="evaluate: is given without max_drop"):
         hm.allocate(weight, budget, evaluate=lambda matrix, correction: 0.0)  # noqa: ARG005
-    for score, message in ((np.nan, "returned nan"), (None, "returned nothing"), ("x", "returned a str")):
-        with pytest.raises(ArgumentError, match=f"evaluate: {message}; return a"):
+    finite = "return a finite score, or one a sample"
+    for score, message in (
+        (np.nan, f"returned nan; {finite}"),
+        (None, f"returned nothing; {finite}"),
+        ("x", "returned a str; return a score"),
+    ):
+        with pytest.raises(ArgumentError, match=f"evaluate: {message}"):
             hm.allocate(weight, hm.Budget(max_drop=1), evaluate=lambda matrix, correction, s=score: s)  # noqa: ARG005
     with pytest.raises(ArgumentError, match="calibration: is a generator; give a NumPy array"):
         hm.allocate(weight, budget, calibration=(x for x in weight))

@@ -26,15 +26,13 @@ def test_the_search_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     arguments = {"calibration": vectors(32), "cache": tmp_path, "progress": False}
     resumed = False
     with pytest.raises(KeyboardInterrupt):
-        compress(network, hm.Budget(storage=0.4), **arguments)
+        compress(network, hm.Budget(storage=0.25), **arguments)
     resumed = True
-    model, _ = compress(network, hm.Budget(storage=0.4), **arguments)
-    # Two layers, and both once more where what they do to the output moves bytes; none is fitted twice.
-    count = len(list(tmp_path.glob("*-bytes-*.json")))
-    assert count >= 2
-    assert len(fits) == count
-    again, _ = compress(network, hm.Budget(storage=0.4), **arguments)
-    assert len(fits) == count
+    model, _ = compress(network, hm.Budget(storage=0.25), **arguments)
+    # Two layers, and both once more, for what they do to the output; the one before the interruption is not repeated.
+    assert len(fits) == 4
+    again, _ = compress(network, hm.Budget(storage=0.25), **arguments)
+    assert len(fits) == 4
     assert same(model.state_dict(), again.state_dict())
 
 

@@ -97,10 +97,10 @@ def rank_errors(
     tails = np.append(np.cumsum(energies[::-1])[::-1], 0.0)
     tail = tails[np.minimum(ranks, len(energies))]
     captured = tails[0] - tail
-    share = captured / tails[0] if tails[0] > 0 else np.zeros_like(tail)
     alone = [tail + factor_error(precision) * captured for precision in FACTORS]
     if rounded is not None:
         # V meets rounded inputs, and U its own products with them, rounded once more.
+        share = captured / tails[0] if tails[0] > 0 else np.zeros_like(tail)
         again = _GAUSSIAN_ERROR[8] * captured
         alone = [
             error + rounded * share + again if precision.is_integer else error
