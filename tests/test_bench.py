@@ -4,7 +4,7 @@ import pytest
 import hmatrix as hm
 from hmatrix.cli import main
 from hmatrix.kernels import read_words
-from hmatrix.study import peers
+from hmatrix.study import peers, timing
 from hmatrix.study.bench import INT8, PUBLISHED, bench, blas_by_factor, forms, to_markdown
 from hmatrix.study.instructions import SUPPORTED
 
@@ -28,6 +28,20 @@ def test_every_product_has_a_line(batch):
         assert by_name[name].nbytes == matrix.storage().total
         assert (by_name[name].stream_fraction is None) == (batch > 1)
     assert to_markdown(lines).count("\n") == len(lines) + 1
+
+
+def test_several_threads_are_compared_with_one_in_the_same_run(monkeypatch):
+    monkeypatch.setattr(timing, "REST_SECONDS", 0)
+    weight = np.random.default_rng(0).standard_normal((130, 140)).astype(np.float32)
+    matrices = {INT8: forms(weight)[INT8]}
+    lines, _ = bench(weight, matrices, batch=1, thread_count=2, products=2)
+    by_name = {line.name: line for line in lines}
+    assert not any("one thread" in name for name in by_name)
+    assert {name for name, line in by_name.items() if line.single} == {INT8}
+    time, single = by_name[INT8].time, by_name[INT8].single
+    row = next(row for row in to_markdown(lines).splitlines() if row.startswith(f"| {INT8} |"))
+    assert row.endswith(f"| {single.median * 1e6:.1f} | {single.median / time.median:.2f} |")
+    assert all(line.single is None for line in bench(weight, matrices, batch=1, thread_count=1, products=2)[0])
 
 
 @pytest.mark.slow

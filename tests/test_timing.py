@@ -45,6 +45,24 @@ def test_other_data_are_read_before_each_cold_call(monkeypatch):
     assert calls == [timing.COLD_BYTES, "a", timing.COLD_BYTES, "b", timing.COLD_BYTES, "b", timing.COLD_BYTES, "a"]
 
 
+def test_some_contenders_have_one_thread():
+    seen = {"a": set(), "b": set()}
+    with threads(2):
+        contenders = {name: lambda name=name: seen[name].add(torch.get_num_threads()) for name in seen}
+        alternate(contenders, 3, single={"b"})
+        assert torch.get_num_threads() == 2
+    assert seen == {"a": {2}, "b": {1}}
+
+
+def test_calls_after_a_rest_are_not_counted(monkeypatch):
+    calls, rests = [], []
+    monkeypatch.setattr(timing.time, "sleep", rests.append)
+    (evidence,) = alternate({"a": lambda: calls.append("a")}, 100, rest=True)
+    assert rests == [timing.REST_SECONDS] * evidence.rounds
+    # Beside the four calls of the estimate.
+    assert len(calls) == evidence.products + 25 * evidence.rounds + 4
+
+
 def test_products_must_be_positive():
     with pytest.raises(ArgumentError, match="products"):
         alternate({"a": lambda: None}, 0)

@@ -42,6 +42,8 @@ class Line:
     stream_fraction
         Time in which one thread of this machine reads as many bytes, and does nothing else, as a fraction of the
         median; for one vector and one thread only.
+    single
+        Time of one call on one thread; ``None`` where that is `time`, and for other libraries.
     instructions
         That one call takes on the calling thread; ``None`` where they were not counted.
     """
@@ -51,6 +53,7 @@ class Line:
     dense_fraction: float
     nbytes: int | None
     stream_fraction: float | None
+    single: TimeEvidence | None = None
     instructions: int | None = None
 
 
@@ -125,7 +128,14 @@ def bench(
         others, missing = peers(weight, X, thread_count)
         reads = {size: _read(size) for size in set(sizes.values())}
         streams = {f"read {size}": read for size, read in reads.items()}
-        timed = alternate({**contenders, **others, **streams}, products, cold=cold, rest=thread_count > 1)
+        single = {_single(name): contenders[name] for name in matrices if thread_count > 1}
+        timed = alternate(
+            {**contenders, **others, **streams, **single},
+            products,
+            cold=cold,
+            rest=thread_count > 1,
+            single=single.keys(),
+        )
         times = {time.contender: time for time in timed}
         calls = {**contenders, **others} if instructions else {}
         with torch.inference_mode():
@@ -137,7 +147,17 @@ def bench(
         fraction = (
             None if size is None or batch > 1 or thread_count > 1 else times[f"read {size}"].median / times[name].median
         )
-        lines.append(Line(name, times[name], times[name].median / fastest, size, fraction, counts.get(name)))
+        lines.append(
+            Line(
+                name,
+                times[name],
+                times[name].median / fastest,
+                size,
+                fraction,
+                times.get(_single(name)),
+                counts.get(name),
+            )
+        )
     return lines, missing
 
 
@@ -160,7 +180,9 @@ def blas_by_factor(matrix: HMatrix, X: FloatArray) -> Callable[[], object]:
 def to_markdown(lines: list[Line]) -> str:
     """Return the lines as a table."""
     counted = any(line.instructions is not None for line in lines)
-    titles = ["product", "median µs", "quartiles µs", "of fastest dense", "MB", "GB/s", "of streaming speed"]
+    shared = any(line.single is not None for line in lines)
+    titles = ["product", "median µs", "quartiles µs", "of fastest dense", "MB", "GB/s"]
+    titles += ["one thread, µs", "speedup"] if shared else ["of streaming speed"]
     titles += ["instructions"] * counted
     rows = [f"| {' | '.join(titles)} |", "| --- |" + " ---: |" * (len(titles) - 1)]
     for line in lines:
@@ -168,9 +190,13 @@ def to_markdown(lines: list[Line]) -> str:
         size = (
             ["", ""] if line.nbytes is None else [f"{line.nbytes / 1e6:.2f}", f"{line.nbytes / time.median / 1e9:.0f}"]
         )
-        stream = "" if line.stream_fraction is None else f"{line.stream_fraction:.0%}"
+        if shared:
+            single = line.single
+            last = ["", ""] if single is None else [f"{single.median * 1e6:.1f}", f"{single.median / time.median:.2f}"]
+        else:
+            last = ["" if line.stream_fraction is None else f"{line.stream_fraction:.0%}"]
         spread = f"{time.lower * 1e6:.1f} to {time.upper * 1e6:.1f}"
-        cells = [line.name, f"{time.median * 1e6:.1f}", spread, f"{line.dense_fraction:.1%}", *size, stream]
+        cells = [line.name, f"{time.median * 1e6:.1f}", spread, f"{line.dense_fraction:.1%}", *size, *last]
         cells += [f"{line.instructions:,}" if line.instructions is not None else ""] * counted
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
@@ -190,6 +216,10 @@ def _in_torch(matrix: HMatrix, X: FloatArray) -> dict[str, Callable[[], object]]
 
         calls["kernel alone"] = kernel
     return calls
+
+
+def _single(name: str) -> str:
+    return f"{name}, one thread"
 
 
 def _read(nbytes: int) -> Callable[[], object]:

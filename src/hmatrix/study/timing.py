@@ -4,8 +4,8 @@ torch's products run in inference mode, which is entered once, as around a netwo
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from itertools import cycle
 
 import numpy as np
@@ -29,6 +29,9 @@ COLD_BYTES = 1 << 27
 
 REST_SECONDS = 0.2
 """After which the threads of all libraries sleep: OpenBLAS lets its own wait busily for 0.1 s."""
+
+AWAKENING = 0.25
+"""Calls after a rest that are not counted, as a fraction of a round: cores and threads wake up, caches fill."""
 
 TIMED_INPUTS = 64
 """That calls go through whose time depends on their input."""
@@ -111,6 +114,7 @@ def alternate(
     *,
     cold: bool = False,
     rest: bool = False,
+    single: Collection[str] = (),
 ) -> tuple[TimeEvidence, ...]:
     """Time the contenders in alternating rounds, in an order that turns from round to round.
 
@@ -125,10 +129,17 @@ def alternate(
         Whether other data are read before each call, so that its own come from memory.
     rest
         Whether to wait before each round until the threads of the last contender leave the cores to the next.
+    single
+        Names of contenders that are called with one thread each, whatever the others have.
     """
     flush = _flush() if cold else None
+
+    def seconds(name: str, count: int) -> float:
+        with threads(1) if name in single else nullcontext():
+            return _seconds(contenders[name], count, int(AWAKENING * count) if rest else 0, flush)
+
     with torch.inference_mode():
-        counts = {name: 1 if cold else _calls_of_a_round(call) for name, call in contenders.items()}
+        counts = {name: 1 if cold else max(1, int(ROUND_SECONDS / seconds(name, 3))) for name in contenders}
         rounds = None
         if products is not None:
             check_integer("products", products, at_least=1)
@@ -145,19 +156,16 @@ def alternate(
                     time.sleep(REST_SECONDS)
                 # The last round holds what is left of an exact number of products.
                 count = counts[name] if products is None else min(counts[name], products - done * counts[name])
-                means[name].append(_seconds(contenders[name], count, flush))
+                means[name].append(seconds(name, count))
             done += 1
     return tuple(_evidence(name, values, products or counts[name] * done) for name, values in means.items())
 
 
-def _calls_of_a_round(call: Callable[[], object]) -> int:
-    return max(1, int(ROUND_SECONDS / _seconds(call, 3)))
-
-
-def _seconds(call: Callable[[], object], count: int, flush: Callable[[], object] | None = None) -> float:
-    """Return the mean seconds of `count` calls: after one that is not counted, or each after `flush`."""
+def _seconds(call: Callable[[], object], count: int, before: int, flush: Callable[[], object] | None) -> float:
+    """Return the mean seconds of `count` calls: after `before` others and one at least, or each after `flush`."""
     if flush is None:
-        call()
+        for _ in range(max(1, before)):
+            call()
         start = time.perf_counter()
         for _ in range(count):
             call()
