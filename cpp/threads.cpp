@@ -1,12 +1,17 @@
 #include "threads.hpp"
 
+#include "placement.hpp"
+
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -53,16 +58,14 @@ public:
     bool run(int tasks, int threads, const std::function<void(int)>& task) {
         const std::unique_lock<std::mutex> alone(caller_, std::try_to_lock);
         if (!alone.owns_lock()) return false;
-        const Call call{number_ + 2, &task, tasks, threads};
+        const Call call{number_ + 2, &task, tasks, hire(threads)};
         ++number_;  // odd: nobody reads what follows
         task_ = call.task;
         tasks_ = call.tasks;
         threads_ = call.threads;
         finished_ = 0;
         ++number_;
-        while (static_cast<int>(workers_.size()) < threads - 1)
-            workers_.emplace_back([this, place = static_cast<int>(workers_.size()) + 1] { work(place); });
-        if (asleep_ > 0) notify(wake_);
+        if (asleep_ > 0) wake();
         take(call, 0);
         const auto ended = [&] { return finished_ == tasks; };
         if (!spin(ended)) {
@@ -79,15 +82,56 @@ private:
         int tasks, threads;
     };
 
-    void work(int place) {
+    struct Worker {
+        std::thread thread;
+        Placement placement;  // guarded by mutex_
+    };
+
+    // Returns for how many threads there are workers now: for fewer, where the system gives no more.
+    int hire(int threads) {
+        workers_.reserve(static_cast<std::size_t>(threads));
+        while (static_cast<int>(workers_.size()) < threads - 1) {
+            const int place = static_cast<int>(workers_.size()) + 1;
+            auto worker = std::make_unique<Worker>();
+            ++asleep_;
+            try {
+                worker->thread = std::thread([this, place, &placement = worker->placement] { work(place, placement); });
+            } catch (const std::system_error&) {
+                --asleep_;
+                return place;
+            }
+            workers_.push_back(std::move(worker));
+        }
+        return threads;
+    }
+
+    void wake() {
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            const int core = Placement::caller_core();
+            for (auto& worker : workers_) worker->placement.leave(worker->thread, core);
+        }
+        wake_.notify_all();
+    }
+
+    void work(int place, Placement& placement) {
         unsigned long seen = 0;
+        const auto begin = [&] {
+            placement.wake_up();
+            --asleep_;
+        };
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            begin();
+        }
         for (;;) {
             const auto called = [&] { return number_ != seen && number_ % 2 == 0; };
             if (!spin(called)) {
                 std::unique_lock<std::mutex> lock(mutex_);
                 ++asleep_;
+                placement.fall_asleep();
                 wake_.wait(lock, called);
-                --asleep_;
+                begin();
             }
             const Call call{number_, task_, tasks_, threads_};
             if (call.number % 2 == 1 || call.number != number_) continue;
@@ -105,19 +149,17 @@ private:
             unsigned long by = taken;
             if (by >= call.number || !taken.compare_exchange_strong(by, call.number)) continue;
             (*call.task)(i);
-            if (++finished_ == call.tasks && place > 0) notify(done_);
+            if (++finished_ == call.tasks && place > 0) {
+                // Who waits has looked, or has yet to look, at what was changed before.
+                { const std::lock_guard<std::mutex> lock(mutex_); }
+                done_.notify_all();
+            }
         }
-    }
-
-    // Who waits has looked, or has yet to look, at what was changed before.
-    void notify(std::condition_variable& condition) {
-        { const std::lock_guard<std::mutex> lock(mutex_); }
-        condition.notify_all();
     }
 
     std::mutex caller_, mutex_;
     std::condition_variable wake_, done_;
-    std::vector<std::thread> workers_;
+    std::vector<std::unique_ptr<Worker>> workers_;
     // The call under way, or the last one; its number is odd while it is being written.
     std::atomic<unsigned long> number_{0};
     std::atomic<const std::function<void(int)>*> task_{nullptr};

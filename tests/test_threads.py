@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,6 +48,55 @@ def test_threads_do_not_change_bits(large, kernel, batch, threads):
         results.append(multiply(large, kernel, x, transposed=False))
     assert np.isfinite(results[0]).all()
     assert all(equal_bits(results[0], result) for result in results[1:])
+
+
+def tasks():
+    """Return the identifiers of all threads of this process."""
+    return [int(task.name) for task in Path("/proc/self/task").iterdir()]
+
+
+def wait_until_all_may_run_on(cores):
+    """A thread that has yet to wake up is still kept from the caller's core."""
+    end = time.monotonic() + 30
+    while any(os.sched_getaffinity(task) != cores for task in tasks()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has to be told where threads wake up")
+def test_threads_wake_up_beside_the_caller_and_may_run_everywhere_afterwards(large, threads):
+    threads(2)
+    allowed = os.sched_getaffinity(0)
+    native = native_product(large, _core.instruction_sets()[0])
+    x, y = np.ones(LARGE[1], large.dtype), np.empty(LARGE[0], large.dtype)
+    for _ in range(5):
+        time.sleep(0.01)
+        native.multiply(x, y)
+        assert os.sched_getaffinity(0) == allowed
+    wait_until_all_may_run_on(allowed)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has to be told where threads wake up")
+def test_threads_keep_to_the_cores_that_they_are_given(large, threads):
+    threads(2)
+    allowed = os.sched_getaffinity(0)
+    native = native_product(large, _core.instruction_sets()[0])
+    x = np.random.default_rng(2).standard_normal(LARGE[1]).astype(large.dtype)
+    expected, y = np.empty(LARGE[0], large.dtype), np.empty(LARGE[0], large.dtype)
+    native.multiply(x, expected)
+    wait_until_all_may_run_on(allowed)
+    core, pinned = {min(allowed)}, tasks()
+    try:
+        for task in pinned:
+            os.sched_setaffinity(task, core)
+        for _ in range(3):
+            time.sleep(0.01)
+            native.multiply(x, y)
+            assert equal_bits(y, expected)
+            assert {frozenset(os.sched_getaffinity(task)) for task in pinned} == {frozenset(core)}
+    finally:
+        for task in pinned:
+            os.sched_setaffinity(task, allowed)
 
 
 def test_threads_of_the_interpreter_at_once(large, threads):
