@@ -54,10 +54,10 @@ def test_some_contenders_have_one_thread():
     assert seen == {"a": {2}, "b": {1}}
 
 
-def test_calls_after_a_rest_are_not_counted(monkeypatch):
+def test_calls_that_warm_up_are_not_counted(monkeypatch):
     calls, rests = [], []
     monkeypatch.setattr(timing.time, "sleep", rests.append)
-    (evidence,) = alternate({"a": lambda: calls.append("a")}, 100, rest=True)
+    (evidence,) = alternate({"a": lambda: calls.append("a")}, 100, rest=True, warming=0.25)
     assert rests == [timing.REST_SECONDS] * evidence.rounds
     # Beside the four calls of the estimate.
     assert len(calls) == evidence.products + 25 * evidence.rounds + 4

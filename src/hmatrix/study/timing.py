@@ -30,9 +30,6 @@ COLD_BYTES = 1 << 27
 REST_SECONDS = 0.2
 """After which the threads of all libraries sleep: OpenBLAS lets its own wait busily for 0.1 s."""
 
-AWAKENING = 0.25
-"""Calls after a rest that are not counted, as a fraction of a round: cores and threads wake up, caches fill."""
-
 TIMED_INPUTS = 64
 """That calls go through whose time depends on their input."""
 
@@ -114,6 +111,7 @@ def alternate(
     *,
     cold: bool = False,
     rest: bool = False,
+    warming: float = 0.0,
     single: Collection[str] = (),
 ) -> tuple[TimeEvidence, ...]:
     """Time the contenders in alternating rounds, in an order that turns from round to round.
@@ -129,6 +127,9 @@ def alternate(
         Whether other data are read before each call, so that its own come from memory.
     rest
         Whether to wait before each round until the threads of the last contender leave the cores to the next.
+    warming
+        Calls that are not counted before those of a round, as a fraction of them; one at least. They bring the data
+        back that other contenders threw out of the caches, for which one call is not always enough, and wake up cores.
     single
         Names of contenders that are called with one thread each, whatever the others have.
     """
@@ -136,7 +137,7 @@ def alternate(
 
     def seconds(name: str, count: int) -> float:
         with threads(1) if name in single else nullcontext():
-            return _seconds(contenders[name], count, int(AWAKENING * count) if rest else 0, flush)
+            return _seconds(contenders[name], count, int(warming * count), flush)
 
     with torch.inference_mode():
         counts = {name: 1 if cold else max(1, int(ROUND_SECONDS / seconds(name, 3))) for name in contenders}
