@@ -275,8 +275,8 @@ def test_a_report_is_plain():
     report = finetune(compressed(teacher), teacher, steps=8, measurements=2).report
     content = report.to_dict()
     assert content["before"] == report.before
-    assert [measured["steps"] for measured in content["measurements"]] == [4, 8]
-    assert str(report).count("held-out loss") == 2
+    assert [measured["steps"] for measured in content["measurements"]] == [0, 4, 8]
+    assert str(report).count("held-out loss") == 3
 
 
 def test_networks_that_do_not_fit():

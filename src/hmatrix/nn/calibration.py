@@ -1,6 +1,6 @@
 """The inputs that the layers of a network get for calibration data: a bounded sample of them, drawn at random."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hmatrix._validation import FloatArray
 from hmatrix.errors import DataError, HMatrixError, NetworkError
 from hmatrix.nn.frequencies import Counts
+from hmatrix.nn.present import Present
 from hmatrix.nn.progress import shown
 from hmatrix.nn.running import Forward, evaluating, first_tensor
 from hmatrix.nn.targets import Target
@@ -76,7 +77,7 @@ def collect_inputs(
     reservoirs = [_Reservoir(rows, seed + number) for number in range(len(targets))]
     counts = [np.zeros(target.shape[0], np.int64) for target in targets]
     called: set[str] = set()
-    present = _Present()
+    present = Present()
     hooks = []
     probes: list[Any] = []
     probed = 0
@@ -131,25 +132,8 @@ def _distinct(target: Target) -> dict[str, nn.Module]:
     return dict(modules.values())
 
 
-class _Present:
-    """The positions of a batch that are no padding, where it tells by the name that transformers use."""
-
-    def __init__(self) -> None:
-        self._mask: Tensor | None = None
-
-    def begin(self, batch: Any) -> None:
-        """Go on to the next batch."""
-        mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
-        self._mask = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
-
-    def among(self, x: Tensor) -> Tensor:
-        """Return what a layer is given at these positions: vectors ``(k, n)``, or indices ``(k,)``."""
-        positions = x.shape[:-1] if x.is_floating_point() else x.shape
-        return x if self._mask is None or positions != self._mask.shape else x[self._mask.to(x.device)]
-
-
 def _hook(
-    target: Target, name: str, reservoir: "_Reservoir", counts: Counts, called: set[str], present: _Present
+    target: Target, name: str, reservoir: "_Reservoir", counts: Counts, called: set[str], present: Present
 ) -> Any:
     kind = target.kinds[name]
 

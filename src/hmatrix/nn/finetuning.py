@@ -6,9 +6,7 @@ their statistics.
 
 References
 ----------
-G. Hinton, O. Vinyals, J. Dean, *Distilling the knowledge in a neural network*, arXiv:1503.02531. N. Shazeer, M. Stern,
-*Adafactor: adaptive learning rates with sublinear memory cost*, ICML 2018, arXiv:1804.04235 (steps in proportion to
-what a tensor holds).
+G. Hinton, O. Vinyals, J. Dean, *Distilling the knowledge in a neural network*, arXiv:1503.02531.
 """
 
 import copy
@@ -23,11 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from hmatrix.errors import ArgumentError, DataError, NetworkError
+from hmatrix.nn.adam import Adam
 from hmatrix.nn.conv import HConv2d
 from hmatrix.nn.distillation import Finetuning, FinetuningReport, Loss, Measurement, variance
 from hmatrix.nn.embedding import HEmbedding
 from hmatrix.nn.linear import HLinear
 from hmatrix.nn.matching import Pair, recording
+from hmatrix.nn.means import match_means
 from hmatrix.nn.progress import shown
 from hmatrix.nn.running import Forward, evaluating, first_tensor, outputs, run_batch
 from hmatrix.nn.trainable import TrainableFactor, freeze, trainable
@@ -37,12 +37,14 @@ _LAYERS = (HLinear, HConv2d, HEmbedding)
 _EVERY = 8
 """One of so many batches is held out, and so many at most."""
 
+_MATCHED = 32
+"""Batches by which the means of layers are matched."""
+
+_MATCHING = 0.1
+"""Of the time, which that may take."""
+
 _SMALLEST = 1e-3
 """Tensors whose root mean square is smaller take steps as if it were this."""
-
-_EPSILON = 1e-12
-_BETAS = (0.9, 0.99)
-"""Of Adam: its averages must settle in a few hundred steps."""
 
 
 class Finetuned(NamedTuple):
@@ -102,6 +104,9 @@ def finetune(
 
     Notes
     -----
+    First, biases are corrected so that the outputs of layers have the means that they have in the teacher, as far as
+    `Finetuning.trained` includes biases.
+
     Interrupted from the keyboard, it returns the best network so far. Layers are multiplied by their decoded matrices,
     with exact activations, which is faster in training; what is measured is the packed network.
     """
@@ -121,8 +126,11 @@ def finetune(
     interrupted = False
     try:
         with _seeded(settings.seed), torch.inference_mode(False):
+            matched = Pair(copy.deepcopy(model), teacher, _LAYERS)
+            match_means(matched, _first(_repeated(data, skipped), settings, start), forward, settings.trained)
+            best.offer(matched.student, 0)
             batches = _repeated(data, skipped)
-            trainer = _Trainer(Pair(copy.deepcopy(model), teacher, _LAYERS), settings, forward)
+            trainer = _Trainer(Pair(copy.deepcopy(best.model), teacher, _LAYERS), settings, forward)
             due = 1
             for fraction in shown(_fractions(settings, start), "distillation", enabled=progress, total=settings.steps):
                 if fraction * settings.measurements >= due:
@@ -160,7 +168,7 @@ class _Best:
 
     def __init__(self, model: nn.Module, judge: _Judge, start: float) -> None:
         self._given = model
-        self._model = model
+        self.model = model
         self._judge = judge
         self._start = start
         self.given = self.loss = judge(model)
@@ -173,11 +181,11 @@ class _Best:
         loss = self._judge(model)
         self.measurements.append(Measurement(steps, time.perf_counter() - self._start, loss))
         if loss < self.loss:
-            self._model, self.loss = model, loss
+            self.model, self.loss = model, loss
 
     def copied(self) -> nn.Module:
         """Return a copy of the best network, in the modes of the one that was given."""
-        model = copy.deepcopy(self._model)
+        model = copy.deepcopy(self.model)
         for name, module in self._given.named_modules():
             model.get_submodule(name).training = module.training
         for name, parameter in self._given.named_parameters():
@@ -213,7 +221,7 @@ class _Trainer:
                 )
         if not sizes:
             raise ArgumentError("trained", "leaves nothing to train", "train biases, too: Trained.VECTORS")
-        self._optimizer = _Adam(sizes)
+        self._optimizer = Adam(sizes)
 
     def step(self, batch: Any, rate: float) -> None:
         """Train on a batch."""
@@ -245,31 +253,6 @@ class _Trainer:
         return freeze(copy.deepcopy(self._pair.student))
 
 
-class _Adam:
-    """Adam with steps in proportion to given sizes."""
-
-    def __init__(self, sizes: dict[nn.Parameter, Tensor]) -> None:
-        self._sizes = sizes
-        self._means = {parameter: torch.zeros_like(parameter) for parameter in sizes}
-        self._squares = {parameter: torch.zeros_like(parameter) for parameter in sizes}
-        self._steps = 0
-
-    def step(self, loss: Tensor, rate: float) -> None:
-        """Take a step along the gradients of a loss; parameters that it does not depend on stay."""
-        gradients = torch.autograd.grad(loss, list(self._sizes), allow_unused=True)
-        self._steps += 1
-        first, second = _BETAS
-        with torch.no_grad():
-            for (parameter, size), gradient in zip(self._sizes.items(), gradients, strict=True):
-                if gradient is None:
-                    continue
-                mean, square = self._means[parameter], self._squares[parameter]
-                mean.lerp_(gradient, 1 - first)
-                square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-                length = (square / (1 - second**self._steps)).sqrt_().add_(_EPSILON)
-                parameter.sub_(mean.div(length).mul_(size), alpha=rate / (1 - first**self._steps))
-
-
 def _compared(given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     if given.shape != wanted.shape:
         came = f"its output has the shape {tuple(wanted.shape)}, that of the model {tuple(given.shape)}"
@@ -288,6 +271,14 @@ def _repeated(data: Iterable[Any], skipped: Container[int]) -> Iterator[Any]:
         if empty:
             mend = "give two batches at least, in what can be iterated again and again"
             raise DataError("data", "has no batches to train on", mend)
+
+
+def _first(batches: Iterator[Any], settings: Finetuning, start: float) -> Iterator[Any]:
+    """Yield the batches by which means are matched."""
+    for batch in islice(batches, _MATCHED):
+        yield batch
+        if settings.seconds is not None and time.perf_counter() - start > _MATCHING * settings.seconds:
+            return
 
 
 def _fractions(settings: Finetuning, start: float) -> Iterator[float]:

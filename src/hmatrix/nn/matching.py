@@ -1,6 +1,6 @@
 """Two networks with layers of the same names, and the outputs of these layers while the networks run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,19 +39,26 @@ class Pair:
 
 
 @contextmanager
+def watching(layers: Mapping[str, nn.Module], see: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
+    """Show the output of layers to a function at each call, with the name; what it returns takes the output's place."""
+
+    def hook(name: str) -> Any:
+        return lambda module, arguments, output: see(name, first_tensor(output))  # noqa: ARG005
+
+    hooks = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
+@contextmanager
 def recording(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Tensor]]]:
     """Record the outputs of layers, in the order of their calls.
 
     Where what follows a layer works in place, its output is seen as that leaves it.
     """
     recorded: dict[str, list[Tensor]] = {name: [] for name in layers}
-
-    def hook(name: str) -> Any:
-        return lambda module, arguments, output: recorded[name].append(first_tensor(output))  # noqa: ARG005
-
-    hooks = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
-    try:
+    with watching(layers, lambda name, output: recorded[name].append(output)):
         yield recorded
-    finally:
-        for handle in hooks:
-            handle.remove()

@@ -1,0 +1,23 @@
+"""The positions of a batch that are no padding."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+class Present:
+    """The positions of a batch that are no padding, where it tells by the name that transformers use."""
+
+    def __init__(self) -> None:
+        self._mask: Tensor | None = None
+
+    def begin(self, batch: Any) -> None:
+        """Go on to the next batch."""
+        mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+        self._mask = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
+
+    def among(self, x: Tensor) -> Tensor:
+        """Return what a layer is given, or gives, at these positions: vectors ``(k, n)``, or indices ``(k,)``."""
+        positions = x.shape[:-1] if x.is_floating_point() else x.shape
+        return x if self._mask is None or positions != self._mask.shape else x[self._mask.to(x.device)]
