@@ -28,6 +28,7 @@ def test_seconds_of_a_matrix():
     expected = 1e-6 + 2 * 2e-8 + 2 * 3e-9 + 100 * 17 * 3e-10
     assert COST.of_matrix(packed.leaves, packed.schedule) == pytest.approx(expected)
     assert COST.of_permutations(50) == pytest.approx(50e-10)
+    assert COST.unit == pytest.approx(10e-10 / 4)
 
 
 def test_forms_cost_what_a_matrix_of_them_costs():

@@ -25,6 +25,11 @@ _LEAF = 4 * (GROUP + 1)
 class Cost(Protocol):
     """Something that a budget bounds."""
 
+    @property
+    def unit(self) -> float:
+        """Of the order of what a byte costs."""
+        ...
+
     def of_form(self, form: Form, rows: Sizes, columns: Sizes) -> Floats:
         """Estimate the costs of blocks of `rows` times `columns`, which are broadcast against each other."""
         ...
@@ -41,6 +46,8 @@ class Cost(Protocol):
 @dataclass(frozen=True)
 class Bytes:
     """Bytes of everything that the product needs."""
+
+    unit = 1.0
 
     def of_form(self, form: Form, rows: Sizes, columns: Sizes) -> Floats:
         """Estimate the bytes of blocks; nearly exact but for the number of panels."""

@@ -62,6 +62,11 @@ class TimeCost:
     run: float
     word: tuple[float, ...]
 
+    @property
+    def unit(self) -> float:
+        """A quarter of the seconds of the slowest word."""
+        return max(self.word) / 4
+
     def of_form(self, form: Form, rows: Sizes, columns: Sizes) -> Floats:
         """Estimate the seconds of blocks, without the call."""
         runs = np.ceil(rows / PANEL_HEIGHT)

@@ -66,6 +66,7 @@ class Pruner:
 
     def __init__(self, candidates: Candidates, cost: Cost) -> None:
         self._candidates = candidates
+        self._unit = cost.unit
         rows, columns = candidates.rows, candidates.columns
         # From the smallest blocks to the whole.
         self._order = sorted(
@@ -97,7 +98,7 @@ class Pruner:
     def dual(self) -> Dual:
         """The least ``error + price * cost`` for a grid of prices."""
         worst = max(float(self._candidates.errors((0, 0)).max()), 1e-30)
-        prices = np.geomspace(worst, worst * 1e-18, 91)
+        prices = np.geomspace(worst, worst * 1e-18, 91) / self._unit
         return Dual(prices, np.array([self._solve(float(price))[0] for price in prices]))
 
     def prune(self, price: float, *, sums: bool = True) -> list[Piece]:
