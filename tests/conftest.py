@@ -11,7 +11,7 @@ from hmatrices import TYPES, make
 from hypothesis import settings
 
 from hmatrix import kernels
-from hmatrix.allocation import allocator
+from hmatrix.allocation import bounds
 from hmatrix.allocation.timecost import TimeCost
 
 settings.register_profile("default", deadline=None)
@@ -84,6 +84,6 @@ def both(request):
 def timed(monkeypatch):
     """A model of time in the place of this machine's own, which others may disturb."""
     cost = TimeCost(1e-6, 1e-8, 1e-8, (4e-11, 4e-11, 3e-11, 3e-11, 4e-11, 6e-11, 5e-11, 4e-11, 5e-11, 7e-11))
-    monkeypatch.setattr(allocator, "time_cost", lambda activations: cost)  # noqa: ARG005
-    monkeypatch.setattr(allocator, "dense_seconds", lambda shape: 1e-6 + 4e-11 * shape[0] * shape[1])
+    monkeypatch.setattr(bounds, "time_cost", lambda activations: cost)  # noqa: ARG005
+    monkeypatch.setattr(bounds, "dense_seconds", lambda shape: 1e-6 + 4e-11 * shape[0] * shape[1])
     return cost

@@ -74,23 +74,28 @@ def test_nothing_else_of_the_same_bytes_is_better(name, calibrated):
         assert found.measured_error <= best * (1 + 1e-6) + 1e-7
 
 
-@every_matrix
-def test_nothing_else_of_the_same_time_is_better(name, timed):
-    weight = MATRICES[name]
-    allocator = hm.Allocator(weight, splitter=hm.Cardinality(24))
-    dense = 1e-6 + 4e-11 * M * N
-    fractions = {}
+def timed_competitors(weight, allocator, cost):
+    """Return storage and time, as fractions of the dense matrix's, and the error of what else there is."""
+    found = []
     for matrix in competitors(weight, allocator.limits[1]):
         packed = matrix.pack()
         ranks, precisions = packed.leaves[:, 4], packed.leaves[:, 5]
         # Factors in int4 are no candidates: those in trellis4 leave less, but take more time.
         if not ((ranks > 0) & (precisions == Precision.INT4)).any():
-            fraction = timed.of_matrix(packed.leaves, packed.schedule) / dense
-            fractions[fraction] = error_of(weight, matrix, allocator)
-    possible = sorted(fraction for fraction in fractions if fraction <= 1)
+            fraction = cost.of_matrix(packed.leaves, packed.schedule) / (1e-6 + 4e-11 * M * N)
+            found.append((matrix.storage().ratio, fraction, error_of(weight, matrix, allocator)))
+    return found
+
+
+@every_matrix
+def test_nothing_else_of_the_same_time_is_better(name, timed):
+    weight = MATRICES[name]
+    allocator = hm.Allocator(weight, splitter=hm.Cardinality(24))
+    others = timed_competitors(weight, allocator, timed)
+    possible = sorted({fraction for _, fraction, _ in others if fraction <= 1})
     for most in possible[:: len(possible) // 6]:
         found = allocator.allocate(hm.Budget(time=most))
-        best = min(error for fraction, error in fractions.items() if fraction <= most)
+        best = min(error for _, fraction, error in others if fraction <= most)
         assert found.measured_error <= best * (1 + 1e-6) + 1e-7
 
 
@@ -256,6 +261,38 @@ def test_a_budget_of_time(fraction, timed):
     assert seconds <= fraction * (1e-6 + 4e-11 * M * N)
 
 
+@every_matrix
+@pytest.mark.parametrize(("storage", "fraction"), [(0.3, 0.72), (0.1, 0.72), (0.1, 0.8), (0.3, 0.9), (0.05, 0.95)])
+def test_a_budget_of_bytes_and_time(name, storage, fraction, timed):
+    weight = MATRICES[name]
+    allocator = hm.Allocator(weight, splitter=hm.Cardinality(24))
+    found = allocator.allocate(hm.Budget(storage=storage, time=fraction))
+    packed = found.matrix.pack()
+    assert found.matrix.storage().ratio <= storage
+    assert timed.of_matrix(packed.leaves, packed.schedule) <= fraction * (1e-6 + 4e-11 * M * N)
+    # What one of the two allows is better, but where it keeps the other as well there is no price for that.
+    alone = [allocator.allocate(hm.Budget(storage=storage)), allocator.allocate(hm.Budget(time=fraction))]
+    assert all(found.predicted_error >= one.predicted_error * (1 - 1e-9) for one in alone)
+    for one in alone:
+        pack = one.matrix.pack()
+        seconds = timed.of_matrix(pack.leaves, pack.schedule)
+        if seconds <= fraction * (1e-6 + 4e-11 * M * N) and one.matrix.storage().ratio <= storage:
+            assert found.measured_error == pytest.approx(one.measured_error, rel=0.1)
+    sized = hm.Budget(bytes=int(storage * 4 * M * N), time=fraction)
+    assert allocator.allocate(sized).measured_error == pytest.approx(found.measured_error, rel=1e-6)
+
+
+@every_matrix
+def test_nothing_else_within_both_bounds_is_better(name, timed):
+    weight = MATRICES[name]
+    allocator = hm.Allocator(weight, splitter=hm.Cardinality(24))
+    others = timed_competitors(weight, allocator, timed)
+    for storage, fraction in ((0.3, 0.8), (0.14, 0.75), (0.14, 0.9), (0.6, 0.9)):
+        found = allocator.allocate(hm.Budget(storage=storage, time=fraction))
+        best = min(error for size, needed, error in others if size <= storage and needed <= fraction)
+        assert found.measured_error <= best * (1 + 1e-6) + 1e-7
+
+
 @pytest.mark.parametrize("max_drop", [0.5, 2.0, 1e9])
 def test_a_budget_of_accuracy(max_drop):
     weight, calls = MATRICES["random"], []
@@ -277,7 +314,12 @@ def test_a_budget_of_accuracy(max_drop):
     ("arguments", "message"),
     [
         ({}, "budget: is empty; give one of storage, bytes, time and max_drop"),
-        ({"storage": 0.1, "time": 0.2}, "budget: has storage and time"),
+        (
+            {"storage": 0.1, "bytes": 200},
+            "budget: has storage and bytes; give one of storage, .*, or time with storage",
+        ),
+        ({"time": 0.2, "max_drop": 0.1}, "budget: has time and max_drop; give"),
+        ({"storage": 0.1, "bytes": 200, "time": 0.2}, "budget: has storage and bytes and time; give"),
         ({"storage": 0}, "storage: got 0"),
         ({"storage": np.nan}, "storage: got nan"),
         ({"bytes": 1.5}, "bytes: got 1.5"),

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from hmatrix._validation import FloatArray, Scores, check_integer, check_matrix, scores_of
 from hmatrix.allocation.arrangements import Arrangement, of_index
+from hmatrix.allocation.bounds import bound
 from hmatrix.allocation.budget import Budget
 from hmatrix.allocation.candidates import Piece
 from hmatrix.allocation.costs import Bytes, Cost
@@ -22,7 +23,6 @@ from hmatrix.allocation.moments import Damping, Moments, moments
 from hmatrix.allocation.realise import realise
 from hmatrix.allocation.row_weights import row_scales, with_rows_scaled
 from hmatrix.allocation.screening import Screening
-from hmatrix.allocation.timecost import dense_seconds, time_cost
 from hmatrix.assembly import Sides
 from hmatrix.cluster import Cardinality, Splitter
 from hmatrix.errors import ArgumentError
@@ -175,8 +175,8 @@ class Allocator:
 
     def _within(self, budget: Budget, unbiased: bool) -> Allocation:
         start = time.perf_counter()
-        cost, most = self._cost(budget)
         first = self._layout(*self._first)
+        cost, most = bound(budget, self._weight.shape, self._activations, first)
         tried = [(layout, layout.pieces(cost, most)) for layout in self._promising(cost, most)]
         # Predictions may err. That of sums says what is left to round where low rank took the larger part, but not how
         # rounding spreads over columns that matter unequally: what does without is tried, too.
@@ -212,24 +212,6 @@ class Allocator:
             else:
                 low = middle
         return best
-
-    def _cost(self, budget: Budget) -> tuple[Cost, float]:
-        """Return what a budget bounds, and the bound."""
-        cost: Cost
-        if budget.time is not None:
-            cost, dense = time_cost(self._activations), dense_seconds(self._weight.shape)
-            came, most = f"is a time of {budget.time:g}", budget.time
-        else:
-            cost, dense = Bytes(), 4.0 * self._weight.size
-            most = budget.bytes / dense if budget.bytes is not None else float(budget.storage or 0)
-            came = f"is {most * dense:.0f} bytes" if budget.bytes is not None else f"is a storage of {most:g}"
-        smallest, largest = (limit / dense for limit in self._layout(*self._first).limits(cost))
-        if not smallest <= most <= largest:
-            mend = f"give {smallest:.3g} to {largest:.3g} of the dense matrix's {'time' if budget.time else 'bytes'}"
-            if budget.bytes is not None:
-                mend = f"give {np.ceil(smallest * dense):.0f} to {largest * dense:.0f}"
-            raise ArgumentError("budget", came, mend)
-        return cost, most * dense
 
     def _promising(self, cost: Cost, most: float) -> list[Layout]:
         """Return the layout of the index or of given coordinates, and that with the least predicted error."""

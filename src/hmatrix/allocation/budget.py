@@ -8,7 +8,9 @@ from hmatrix.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Budget:
-    """One thing that a matrix may cost at most; everything else follows from it.
+    """What a matrix may cost at most; everything else follows from it.
+
+    One of these is given, or `time` with `storage` or `bytes`: then both are kept.
 
     Parameters
     ----------
@@ -26,7 +28,7 @@ class Budget:
     Raises
     ------
     ArgumentError
-        If not exactly one of them is given, or it is out of range.
+        If none of them is given, two that do not go together, or one that is out of range.
     """
 
     storage: float | None = None
@@ -36,9 +38,10 @@ class Budget:
 
     def __post_init__(self) -> None:
         given = [field.name for field in fields(self) if getattr(self, field.name) is not None]
-        if len(given) != 1:
+        if len(given) != 1 and given not in (["storage", "time"], ["bytes", "time"]):
             came = f"has {' and '.join(given)}" if given else "is empty"
-            raise ArgumentError("budget", came, "give one of storage, bytes, time and max_drop")
+            mend = "give one of storage, bytes, time and max_drop, or time with storage or bytes"
+            raise ArgumentError("budget", came, mend)
         if self.storage is not None:
             check_number("storage", self.storage, above=0.0)
         if self.bytes is not None:
@@ -47,3 +50,8 @@ class Budget:
             check_number("time", self.time, above=0.0)
         if self.max_drop is not None:
             check_number("max_drop", self.max_drop, at_least=0.0)
+
+    @property
+    def bounds_bytes(self) -> bool:
+        """Whether it says how many bytes there may be."""
+        return self.storage is not None or self.bytes is not None

@@ -69,6 +69,52 @@ class Bytes:
         return 4.0 * entries
 
 
+@dataclass(frozen=True)
+class Both:
+    """Two costs with a bound each: the cost of a matrix is the larger of their fractions, so that 1 keeps both bounds.
+
+    That does not add up over blocks, and forms are priced by a weighted sum of the fractions: the Lagrangian of both
+    bounds. Weights for which both are reached, or one of them with the other for nothing, are best.
+
+    Parameters
+    ----------
+    costs
+        The two.
+    bounds
+        What each may be at most, positive.
+    share
+        Weight of the second in what forms cost, in [0, 1].
+    """
+
+    costs: tuple[Cost, Cost]
+    bounds: tuple[float, float]
+    share: float
+
+    @property
+    def unit(self) -> float:
+        """The weighted sum of the units."""
+        return float(self._weighted(*(cost.unit for cost in self.costs)))
+
+    def of_form(self, form: Form, rows: Sizes, columns: Sizes) -> Floats:
+        """Estimate the weighted sums of the fractions."""
+        total: Floats = self._weighted(*(cost.of_form(form, rows, columns) for cost in self.costs))
+        return total
+
+    def of_matrix(self, leaves: IndexArray, schedule: Schedule) -> float:
+        """Return the larger fraction."""
+        return self._larger(*(cost.of_matrix(leaves, schedule) for cost in self.costs))
+
+    def of_permutations(self, entries: int) -> float:
+        """Return the larger fraction."""
+        return self._larger(*(cost.of_permutations(entries) for cost in self.costs))
+
+    def _weighted(self, first: Any, second: Any) -> Any:
+        return (1 - self.share) * first / self.bounds[0] + self.share * second / self.bounds[1]
+
+    def _larger(self, first: float, second: float) -> float:
+        return max(first / self.bounds[0], second / self.bounds[1])
+
+
 def words(precision: Precision, columns: Sizes) -> Sizes:
     """Return the words of a row of so many columns, with that of its scale."""
     counts: Sizes = np.ceil(columns / precision.per_word) + precision.is_integer

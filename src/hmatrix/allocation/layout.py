@@ -79,11 +79,11 @@ class Layout:
     def limits(self, cost: Cost) -> tuple[float, float]:
         """Return the costs of dropping everything, and of keeping everything dense in float32."""
         whole = self._candidates.whole()
-        return self._cost([whole[0]], cost), self._cost([whole[len(DENSE_FORMS) - 1]], cost)
+        return self.cost([whole[0]], cost), self.cost([whole[len(DENSE_FORMS) - 1]], cost)
 
     def whole(self, cost: Cost, most: float) -> Piece | None:
         """Return the best single block for a budget, or ``None`` where none is cheap enough."""
-        affordable = [piece for piece in self._candidates.whole() if self._cost([piece], cost) <= most]
+        affordable = [piece for piece in self._candidates.whole() if self.cost([piece], cost) <= most]
         return min(affordable, key=lambda piece: piece.error, default=None)
 
     def pieces(self, cost: Cost, most: float, *, sums: bool = True) -> list[Piece]:
@@ -96,7 +96,7 @@ class Layout:
         while low < high:
             middle = (low + high + 1) // 2
             pieces = pruner.prune(float(prices[middle]), sums=sums)
-            if self._cost(pieces, cost) <= most:
+            if self.cost(pieces, cost) <= most:
                 low, best = middle, pieces
             else:
                 high = middle - 1
@@ -104,7 +104,7 @@ class Layout:
         for _ in range(_BISECTIONS):
             price = float(np.sqrt(upper * lower))
             pieces = pruner.prune(price, sums=sums)
-            if self._cost(pieces, cost) <= most:
+            if self.cost(pieces, cost) <= most:
                 upper, best = price, pieces
             else:
                 lower = price
@@ -112,10 +112,10 @@ class Layout:
 
     def _spent(self, pieces: list[Piece], cost: Cost, most: float) -> list[Piece]:
         """Spend what prices could not: on more and more rows, while it gains anything."""
-        left = most - self._cost(pieces, cost)
+        left = most - self.cost(pieces, cost)
         while left > 0:
             richer = spend(pieces, left, cost, rounds=self._candidates.rounds)
-            over = self._cost(richer, cost) - most
+            over = self.cost(richer, cost) - most
             if richer is pieces:
                 break
             if over <= _NOTHING * most:
@@ -130,7 +130,8 @@ class Layout:
             self._pruners[cost] = Pruner(self._candidates, cost)
         return self._pruners[cost]
 
-    def _cost(self, pieces: list[Piece], cost: Cost) -> float:
+    def cost(self, pieces: list[Piece], cost: Cost) -> float:
+        """Return the cost of a matrix of these pieces."""
         table = leaf_table(pieces)
         schedule = build_schedule(self._shape, table, quantized=self._quantized)
         return cost.of_matrix(table, schedule) + self.reordering(cost)

@@ -27,6 +27,8 @@ examples:
       the least storage that loses 0.2 points of top-1, of the last linear layer alone
   hmatrix compress encoder/ --data sentences.txt --storage 0.25 --layers 're:encoder.*' -o small.safetensors
       a Hugging Face folder (needs transformers); a text with a sentence a line
+  hmatrix compress digits --storage 0.25 --time 0.9 -o fast.safetensors
+      a quarter of the storage, and no layer in more than 0.9 of its dense time, where that is possible
   hmatrix compress head.safetensors --storage 0.125 -o small.safetensors
       a lone matrix, for hmatrix.load
   hmatrix compress digits --head progressive --agreement 0.99 -o fast.safetensors
@@ -51,10 +53,14 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "model", help="digits, a torchvision or timm name, a study file (.toml), a Hugging Face folder, or a matrix"
     )
-    budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--storage", type=fraction, metavar="X", help="bytes of the layers, as a fraction of float32")
-    budget.add_argument("--time", type=float, metavar="X", help="time of each layer, as a fraction of the dense one's")
-    budget.add_argument(
+    parser.add_argument("--storage", type=fraction, metavar="X", help="bytes of the layers, as a fraction of float32")
+    parser.add_argument(
+        "--time",
+        type=float,
+        metavar="X",
+        help="time of each layer, as a fraction of the dense one's; may go with --storage",
+    )
+    parser.add_argument(
         "--max-drop", type=float, metavar="P", help="points of the score that may be lost (needs data); see --trials"
     )
     parser.add_argument(

@@ -1,6 +1,7 @@
 """The H-matrices of a network's layers for a budget that they share."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from hmatrix.allocation import Budget
@@ -70,11 +71,11 @@ class Allocation:
         for part in self.parts:
             if part.target.settings.budget is not None:
                 found[id(part)] = part.fitter.fit(part.target.settings.budget)
-        if budget.time is not None and self._sharing:
-            found |= self._timed(budget)
-        if budget.time is None and self._sharing:
+        if self._sharing and budget.bounds_bytes:
             total = budget.bytes if budget.bytes is not None else (budget.storage or 0) * self.dense_bytes
-            found |= self._shared(total)
+            found |= self._shared(total, budget.time)
+        elif self._sharing:
+            found |= self._timed(budget)
         return [found[id(part)] for part in self.parts]
 
     def _timed(self, budget: Budget) -> dict[int, Fitted | None]:
@@ -90,7 +91,7 @@ class Allocation:
             raise impossible
         return found
 
-    def _shared(self, total: float) -> dict[int, Fitted | None]:
+    def _shared(self, total: float, time: float | None) -> dict[int, Fitted | None]:
         curves = {id(part): curve for part, curve in zip(self._sharing, self._all_curves(), strict=True)}
         share(list(curves.values()), total)  # raises before anything is fitted
         # What one layer does not use the others share again; the largest, which leaves most, comes first.
@@ -101,12 +102,19 @@ class Allocation:
             result = None
             if size < part.target.dense_bytes:
                 extra = part.new_bias if self.measured else 0
-                result = part.fitter.fit(Budget(bytes=size - extra))
+                result = self._fitted(part, size - extra, time)
                 total -= part.bytes_after(result)
             else:
                 total -= part.target.dense_bytes
             found[id(part)] = result
         return found
+
+    def _fitted(self, part: Part, size: int, time: float | None) -> Fitted:
+        """Fit a layer to its bytes, and to its time where that is possible and its weight multiplies anything."""
+        if time is not None and not part.fitter.selects:
+            with suppress(ArgumentError):
+                return part.fitter.fit(Budget(bytes=size, time=time))
+        return part.fitter.fit(Budget(bytes=size))
 
     def _all_curves(self) -> list[Curve]:
         for part in shown(self._sharing, "curves", enabled=self._progress and not self._curves):

@@ -72,7 +72,8 @@ def compress(
         The network, or a single layer.
     budget
         For the weights of all chosen layers together: ``storage`` as a fraction of their float32 bytes, ``bytes``,
-        ``max_drop`` (needs `evaluate`), or ``time``, which each layer gets for itself.
+        ``max_drop`` (needs `evaluate`), or ``time``, which each layer gets for itself. With ``storage`` and ``time``
+        the storage is shared, and each layer keeps the time, too, where that is possible; embeddings need not.
     select
         From a layer's name and the layer to whether it is compressed; all `torch.nn.Linear`, `torch.nn.Conv2d`
         without groups and `torch.nn.Embedding` by default.
@@ -179,7 +180,7 @@ def compress(
         compared = [None if part.fitter.selects else result for part, result in zip(parts, fitted, strict=True)]
         measured = (
             None
-            if budget.time is not None
+            if not budget.bounds_bytes
             else measured_sensitivities(
                 model,
                 [part.target for part in parts],

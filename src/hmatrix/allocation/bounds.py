@@ -1,0 +1,80 @@
+"""What a budget bounds: a cost, and how much of it there may be."""
+
+import numpy as np
+
+from hmatrix.allocation.budget import Budget
+from hmatrix.allocation.costs import Both, Bytes, Cost
+from hmatrix.allocation.layout import Layout
+from hmatrix.allocation.timecost import dense_seconds, time_cost
+from hmatrix.errors import ArgumentError
+from hmatrix.precision import Activations
+
+_BALANCING = 5
+"""Weights of two bounds that are tried between those of one alone."""
+
+
+def bound(budget: Budget, shape: tuple[int, ...], activations: Activations, layout: Layout) -> tuple[Cost, float]:
+    """Return what a budget bounds, and the bound.
+
+    Parameters
+    ----------
+    budget
+        Of storage, bytes, time, or bytes and time.
+    shape
+        Of the matrix, ``(m, n)``.
+    activations
+        How its products treat their input.
+    layout
+        The matrix in one order, which tells what is possible, and what pays.
+
+    Raises
+    ------
+    ArgumentError
+        If no matrix keeps the budget, or the dense one does not reach it.
+    """
+    bounded: list[tuple[Cost, float]] = []
+    if budget.bounds_bytes:
+        bounded.append(_of_bytes(budget, 4.0 * shape[0] * shape[1], layout))
+    if budget.time is not None:
+        cost, dense = time_cost(activations), dense_seconds((shape[0], shape[1]))
+        smallest, largest = (limit / dense for limit in layout.limits(cost))
+        if not smallest <= budget.time <= largest:
+            mend = f"give {smallest:.3g} to {largest:.3g} of the dense matrix's time"
+            raise ArgumentError("budget", f"is a time of {budget.time:g}", mend)
+        bounded.append((cost, budget.time * dense))
+    if len(bounded) == 1:
+        return bounded[0]
+    (first, most_first), (second, most_second) = bounded
+    return _balanced((first, second), (most_first, most_second), layout), 1.0
+
+
+def _of_bytes(budget: Budget, dense: float, layout: Layout) -> tuple[Cost, float]:
+    smallest, largest = layout.limits(Bytes())
+    most = float(budget.bytes) if budget.bytes is not None else float(budget.storage or 0) * dense
+    if not smallest <= most <= largest:
+        came, mend = f"is {most:.0f} bytes", f"give {np.ceil(smallest):.0f} to {largest:.0f}"
+        if budget.storage is not None:
+            came = f"is a storage of {budget.storage:g}"
+            mend = f"give {smallest / dense:.3g} to {largest / dense:.3g} of the dense matrix's bytes"
+        raise ArgumentError("budget", came, mend)
+    return Bytes(), most
+
+
+def _balanced(costs: tuple[Cost, Cost], bounds: tuple[float, float], layout: Layout) -> Both:
+    """Return two costs, weighted so that the error is the least that keeps both bounds, as predicted."""
+    found: list[tuple[float, Both]] = []
+
+    def is_tighter(share: float) -> bool:
+        """Return whether the second bound is the tighter one, with this weight."""
+        both = Both(costs, bounds, share)
+        pieces = layout.pieces(both, 1.0)
+        found.append((sum(piece.error for piece in pieces), both))
+        first, second = (layout.cost(pieces, cost) / most for cost, most in zip(costs, bounds, strict=True))
+        return second > first
+
+    if is_tighter(0.0) and not is_tighter(1.0):
+        low, high = 0.0, 1.0
+        for _ in range(_BALANCING):
+            share = (low + high) / 2
+            low, high = (share, high) if is_tighter(share) else (low, share)
+    return min(found, key=lambda pair: pair[0])[1]
