@@ -148,6 +148,19 @@ def test_the_last_layer(capsys):
     assert list(hnn.read_header("small").layers) == ["fc3"]
 
 
+def test_storage_and_time(capsys, timed):
+    command = example(compress, 7)
+    assert command[2:6] == ["--storage", "0.25", "--time", "0.9"]
+    printed = run(command, capsys)
+    assert "layers" in printed
+    for layer in load_whole("quick.safetensors").module.modules():
+        if isinstance(layer, hnn.HLinear):
+            packed = layer.matrix.pack()
+            seconds, (m, n) = timed.of_matrix(packed.leaves, packed.schedule), packed.shape
+            # The last layer cannot be as fast.
+            assert (seconds <= 0.9 * (1e-6 + 4e-11 * m * n)) == (m > 10)
+
+
 def test_a_progressive_head(capsys, tmp_path):
     command = example(compress, 5)
     assert command[2:4] == ["--head", "progressive"]

@@ -27,14 +27,14 @@ examples:
       the least storage that loses 0.2 points of top-1, of the last linear layer alone
   hmatrix compress encoder/ --data sentences.txt --storage 0.25 --layers 're:encoder.*' -o small.safetensors
       a Hugging Face folder (needs transformers); a text with a sentence a line
-  hmatrix compress digits --storage 0.25 --time 0.9 -o fast.safetensors
-      a quarter of the storage, and no layer in more than 0.9 of its dense time, where that is possible
   hmatrix compress head.safetensors --storage 0.125 -o small.safetensors
       a lone matrix, for hmatrix.load
   hmatrix compress digits --head progressive --agreement 0.99 -o fast.safetensors
       the last linear layer computes only its largest outputs exactly, those of the dense one for 99 % of the inputs
   hmatrix compress resnet50 --data imagenet/val --storage 0.25 --head progressive -o both.safetensors
       all other layers in a quarter of their storage, and such a head
+  hmatrix compress digits --storage 0.25 --time 0.9 -o quick.safetensors
+      a quarter of the storage, and no layer in more than 0.9 of its dense time, where that is possible
 """
 
 
