@@ -1,8 +1,9 @@
 """MobileNetV2 with all pointwise convolutions and the head compressed: what it loses, and how long it takes.
 
-Calibrated on the images of the even-numbered classes, judged on those of the odd-numbered ones.
+Calibrated on the images of the even-numbered classes, judged on those of the odd-numbered ones, or the other way round.
 
     HMATRIX_DATA=FOLDER python studies/networks/mobilenet.py [--storage 0.25,0.125] [--finetune MINUTES] [--cache DIR]
+                                                             [--calibrate even]
 
 FOLDER holds models/mobilenetv2_100.safetensors and data/imagenet-sample/val. With --finetune, each network is trained
 back to the outputs of the original afterwards: on 7/8 of the calibration images, the rest telling which is the best.
@@ -34,18 +35,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--storage", default="0.25,0.125", help="fractions of the float32 storage of the layers")
     parser.add_argument("--finetune", type=float, metavar="MINUTES", help="distillation of each network")
+    parser.add_argument("--calibrate", choices=("even", "odd"), default="even", help="classes that calibrate")
     parser.add_argument("--threads", type=int, default=1, help="of distillation")
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--rounds", type=rounds, default=15, help="of the timing")
     options = parser.parse_args()
+    if options.finetune is not None and options.calibrate == "odd":
+        parser.error("--finetune trains on images of the even-numbered classes")
     study = read_study(STUDY)
     assert study.data is not None
     network = load_network(study.networks[0])
     whole = open_classifier(study.networks[0], study.data)
     images = open_data(study.data, network)
-    even, odd = (np.flatnonzero(images.labels % 2 == parity) for parity in (0, 1))
-    calibration, judged = batches(images, even), batches(images, odd)
-    labels = torch.from_numpy(images.labels[odd])
+    is_odd = images.labels % 2 == 1
+    is_judged = is_odd if options.calibrate == "even" else ~is_odd
+    calibration, judged = (batches(images, np.flatnonzero(chosen)) for chosen in (~is_judged, is_judged))
+    labels = torch.from_numpy(images.labels[is_judged])
 
     def right(model: torch.nn.Module) -> np.ndarray:
         with torch.inference_mode():
@@ -54,15 +59,15 @@ def main() -> None:
     def tell(model: torch.nn.Module) -> None:
         now = right(model)
         lost, gained = int((reference & ~now).sum()), int((now & ~reference).sum())
-        low, high = paired_interval(len(odd), lost, gained)
+        low, high = paired_interval(len(labels), lost, gained)
         print(
-            f"top-1 {100 * now.mean():.2f}, lost {100 * (lost - gained) / len(odd):.2f} points "
+            f"top-1 {100 * now.mean():.2f}, lost {100 * (lost - gained) / len(labels):.2f} points "
             f"(95 % interval {100 * low:.2f} to {100 * high:.2f})",
             flush=True,
         )
 
     reference = right(network.module)
-    print(f"dense: top-1 {100 * reference.mean():.2f} on {len(odd)} images")
+    print(f"dense: top-1 {100 * reference.mean():.2f} on {len(labels)} images")
     models = {"dense": network.module}
     for storage in map(float, options.storage.split(",")):
         model, report = hnn.compress(
