@@ -89,7 +89,7 @@ class Layout:
     def pieces(self, cost: Cost, most: float, *, sums: bool = True) -> list[Piece]:
         """Return the best pieces for a budget that is within the limits, with or without sums of low rank and dense."""
         pruner = self._pruner(cost)
-        prices = pruner.dual.prices
+        prices = pruner.prices
         best = [self._candidates.whole()[0]]
         low, high = 0, len(prices) - 1
         # The grid of prices first, then between two of its neighbours.

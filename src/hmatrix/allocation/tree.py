@@ -95,11 +95,15 @@ class Pruner:
         return costs[keep], errors[keep]
 
     @cached_property
-    def dual(self) -> Dual:
-        """The least ``error + price * cost`` for a grid of prices."""
+    def prices(self) -> Floats:
+        """A grid, falling: at the first everything is dropped, at the last everything is exact."""
         worst = max(float(self._candidates.errors((0, 0)).max()), 1e-30)
-        prices = np.geomspace(worst, worst * 1e-18, 91) / self._unit
-        return Dual(prices, np.array([self._solve(float(price))[0] for price in prices]))
+        return np.geomspace(worst, worst * 1e-18, 91) / self._unit
+
+    @cached_property
+    def dual(self) -> Dual:
+        """The least ``error + price * cost`` for the grid of prices."""
+        return Dual(self.prices, np.array([self._solve(float(price))[0] for price in self.prices]))
 
     def prune(self, price: float, *, sums: bool = True) -> list[Piece]:
         """Return the pieces with the least ``error + price * cost``, with or without sums of low rank and dense."""
