@@ -198,6 +198,8 @@ def test_forms():
 class _Free:
     """A cost that is nothing."""
 
+    unit = 1.0
+
     def of_form(self, form, rows, columns):  # noqa: ARG002
         return np.zeros(np.broadcast_shapes(rows.shape, columns.shape))
 
