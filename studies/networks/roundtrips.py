@@ -108,10 +108,9 @@ def minilm(options: argparse.Namespace) -> Subject:
     """Return the sentence encoder and one sentence of 32 tokens."""
     encoder = AutoModel.from_pretrained(model_folder(), add_pooling_layer=False).eval()
     ids = torch.arange(1000, 1032)[None]
-    model = compressed(encoder, options, lambda *_: True)
-    return Subject(
-        "all-MiniLM-L6-v2", States(model), (ids, torch.ones_like(ids)), lambda: States(copy.deepcopy(encoder))
-    )
+    # An exporter puts all modules back into the mode of the outermost one.
+    model = States(compressed(encoder, options, lambda *_: True)).eval()
+    return Subject("all-MiniLM-L6-v2", model, (ids, torch.ones_like(ids)), lambda: States(copy.deepcopy(encoder)))
 
 
 def compressed(network: nn.Module, options: argparse.Namespace, select: Callable[[str, nn.Module], bool]) -> nn.Module:
