@@ -17,7 +17,7 @@ from hmatrix.files import default_cache
 from hmatrix.study.frontier import output_error
 from hmatrix.study.studyfile import read_study
 from hmatrix.study.subject import load_subject
-from hmatrix.study.timing import alternate, dense_products, product_with, threads
+from hmatrix.study.timing import WARMING, alternate, dense_products, product_with, threads
 
 BUDGETS = (
     *(hm.Budget(time=time) for time in (0.15, 0.17, 0.2, 0.25, 0.3, 0.5)),
@@ -43,7 +43,7 @@ def main() -> None:
     with threads(1):
         dense = dense_products(weight, x)
         ours = {str(number): product_with(allocation.matrix, x) for number, allocation in enumerate(found)}
-        times = {time.contender: time.median for time in alternate({**dense, **ours}, warming=0.25)}
+        times = {time.contender: time.median for time in alternate({**dense, **ours}, warming=WARMING)}
     fastest = min(times[name] for name in dense)
     print(f"fastest dense product: {1e6 * fastest:.1f} µs\n")
     print("| storage asked | time asked | storage | time | error of the output | top-1 lost |")

@@ -1,7 +1,5 @@
 """What a budget bounds: a cost, and how much of it there may be."""
 
-import numpy as np
-
 from hmatrix.allocation.budget import Budget
 from hmatrix.allocation.costs import Both, Bytes, Cost
 from hmatrix.allocation.layout import Layout
@@ -32,32 +30,32 @@ def bound(budget: Budget, shape: tuple[int, ...], activations: Activations, layo
     ArgumentError
         If no matrix keeps the budget, or the dense one does not reach it.
     """
-    bounded: list[tuple[Cost, float]] = []
-    if budget.bounds_bytes:
-        bounded.append(_of_bytes(budget, 4.0 * shape[0] * shape[1], layout))
+    m, n = shape
+    bounded = []
+    fractions = "give {:.3g} to {:.3g} of the dense matrix's "
+    if budget.bytes is not None:
+        bounded.append(
+            _possible(Bytes(), budget.bytes, 1.0, layout, f"is {budget.bytes} bytes", "give {:.0f} to {:.0f}")
+        )
+    if budget.storage is not None:
+        came = f"is a storage of {budget.storage:g}"
+        bounded.append(_possible(Bytes(), budget.storage, 4.0 * m * n, layout, came, f"{fractions}bytes"))
     if budget.time is not None:
-        cost, dense = time_cost(activations), dense_seconds((shape[0], shape[1]))
-        smallest, largest = (limit / dense for limit in layout.limits(cost))
-        if not smallest <= budget.time <= largest:
-            mend = f"give {smallest:.3g} to {largest:.3g} of the dense matrix's time"
-            raise ArgumentError("budget", f"is a time of {budget.time:g}", mend)
-        bounded.append((cost, budget.time * dense))
+        came = f"is a time of {budget.time:g}"
+        cost, dense = time_cost(activations), dense_seconds((m, n))
+        bounded.append(_possible(cost, budget.time, dense, layout, came, f"{fractions}time"))
     if len(bounded) == 1:
         return bounded[0]
     (first, most_first), (second, most_second) = bounded
     return _balanced((first, second), (most_first, most_second), layout), 1.0
 
 
-def _of_bytes(budget: Budget, dense: float, layout: Layout) -> tuple[Cost, float]:
-    smallest, largest = layout.limits(Bytes())
-    most = float(budget.bytes) if budget.bytes is not None else float(budget.storage or 0) * dense
-    if not smallest <= most <= largest:
-        came, mend = f"is {most:.0f} bytes", f"give {np.ceil(smallest):.0f} to {largest:.0f}"
-        if budget.storage is not None:
-            came = f"is a storage of {budget.storage:g}"
-            mend = f"give {smallest / dense:.3g} to {largest / dense:.3g} of the dense matrix's bytes"
-        raise ArgumentError("budget", came, mend)
-    return Bytes(), most
+def _possible(cost: Cost, asked: float, unit: float, layout: Layout, came: str, mend: str) -> tuple[Cost, float]:
+    """Return a cost and its bound, `asked` times `unit`, if a matrix keeps it and the dense one reaches it."""
+    smallest, largest = (limit / unit for limit in layout.limits(cost))
+    if not smallest <= asked <= largest:
+        raise ArgumentError("budget", came, mend.format(smallest, largest))
+    return cost, asked * unit
 
 
 def _balanced(costs: tuple[Cost, Cost], bounds: tuple[float, float], layout: Layout) -> Both:

@@ -179,9 +179,7 @@ def compress(
         # tell what errors of the others do.
         compared = [None if part.fitter.selects else result for part, result in zip(parts, fitted, strict=True)]
         measured = (
-            None
-            if not budget.bounds_bytes
-            else measured_sensitivities(
+            measured_sensitivities(
                 model,
                 [part.target for part in parts],
                 compared,
@@ -191,6 +189,8 @@ def compress(
                 forward=forward,
                 progress=progress,
             )
+            if budget.bounds_bytes
+            else None
         )
         if measured is not None:
             allocation.reweigh(measured)

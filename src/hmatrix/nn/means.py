@@ -61,19 +61,18 @@ def match_means(pair: Pair, batches: Iterable[Any], forward: Forward, trained: T
             forward(pair.student, batch)
     with torch.no_grad():
         for name, module in layers.items():
-            if drifts[name].calls:
-                module.get_parameter("bias").add_(drifts[name].mean())
+            module.get_parameter("bias").add_(drifts[name].mean)
 
 
 class _Drift:
-    """What the mean of a layer's output lacks, in each channel, on average over the calls so far."""
+    """What the mean of a layer's output lacks, in each channel ``(m,)``, on average over the calls so far."""
 
     def __init__(self, name: str, channels: int) -> None:
-        self.calls = 0
+        self.mean = torch.zeros(())
         self.wanted: deque[Tensor] = deque()
+        self._calls = 0
         self._name = name
         self._channels = channels
-        self._sum: Tensor | float = 0.0
 
     def want(self, output: Tensor, present: Present) -> None:
         """Note what the teacher's layer gives."""
@@ -84,15 +83,11 @@ class _Drift:
         if not self.wanted:
             came = f"calls layer {self._name} less often than the model"
             raise NetworkError("teacher", came, "give the network that was compressed, as it was before")
-        self._sum = self._sum + (self.wanted.popleft() - self._mean_of(output, present))
-        self.calls += 1
+        self._calls += 1
+        self.mean = self.mean + (self.wanted.popleft() - self._mean_of(output, present) - self.mean) / self._calls
         shape = [1] * output.dim()
         shape[self._channels] = -1
-        return output + self.mean().to(output).reshape(shape)
-
-    def mean(self) -> Tensor:
-        """Return the correction ``(m,)``."""
-        return torch.as_tensor(self._sum / self.calls)
+        return output + self.mean.to(output).reshape(shape)
 
     def _mean_of(self, output: Tensor, present: Present) -> Tensor:
         given = present.among(output)

@@ -16,13 +16,10 @@ from hmatrix.nn import HLinear
 from hmatrix.study.instructions import count_instructions
 from hmatrix.study.peers import peers
 from hmatrix.study.records import TimeEvidence
-from hmatrix.study.timing import alternate, dense_products, product_with, threads
+from hmatrix.study.timing import WARMING, alternate, dense_products, product_with, threads
 
 RANK = 30
 """Of the published structure that is timed when no saved matrix is given."""
-
-WARMING = 0.25
-"""Of the calls of a round, which go before them: all data are to be where repeated products find them."""
 
 INT8 = "hmatrix int8"
 PUBLISHED = f"hmatrix rank {RANK}, float32"

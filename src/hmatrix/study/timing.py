@@ -30,6 +30,9 @@ COLD_BYTES = 1 << 27
 REST_SECONDS = 0.2
 """After which the threads of all libraries sleep: OpenBLAS lets its own wait busily for 0.1 s."""
 
+WARMING = 0.25
+"""Of the calls of a round, which go before them where all data are to be where repeated products find them."""
+
 TIMED_INPUTS = 64
 """That calls go through whose time depends on their input."""
 
