@@ -6,13 +6,13 @@ from collections import Counter
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import modelled
 import pytest
 from hmatrices import TYPES, make
 from hypothesis import settings
 
 from hmatrix import kernels
 from hmatrix.allocation import bounds
-from hmatrix.allocation.timecost import TimeCost
 
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
@@ -82,8 +82,6 @@ def both(request):
 
 @pytest.fixture
 def timed(monkeypatch):
-    """A model of time in the place of this machine's own, which others may disturb."""
-    cost = TimeCost(1e-6, 1e-8, 1e-8, (4e-11, 4e-11, 3e-11, 3e-11, 4e-11, 6e-11, 5e-11, 4e-11, 5e-11, 7e-11))
-    monkeypatch.setattr(bounds, "time_cost", lambda activations: cost)  # noqa: ARG005
-    monkeypatch.setattr(bounds, "dense_seconds", lambda shape: 1e-6 + 4e-11 * shape[0] * shape[1])
-    return cost
+    """Let budgets of time go by the model of `modelled`."""
+    monkeypatch.setattr(bounds, "time_cost", lambda activations: modelled.COST)  # noqa: ARG005
+    monkeypatch.setattr(bounds, "dense_seconds", modelled.dense_seconds)

@@ -5,33 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matrices import random_matrix, relative
+from allocated import INPUTS, MATRICES, M, N, competitors, error_of, every_matrix
+from matrices import relative
 from safetensors.numpy import load_file
 from test_moments import correlated
 
 import hmatrix as hm
-from hmatrix.allocation.costs import Bytes
 from hmatrix.errors import ArgumentError
-from hmatrix.precision import Precision
-
-M, N = 96, 130
-
-
-def structured():
-    """Low rank, noise, and a block that is much larger."""
-    A = random_matrix(M, 3, seed=1) @ random_matrix(3, N, seed=2) + 0.1 * random_matrix(M, N, seed=3)
-    A[:30, :40] *= 10
-    return A.astype(np.float32)
-
-
-MATRICES = {"random": random_matrix(M, N, np.float32), "structured": structured()}
-every_matrix = pytest.mark.parametrize("name", MATRICES)
-INPUTS = correlated(80, N)
-
-
-def error_of(weight, matrix, allocator):
-    moments = allocator._moments
-    return np.sqrt(moments.error(weight - matrix.to_dense()) / moments.error(weight))
 
 
 @every_matrix
@@ -47,21 +27,6 @@ def test_a_budget_is_kept_and_used(name, calibrated, storage):
     assert found.measured_error == pytest.approx(error_of(weight, found.matrix, allocator), abs=2e-6)
 
 
-PLAIN = ("int8", "int4", "lloyd4", "trellis4", "int2", "trellis2", "int1", "trellis1", "bfloat16")
-
-
-def competitors(weight, most):
-    """What else fits into as many bytes: plain integers, a global SVD in three precisions, the published H-matrix."""
-    found = [hm.quantize(weight, precision) for precision in PLAIN]
-    svd = hm.Truncation
-    for precision in ("float32", "int8", "int4"):
-        found += [hm.global_svd(weight, svd(max_rank=k)).astype(precision) for k in (1, 2, 3, 5, 8, 12, 20, 30, 45)]
-    for leaf_size in (12, 24):
-        splitter = hm.Cardinality(leaf_size)
-        found += [hm.build(weight, splitter=splitter, truncation=svd(max_rank=k)) for k in (1, 2, 4, 8, 16)]
-    return [matrix for matrix in found if matrix.storage().total <= most]
-
-
 @every_matrix
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_nothing_else_of_the_same_bytes_is_better(name, calibrated):
@@ -72,58 +37,6 @@ def test_nothing_else_of_the_same_bytes_is_better(name, calibrated):
         found = allocator.allocate(hm.Budget(bytes=most))
         best = min(error_of(weight, matrix, allocator) for matrix in competitors(weight, most))
         assert found.measured_error <= best * (1 + 1e-6) + 1e-7
-
-
-def timed_competitors(weight, allocator, cost):
-    """Return storage and time, as fractions of the dense matrix's, and the error of what else there is."""
-    found = []
-    for matrix in competitors(weight, allocator.limits[1]):
-        packed = matrix.pack()
-        ranks, precisions = packed.leaves[:, 4], packed.leaves[:, 5]
-        # Factors in int4 are no candidates: those in trellis4 leave less, but take more time.
-        if not ((ranks > 0) & (precisions == Precision.INT4)).any():
-            fraction = cost.of_matrix(packed.leaves, packed.schedule) / (1e-6 + 4e-11 * M * N)
-            found.append((matrix.storage().ratio, fraction, error_of(weight, matrix, allocator)))
-    return found
-
-
-@every_matrix
-def test_nothing_else_of_the_same_time_is_better(name, timed):
-    weight = MATRICES[name]
-    allocator = hm.Allocator(weight, splitter=hm.Cardinality(24))
-    others = timed_competitors(weight, allocator, timed)
-    possible = sorted({fraction for _, fraction, _ in others if fraction <= 1})
-    for most in possible[:: len(possible) // 6]:
-        found = allocator.allocate(hm.Budget(time=most))
-        best = min(error for _, fraction, error in others if fraction <= most)
-        assert found.measured_error <= best * (1 + 1e-6) + 1e-7
-
-
-class Pence:
-    """What bytes cost in another currency."""
-
-    unit = 1e-11
-
-    def of_form(self, *block):
-        return 1e-11 * Bytes().of_form(*block)
-
-    def of_matrix(self, *matrix):
-        return 1e-11 * Bytes().of_matrix(*matrix)
-
-    def of_permutations(self, entries):
-        return 1e-11 * Bytes().of_permutations(entries)
-
-
-@every_matrix
-def test_the_unit_of_a_cost_does_not_matter(name):
-    allocator = hm.Allocator(MATRICES[name], splitter=hm.Cardinality(24))
-    layout, pence = allocator._layout(*allocator._first), Pence()
-    for storage in (0.03, 0.125, 0.5):
-        most = storage * 4 * M * N
-        wanted, found = layout.pieces(Bytes(), most), layout.pieces(pence, 1e-11 * most)
-        assert [(piece.rows, piece.columns, piece.form) for piece in found] == [
-            (piece.rows, piece.columns, piece.form) for piece in wanted
-        ]
 
 
 @pytest.mark.data
@@ -253,46 +166,6 @@ def test_small_and_simple_matrices(weight):
     np.testing.assert_array_equal(found.matrix.to_dense(), weight)
 
 
-@pytest.mark.parametrize("fraction", [0.9, 0.95, 1.0])
-def test_a_budget_of_time(fraction, timed):
-    found = hm.allocate(MATRICES["random"], hm.Budget(time=fraction), activations="int8")
-    packed = found.matrix.pack()
-    seconds = timed.of_matrix(packed.leaves, packed.schedule)
-    assert seconds <= fraction * (1e-6 + 4e-11 * M * N)
-
-
-@every_matrix
-@pytest.mark.parametrize(("storage", "fraction"), [(0.3, 0.72), (0.1, 0.72), (0.1, 0.8), (0.3, 0.9), (0.05, 0.95)])
-def test_a_budget_of_bytes_and_time(name, storage, fraction, timed):
-    weight = MATRICES[name]
-    allocator = hm.Allocator(weight, splitter=hm.Cardinality(24))
-    found = allocator.allocate(hm.Budget(storage=storage, time=fraction))
-    packed = found.matrix.pack()
-    assert found.matrix.storage().ratio <= storage
-    assert timed.of_matrix(packed.leaves, packed.schedule) <= fraction * (1e-6 + 4e-11 * M * N)
-    # What one of the two allows is better, but where it keeps the other as well there is no price for that.
-    alone = [allocator.allocate(hm.Budget(storage=storage)), allocator.allocate(hm.Budget(time=fraction))]
-    assert all(found.predicted_error >= one.predicted_error * (1 - 1e-9) for one in alone)
-    for one in alone:
-        pack = one.matrix.pack()
-        seconds = timed.of_matrix(pack.leaves, pack.schedule)
-        if seconds <= fraction * (1e-6 + 4e-11 * M * N) and one.matrix.storage().ratio <= storage:
-            assert found.measured_error == pytest.approx(one.measured_error, rel=0.1)
-    sized = hm.Budget(bytes=int(storage * 4 * M * N), time=fraction)
-    assert allocator.allocate(sized).measured_error == pytest.approx(found.measured_error, rel=1e-6)
-
-
-@every_matrix
-def test_nothing_else_within_both_bounds_is_better(name, timed):
-    weight = MATRICES[name]
-    allocator = hm.Allocator(weight, splitter=hm.Cardinality(24))
-    others = timed_competitors(weight, allocator, timed)
-    for storage, fraction in ((0.3, 0.8), (0.14, 0.75), (0.14, 0.9), (0.6, 0.9)):
-        found = allocator.allocate(hm.Budget(storage=storage, time=fraction))
-        best = min(error for size, needed, error in others if size <= storage and needed <= fraction)
-        assert found.measured_error <= best * (1 + 1e-6) + 1e-7
-
-
 @pytest.mark.parametrize("max_drop", [0.5, 2.0, 1e9])
 def test_a_budget_of_accuracy(max_drop):
     weight, calls = MATRICES["random"], []
@@ -308,46 +181,6 @@ def test_a_budget_of_accuracy(max_drop):
     assert 100 * (1 - relative(weight, found.matrix.to_dense())) >= 100 - max_drop
     # Nothing that was tried and found good enough is smaller.
     assert found.matrix.storage().ratio < (0.45 if max_drop < 1e9 else 0.02)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({}, "budget: is empty; give one of storage, bytes, time and max_drop"),
-        (
-            {"storage": 0.1, "bytes": 200},
-            "budget: has storage and bytes; give one of storage, .*, or time with storage",
-        ),
-        ({"time": 0.2, "max_drop": 0.1}, "budget: has time and max_drop; give"),
-        ({"storage": 0.1, "bytes": 200, "time": 0.2}, "budget: has storage and bytes and time; give"),
-        ({"storage": 0}, "storage: got 0"),
-        ({"storage": np.nan}, "storage: got nan"),
-        ({"bytes": 1.5}, "bytes: got 1.5"),
-        ({"bytes": 0}, "bytes: got 0"),
-        ({"time": -1}, "time: got -1"),
-        ({"max_drop": -0.1}, "max_drop: got -0.1"),
-    ],
-)
-def test_budgets_that_are_none(arguments, message):
-    with pytest.raises(ArgumentError, match=message):
-        hm.Budget(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("budget", "message"),
-    [
-        (hm.Budget(storage=1e-6), r"budget: is a storage of 1e-06; give 0\.\d+ to 1 of the dense matrix's bytes"),
-        (hm.Budget(storage=1.5), "budget: is a storage of 1.5; give"),
-        (hm.Budget(bytes=7), r"budget: is 7 bytes; give \d+ to \d+"),
-        (hm.Budget(bytes=10**9), "budget: is 1000000000 bytes; give"),
-        (hm.Budget(time=1e-4), r"budget: is a time of 0.0001; give .* of the dense matrix's time"),
-        (hm.Budget(time=50.0), "budget: is a time of 50; give"),
-        (hm.Budget(max_drop=1.0), "evaluate: is not given; give a function"),
-    ],
-)
-def test_impossible_budgets(budget, message):
-    with pytest.raises(ArgumentError, match=message):
-        hm.allocate(MATRICES["random"], budget)
 
 
 def test_other_bad_arguments():
