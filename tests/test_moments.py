@@ -156,3 +156,40 @@ def test_nothing_is_changed():
     moments(weight, X)
     np.testing.assert_array_equal(X, before)
     np.testing.assert_array_equal(weight, WEIGHT)
+
+
+def in_parts(parts, rows, seed=0, same=False):
+    """Rows of derivatives, of which all parts have the same second moment, or are independent."""
+    if same:
+        return np.repeat(correlated(rows, 40, seed)[None], parts, axis=0)
+    return np.random.default_rng(seed).standard_normal((parts, rows, 40))
+
+
+def test_derivatives_take_the_place_of_inputs():
+    X, rows = correlated(60, 40) + 3, in_parts(4, 30, seed=1, same=True)
+    found = moments(WEIGHT, X, derivatives=rows)
+    assert found.damping.correlations == module._SAMPLE_SHARES[0]
+    np.testing.assert_allclose(found.mean, X.mean(axis=0), rtol=1e-5)
+    # Nothing is subtracted from derivatives: the same rows with both signs have no mean.
+    flat = rows.reshape(-1, 40)
+    flat *= np.sqrt(X.var(axis=0).sum() / np.square(flat).mean(axis=0).sum())
+    wanted = expected(np.vstack([flat, -flat]), found.damping)
+    np.testing.assert_allclose(found.covariance(), wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_independent_parts_are_damped_all_the_way():
+    assert moments(WEIGHT, correlated(60, 40), derivatives=in_parts(5, 8)).damping.correlations >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.ones((5, 8, 39)), r"derivatives: has the shape \(5, 8, 39\); give \(parts, rows, 40\), at least 2 parts"),
+        (np.ones((1, 8, 40)), r"derivatives: has the shape \(1, 8, 40\)"),
+        (np.ones((8, 40)), r"derivatives: has the shape \(8, 40\)"),
+        (np.full((2, 4, 40), np.inf), "derivatives: has 320 entries that are NaN or infinite"),
+    ],
+)
+def test_unusable_derivatives(rows, message):
+    with pytest.raises(ArgumentError, match=message):
+        moments(WEIGHT, correlated(60, 40), derivatives=rows)

@@ -258,6 +258,26 @@ def test_scales_learn_from_the_start():
     assert (layer.weight.factors[0][0].gains.grad != 0).all()
 
 
+@pytest.mark.parametrize("kind", INTEGERS)
+def test_codes_that_are_kept(kind):
+    H, x = matrix(kind), batch(8, n)
+    layer, usual = (hnn.trainable(layer_of(H)) for _ in range(2))
+    factors = [factor for group in layer.weight.factors for factor in group]
+    for factor in factors:
+        factor.keep_codes()
+    torch.testing.assert_close(layer(x), usual(x))
+    layer(x).square().mean().backward()
+    usual(x).square().mean().backward()
+    for factor, other in zip(factors, (factor for group in usual.weight.factors for factor in group), strict=True):
+        assert factor.latent.grad is None
+        torch.testing.assert_close(factor.gains.grad, other.gains.grad)
+    with torch.no_grad():
+        for factor in (*factors, *(factor for group in usual.weight.factors for factor in group)):
+            factor.gains.mul_(2)
+    same_bits(layer.matrix, usual.matrix)
+    same_bits(copy.deepcopy(layer).matrix, layer.matrix)
+
+
 def test_shared_weights_stay_shared():
     first = layer_of(matrix("int8"))
     network = torch.nn.ModuleList([first, torch.nn.Sequential(hnn.HLinear(first.weight))])

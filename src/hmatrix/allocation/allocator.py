@@ -95,6 +95,10 @@ class Allocator:
     row_weights
         How much the square of an error in each row counts ``(m,)``, positive: how often the rows of an embedding are
         selected. ``None`` counts all alike.
+    derivatives
+        Which errors matter to a network that the layer is part of, where it is not their mean square by `calibration`:
+        rows ``(parts, rows, n)``, at least two parts, so that the mean square of their products with an error is, up to
+        a factor, what that does to the network's output. Each part is left out once, to choose the damping.
 
     Raises
     ------
@@ -111,7 +115,10 @@ class Allocator:
         splitter: Splitter = Cardinality(),
         activations: Activations | str = Activations.EXACT,
         row_weights: npt.ArrayLike | None = None,
+        derivatives: npt.ArrayLike | None = None,
     ) -> None:
+        if derivatives is not None and calibration is None:
+            raise ArgumentError("derivatives", "are given without calibration", "give the layer's inputs, too")
         checked = check_matrix("weight", weight).astype(np.float32, copy=False)
         self._row_scales = row_scales(row_weights, len(checked))
         self._weight = checked if row_weights is None else checked * self._row_scales[:, None]
@@ -121,7 +128,7 @@ class Allocator:
             self._moments = (
                 Moments.of_root(None, n)
                 if calibration is None
-                else moments(self._weight, calibration, quantized=self._is_quantized)
+                else moments(self._weight, calibration, derivatives=derivatives, quantized=self._is_quantized)
             )
         self._leaf_size = check_integer("leaf_size", splitter.leaf_size, at_least=1)
         index = of_index(self._leaf_size)
@@ -303,6 +310,7 @@ def allocate(
     splitter: Splitter = Cardinality(),
     activations: Activations | str = Activations.EXACT,
     row_weights: npt.ArrayLike | None = None,
+    derivatives: npt.ArrayLike | None = None,
     unbiased: bool = False,
 ) -> Allocation:
     """Return the best H-matrix for a budget; see `Allocator` and its `allocate` for the arguments, and several budgets.
@@ -321,5 +329,6 @@ def allocate(
         splitter=splitter,
         activations=activations,
         row_weights=row_weights,
+        derivatives=derivatives,
     )
     return allocator.allocate(budget, evaluate, unbiased=unbiased)

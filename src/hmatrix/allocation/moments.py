@@ -31,6 +31,7 @@ from hmatrix.allocation.strips import strips
 from hmatrix.errors import ArgumentError
 
 FEWEST_SAMPLES = 2
+FEWEST_PARTS = 2
 _FOLDS = 5
 
 _FEWEST_TO_VALIDATE = 4
@@ -120,8 +121,14 @@ class Moments:
         return matrix if self.root is None else matrix @ self.root
 
 
-def moments(weight: FloatArray, calibration: npt.ArrayLike, *, quantized: bool = False) -> Moments:
-    """Estimate the second moment of a layer's inputs about their mean.
+def moments(
+    weight: FloatArray,
+    calibration: npt.ArrayLike,
+    *,
+    derivatives: npt.ArrayLike | None = None,
+    quantized: bool = False,
+) -> Moments:
+    """Estimate the second moment of a layer's inputs about their mean, or of a network's derivatives.
 
     Parameters
     ----------
@@ -129,13 +136,15 @@ def moments(weight: FloatArray, calibration: npt.ArrayLike, *, quantized: bool =
         The layer's weight ``(m, n)``.
     calibration
         Inputs of the layer, ``(samples, n)``.
+    derivatives
+        Rows ``(parts, rows, n)`` whose second moment takes the place of that of the inputs, with the same trace.
     quantized
         Whether activations are int8.
 
     Raises
     ------
     ArgumentError
-        If the calibration data have another width, NaN or infinity, or fewer than two samples.
+        If the calibration data have another width, NaN or infinity, or fewer than two samples; the same of derivatives.
     """
     X = check_matrix("calibration", calibration).astype(np.float32, copy=False)
     n = weight.shape[1]
@@ -146,13 +155,15 @@ def moments(weight: FloatArray, calibration: npt.ArrayLike, *, quantized: bool =
     mean = X.mean(axis=0)
     rounded = RoundedInputs(X) if quantized else None
     directions = _unit_columns(weight.astype(np.float32, copy=False))
-    damping = _cross_validated(X, directions) if len(X) >= _FEWEST_TO_VALIDATE else Damping()
-    Z = X - mean
-    variances = _variances(Z, damping.variances)
+    vectors = _centred(X)
+    if derivatives is not None:
+        vectors = _of_derivatives(derivatives, np.square(vectors.rows).sum(axis=1).mean(), n)
+    damping = _cross_validated(vectors, directions) if len(vectors.rows) >= _FEWEST_TO_VALIDATE else Damping()
+    variances = _variances(vectors.rows, damping.variances)
     if not variances.any() or damping == Damping():
         return Moments(None, mean, Damping(), rounded)
     deviations = np.sqrt(variances)
-    Z = _unit_columns(Z)
+    Z = _unit_columns(vectors.rows)
     covariance = (1 - damping.correlations) * (Z.T @ Z)
     covariance += damping.correlations * damping.weight * (directions.T @ directions)
     covariance[np.diag_indices(n)] = 1.0
@@ -160,10 +171,10 @@ def moments(weight: FloatArray, calibration: npt.ArrayLike, *, quantized: bool =
     covariance *= deviations
     # By eigenvalues, those that rounding made too small raised: a Cholesky factorisation may fail.
     # What is as large as C is let go first, and C is overwritten: its transpose is in LAPACK's order.
-    del directions, Z
-    values, vectors = scipy.linalg.eigh(covariance.T, overwrite_a=True, check_finite=False)
-    vectors *= np.sqrt(values.clip(min=values[-1] * np.finfo(values.dtype).eps))
-    return Moments(upper_root(vectors), mean, damping, rounded)
+    del directions, vectors, Z
+    values, axes = scipy.linalg.eigh(covariance.T, overwrite_a=True, check_finite=False)
+    axes *= np.sqrt(values.clip(min=values[-1] * np.finfo(values.dtype).eps))
+    return Moments(upper_root(axes), mean, damping, rounded)
 
 
 def upper_root(factor: FloatArray) -> FloatArray:
@@ -201,22 +212,60 @@ def _unit_columns(matrix: FloatArray) -> FloatArray:
     return units
 
 
-def _cross_validated(X: FloatArray, directions: FloatArray) -> Damping:
+@dataclass(frozen=True, eq=False)
+class _Vectors:
+    """Vectors whose second moment is estimated.
+
+    Parameters
+    ----------
+    rows
+        ``(samples, n)``, about the mean of all.
+    parts
+        Numbers of the rows that are left out together.
+    about_mean
+        Whether the mean is estimated, too: without a part it is another one.
+    """
+
+    rows: FloatArray
+    parts: list[npt.NDArray[np.intp]]
+    about_mean: bool
+
+
+def _centred(X: FloatArray) -> _Vectors:
+    """Return samples ``(samples, n)`` about their mean."""
+    order = np.random.default_rng(0).permutation(len(X))
+    return _Vectors(X - X.mean(axis=0), np.array_split(order, max(min(_FOLDS, len(X) // 2), 1)), about_mean=True)
+
+
+def _of_derivatives(derivatives: npt.ArrayLike, trace: float, n: int) -> _Vectors:
+    """Return rows ``(parts, rows, n)`` as vectors whose second moment has a given trace."""
+    given = np.asarray(derivatives)
+    if given.ndim != 3 or len(given) < FEWEST_PARTS or given.shape[2] != n:
+        mend = f"give (parts, rows, {n}), at least {FEWEST_PARTS} parts"
+        raise ArgumentError("derivatives", f"has the shape {given.shape}", mend)
+    rows = check_matrix("derivatives", given.reshape(-1, n)).astype(np.float32, copy=False)
+    found = np.square(rows).sum(axis=1).mean()
+    if found > 0:
+        rows = rows * np.float32(np.sqrt(trace / found))
+    return _Vectors(rows, np.split(np.arange(len(rows)), len(given)), about_mean=False)
+
+
+def _cross_validated(vectors: _Vectors, directions: FloatArray) -> Damping:
     """Return the damping under which samples that were left out are likeliest.
 
     Parameters
     ----------
-    X
-        Samples, ``(samples, n)``.
+    vectors
+        The samples.
     directions
         The weight's columns with norm 1, ``(m, n)``.
     """
     identity = _Target(directions, 0.0)
-    known = {share: _likelihoods(X, identity, share) for share in _MEAN_SHARES}
+    known = {share: _likelihoods(vectors, identity, share) for share in _MEAN_SHARES}
     mean_share = max(known, key=lambda share: max(known[share]))
     found = {Damping(a, 0.0, mean_share): value for a, value in zip(_SAMPLE_SHARES, known[mean_share], strict=True)}
     for weight_share in _WEIGHT_SHARES:
-        values = _likelihoods(X, _Target(directions, weight_share), mean_share)
+        values = _likelihoods(vectors, _Target(directions, weight_share), mean_share)
         found |= {Damping(a, weight_share, mean_share): value for a, value in zip(_SAMPLE_SHARES, values, strict=True)}
     return max(found, key=lambda damping: found[damping])
 
@@ -243,20 +292,21 @@ class _Target:
         return white
 
 
-def _likelihoods(X: FloatArray, target: _Target, mean_share: float) -> npt.NDArray[np.float64]:
+def _likelihoods(vectors: _Vectors, target: _Target, mean_share: float) -> npt.NDArray[np.float64]:
     """Return the log likelihood of samples that were left out in turn, for each share of the target."""
     total = np.zeros(len(_SAMPLE_SHARES))
-    folds = np.array_split(np.random.default_rng(0).permutation(len(X)), min(_FOLDS, len(X) // 2))
-    for fold in folds:
-        kept = np.delete(X, fold, axis=0)
-        centre = kept.mean(axis=0)
-        variances = _variances(kept - centre, mean_share)
+    for part in vectors.parts:
+        kept, left = np.delete(vectors.rows, part, axis=0), vectors.rows[part]
+        if vectors.about_mean:
+            centre = kept.mean(axis=0)
+            kept, left = kept - centre, left - centre
+        variances = _variances(kept, mean_share)
         if not (variances > 0).all():
             return np.full(len(_SAMPLE_SHARES), -np.inf)
-        train = target.whiten(_unit_columns(kept - centre) * np.float32(np.sqrt(len(kept))))
-        test = target.whiten((X[fold] - centre) / np.sqrt(variances))
+        train = target.whiten(_unit_columns(kept) * np.float32(np.sqrt(len(kept))))
+        test = target.whiten(left / np.sqrt(variances))
         log_determinant = float(np.log(variances).sum(dtype=np.float64)) + target.log_determinant
-        total += _log_likelihoods(train, test) - 0.5 * len(fold) * log_determinant
+        total += _log_likelihoods(train, test) - 0.5 * len(part) * log_determinant
     return total
 
 

@@ -1,6 +1,7 @@
 """The inputs that the layers of a network get for calibration data: a bounded sample of them, drawn at random."""
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from hmatrix._validation import FloatArray
 from hmatrix.errors import DataError, HMatrixError, NetworkError
+from hmatrix.nn.derivatives import Derivatives
 from hmatrix.nn.frequencies import Counts
 from hmatrix.nn.present import Present
 from hmatrix.nn.progress import shown
@@ -27,6 +29,9 @@ class Inputs:
         For each target a sample of its inputs, ``(rows, n)``; ``None`` for one that only selects rows of its weight.
     counts
         For each target that only selects rows how often it selected each, ``(m,)``; ``None`` for others.
+    derivatives
+        For each target the rows ``(parts, rows, n)`` of `hmatrix.nn.derivatives.Derivatives.of`; ``None`` where they
+        were not wanted, or tell nothing.
     unused
         Names of targets that were never called.
     probes
@@ -35,6 +40,7 @@ class Inputs:
 
     samples: list[FloatArray | None]
     counts: list[Counts | None]
+    derivatives: list[FloatArray | None]
     unused: set[str]
     probes: list[Any]
 
@@ -49,6 +55,7 @@ def collect_inputs(
     probe_samples: int,
     seed: int,
     progress: bool,
+    derivatives: bool = False,
 ) -> Inputs:
     """Run a network on calibration data, and sample the inputs of its layers.
 
@@ -68,34 +75,39 @@ def collect_inputs(
         Of the choice.
     progress
         Whether to show it.
+    derivatives
+        Whether the output is differentiated by the weights, too.
 
     Raises
     ------
     DataError
         If there are no batches, one does not go through the network, or inputs hold NaN or infinity.
+    NetworkError
+        If derivatives of the output are not finite.
     """
     reservoirs = [_Reservoir(rows, seed + number) for number in range(len(targets))]
     counts = [np.zeros(target.shape[0], np.int64) for target in targets]
     called: set[str] = set()
     present = Present()
-    hooks = []
     probes: list[Any] = []
     probed = 0
-    for target, reservoir, counted in zip(targets, reservoirs, counts, strict=True):
-        for name, module in _distinct(target).items():
-            hook = _hook(target, name, reservoir, counted, called, present)
-            hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
-    try:
-        with evaluating(model):
-            for batch in shown(calibration, "calibration", enabled=progress):
-                present.begin(batch)
+    differentiated = Derivatives(targets if derivatives else [], rows=rows, present=present, seed=seed)
+    with ExitStack() as hooks:
+        for target, reservoir, counted in zip(targets, reservoirs, counts, strict=True):
+            for name, module in _distinct(target).items():
+                hook = _hook(target, name, reservoir, counted, called, present)
+                hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        hooks.callback(differentiated.remove_hooks)
+        hooks.enter_context(evaluating(model))
+        for batch in shown(calibration, "calibration", enabled=progress):
+            present.begin(batch)
+            with torch.set_grad_enabled(derivatives):
                 output = first_tensor(_output(model, batch, forward))
-                if probed < probe_samples:
-                    probes.append(batch)
-                    probed += len(output) if output.dim() else 1
-    finally:
-        for hook_handle in hooks:
-            hook_handle.remove()
+            if derivatives:
+                differentiated.add(output)
+            if probed < probe_samples:
+                probes.append(batch)
+                probed += len(output) if output.dim() else 1
     if not probes:
         raise DataError("calibration", "has no batches", "give an iterable of inputs that is not used up")
     samples = []
@@ -110,7 +122,11 @@ def collect_inputs(
     chosen = [
         counted if sample is None and counted.any() else None for sample, counted in zip(samples, counts, strict=True)
     ]
-    return Inputs(samples, chosen, unused, probes)
+    rows_of = [
+        differentiated.of(number, sample.mean(axis=0)) if derivatives and sample is not None else None
+        for number, sample in enumerate(samples)
+    ]
+    return Inputs(samples, chosen, rows_of, unused, probes)
 
 
 def _output(model: nn.Module, batch: Any, forward: Forward) -> Any:

@@ -138,7 +138,8 @@ def compress(
         raise ArgumentError("budget", came, "give both, or neither")
     make_ready(model)  # tells now if it could not be saved
     targets = find_targets(model, select, overrides or {}, LayerSettings(activations=Activations.of(activations)))
-    inputs = Inputs([None] * len(targets), [None] * len(targets), set(), [])
+    nothing = [None] * len(targets)
+    inputs = Inputs([*nothing], [*nothing], [*nothing], set(), [])
     if calibration is not None:
         inputs = collect_inputs(
             model,
@@ -149,6 +150,7 @@ def compress(
             probe_samples=_PROBE_SAMPLES,
             seed=seed,
             progress=progress,
+            derivatives=True,
         )
     used = [number for number, target in enumerate(targets) if target.name not in inputs.unused]
     if not used:
@@ -162,7 +164,11 @@ def compress(
     # Nothing tells what a layer may lose that the output does not depend on.
     idle = {targets[number].name for number, weight in zip(used, weights, strict=True) if weight == 0}
     parts = [
-        Part(targets[number], Fitter(targets[number], inputs.samples[number], inputs.counts[number], folder), weight)
+        Part(
+            targets[number],
+            Fitter(targets[number], inputs.samples[number], inputs.counts[number], inputs.derivatives[number], folder),
+            weight,
+        )
         for number, weight in zip(used, weights, strict=True)
         if weight > 0
     ]

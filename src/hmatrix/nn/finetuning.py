@@ -209,6 +209,9 @@ class _Trainer:
         owned = {parameter for factor in factors for parameter in factor.parameters()}
         if settings.codes == 0:
             owned.difference_update(codes)
+            for factor in factors:
+                if factor.scales is not None:
+                    factor.keep_codes()
         sizes: dict[nn.Parameter, Tensor] = {}
         for parameter in pair.student.parameters():
             others = parameter not in codes and settings.trained.includes(parameter)

@@ -49,14 +49,24 @@ class Fitter:
         Of its layer, ``(rows, n)``, or ``None``.
     counts
         How often its layer selected each row, ``(m,)``, or ``None``.
+    derivatives
+        Of the network's output by the weight, ``(parts, rows, n)``, or ``None``.
     folder
         Where results are kept, so that an interrupted search goes on; ``None`` for nowhere.
     """
 
-    def __init__(self, target: Target, inputs: FloatArray | None, counts: Counts | None, folder: Path | None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        inputs: FloatArray | None,
+        counts: Counts | None,
+        derivatives: FloatArray | None,
+        folder: Path | None,
+    ) -> None:
         self._target = target
         self._inputs = inputs
         self._counts = counts
+        self._derivatives = derivatives
         self._folder = folder
 
     @property
@@ -121,6 +131,7 @@ class Fitter:
             coordinates=settings.coordinates,
             activations=settings.activations,
             row_weights=None if self._counts is None else frequencies(self._counts),
+            derivatives=self._derivatives,
         )
 
     @cached_property
@@ -129,8 +140,9 @@ class Fitter:
         chosen = (_code_digest(), self._target.shape, settings.activations, settings.unbiased)
         digest = hashlib.sha256(repr(chosen).encode())
         digest.update(np.ascontiguousarray(self._target.weight).data)
-        if self._inputs is not None:
-            digest.update(np.ascontiguousarray(self._inputs).data)
+        for given in (self._inputs, self._derivatives):
+            if given is not None:
+                digest.update(np.ascontiguousarray(given).data)
         if self._counts is not None:
             digest.update(self._counts.data)
         if settings.coordinates is not None:

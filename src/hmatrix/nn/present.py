@@ -19,5 +19,10 @@ class Present:
 
     def among(self, x: Tensor) -> Tensor:
         """Return what a layer is given, or gives, at these positions: vectors ``(k, n)``, or indices ``(k,)``."""
+        mask = self.mask_of(x)
+        return x if mask is None else x[mask]
+
+    def mask_of(self, x: Tensor) -> Tensor | None:
+        """Return which positions of x these are; ``None`` for all, or where x has no such positions."""
         positions = x.shape[:-1] if x.is_floating_point() else x.shape
-        return x if self._mask is None or positions != self._mask.shape else x[self._mask.to(x.device)]
+        return None if self._mask is None or positions != self._mask.shape else self._mask.to(x.device)

@@ -237,6 +237,7 @@ class TrainableFactor(nn.Module):
         super().__init__()
         self.columns: Columns = stored.columns
         self._quantized = quantized and stored.scales is not None
+        self._kept: Rounded | None = None
         with outside_modes(), torch.no_grad():
             self.latent = nn.Parameter(stored.values().clone())
             self.register_buffer("scales", None if stored.scales is None else stored.scales.clone())
@@ -279,6 +280,12 @@ class TrainableFactor(nn.Module):
         assert self.scales is not None
         return self.columns.by_column(_single(self.scales)).abs() * apart(self.columns.precision)
 
+    @torch.no_grad()
+    def keep_codes(self) -> None:
+        """Train only scales from now on: `latent` stays as it is, and is not rounded anew each time."""
+        self.latent.requires_grad_(False)
+        self._kept = self._rounded()
+
     def extra_repr(self) -> str:
         """Describe the factors in the printed network."""
         return f"{tuple(self.latent.shape)}, {self.columns.precision.name.lower()}"
@@ -292,6 +299,8 @@ class TrainableFactor(nn.Module):
     def _rounded(self) -> Rounded:
         """Return what coefficients are rounded to, in units of the scale."""
         assert self.scales is not None
+        if self._kept is not None:
+            return self._kept
         scales = self.columns.by_column(_single(self.scales))
         # Where the scale is zero, the codes do not matter.
         return rounded(self.columns, _single(self.latent) / torch.where(scales == 0, 1, scales))

@@ -1,0 +1,203 @@
+"""Derivatives of a network's output by the weights of its layers: what decides which errors of a weight matter.
+
+An error E of a weight changes the output of a layer at every position of a sample, and the network sums up what comes
+of it. To first order that is the inner product of E with the derivative G ``(m, n)`` of the output by the weight, a sum
+over positions. If errors of rows are as good as independent, its square is on average in proportion to
+``tr(E A E^T)``, A being the mean of ``G^T G``: what positions have in common adds up, and what a rectifier cuts off is
+left out. The second moment of the inputs takes all positions for independent, and for equally important.
+
+The output is projected at random, sample by sample, and so are the rows of each G if there are many: their squares are
+right on average, and not one G is ever formed.
+
+References
+----------
+J. Martens and R. Grosse, *Optimizing neural networks with Kronecker-factored approximate curvature*, ICML 2015,
+arXiv:1503.05671; R. Eschenhagen et al., *Kronecker-factored approximate curvature for modern neural network
+architectures*, NeurIPS 2023, arXiv:2311.00636 (sums over positions come first); M. Hutchinson, "A stochastic estimator
+of the trace of the influence matrix", Communications in Statistics 19 (1990), doi:10.1080/03610919008812866.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hmatrix._validation import FloatArray
+from hmatrix.errors import NetworkError
+from hmatrix.nn.kinds import Kind
+from hmatrix.nn.present import Present
+from hmatrix.nn.targets import Target
+
+PARTS = 5
+"""Samples are dealt to so many parts, each of which can be left out to judge by."""
+
+_PROJECTIONS = 64
+"""Of the rows of G."""
+
+
+class Derivatives:
+    """Derivatives by the weights of layers, batch after batch.
+
+    Parameters
+    ----------
+    targets
+        The weights. Those whose rows are selected have none.
+    rows
+        A weight with more columns than that has its samples of each part added up with random signs.
+    present
+        Tells which positions are no padding.
+    seed
+        Of all signs.
+    """
+
+    def __init__(self, targets: list[Target], *, rows: int, present: Present, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        self._present = present
+        self._sums = [_Sums(target.shape, rows // PARTS, rows, self._generator) for target in targets]
+        self._calls: list[_Call] = []
+        self._hooks = []
+        for index, target in enumerate(targets):
+            modules = {module: target.kinds[name] for name, module in target.layers.items()}
+            self._hooks += [
+                module.register_forward_hook(self._hook(index, kind), with_kwargs=True)
+                for module, kind in modules.items()
+            ]
+
+    def add(self, output: Tensor) -> None:
+        """Go back from the network's output for a batch."""
+        calls, self._calls = self._calls, []
+        if not output.requires_grad:
+            return
+        signs = _signs(output.shape, self._generator).to(output)
+        errors = [call.error for call in calls]
+        gradients = torch.autograd.grad(output, errors, signs, allow_unused=True)
+        samples = len(output) if output.dim() else 1
+        for index, sums in enumerate(self._sums):
+            given = [
+                (vectors, call.by_position(gradient))
+                for call, gradient in zip(calls, gradients, strict=True)
+                if call.index == index and gradient is not None and (vectors := call.vectors()) is not None
+            ]
+            if given:
+                sums.add(given, samples)
+
+    def remove_hooks(self) -> None:
+        """Leave the network as it was."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def of(self, index: int, mean: FloatArray) -> FloatArray | None:
+        """Return rows ``(PARTS, rows, n)`` with the second moment A of each part, for inputs about their mean ``(n,)``.
+
+        ``None`` where there are too few samples, or the output does not depend on the layer.
+
+        Raises
+        ------
+        NetworkError
+            If derivatives are not finite.
+        """
+        return self._sums[index].rows(torch.from_numpy(mean))
+
+    def _hook(self, index: int, kind: Kind) -> Any:
+        def add(module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any], output: Tensor) -> Any:
+            if not torch.is_grad_enabled():
+                return output
+            x = arguments[0] if arguments else next(iter(keywords.values()))
+            error = torch.zeros_like(output, requires_grad=True)
+            self._calls.append(_Call(index, kind, module, x.detach(), error, self._present))
+            return output + error
+
+        return add
+
+
+class _Call:
+    """What a layer was given, and an error, zero, of what it gave."""
+
+    def __init__(self, index: int, kind: Kind, module: nn.Module, x: Tensor, error: Tensor, present: Present) -> None:
+        self.index = index
+        self.error = error
+        self._kind = kind
+        self._module = module
+        self._x = x
+        self._present = present
+
+    def vectors(self) -> Tensor | None:
+        """Return what the weight multiplied, ``(positions, n)``, with a one behind it, which stands for the bias."""
+        vectors = self._kind.vectors(self._module, self._x, lambda count: torch.arange(count, device=self._x.device))
+        return None if vectors is None else nn.functional.pad(vectors.to("cpu", torch.float32), (0, 1), value=1.0)
+
+    def by_position(self, gradient: Tensor) -> Tensor:
+        """Return the derivative by what the weight gave, ``(positions, m)``, zero where there is padding."""
+        moved = gradient.movedim(self._kind.channels, -1)
+        is_present = self._present.mask_of(self._x)
+        if is_present is not None:
+            moved = moved * is_present[..., None]
+        return moved.reshape(-1, moved.shape[-1]).to("cpu", torch.float32)
+
+
+class _Sums:
+    """The second moment of each part's derivatives by one weight ``(m, n)``."""
+
+    def __init__(self, shape: tuple[int, int], few: int, many: int, generator: torch.Generator) -> None:
+        m, n = shape
+        self._m = m
+        self._generator = generator
+        self._is_sketched = n > many
+        self._sums = [torch.zeros(few if self._is_sketched else n + 1, n + 1) for _ in range(PARTS)]
+        self._samples = [0] * PARTS
+
+    def add(self, given: list[tuple[Tensor, Tensor]], samples: int) -> None:
+        """Add the inputs and the derivatives, by position, of all calls for a batch."""
+        if any(len(vectors) % samples for vectors, _ in given):
+            samples = 1
+        projection = self._projection()
+        rows = sum(
+            (projection @ torch.unflatten(gradients, 0, (samples, -1)).mT) @ torch.unflatten(vectors, 0, (samples, -1))
+            for vectors, gradients in given
+        )
+        assert isinstance(rows, Tensor)
+        first = sum(self._samples)
+        for part in range(PARTS):
+            chosen = rows[(part - first) % PARTS :: PARTS]
+            self._samples[part] += len(chosen)
+            self._accumulate(self._sums[part], chosen.flatten(0, 1))
+
+    def rows(self, mean: Tensor) -> FloatArray | None:
+        """See `Derivatives.of`."""
+        if not all(self._samples):
+            return None
+        if not all(bool(total.isfinite().all()) for total in self._sums):
+            came = "derivatives of its output hold NaN or infinity"
+            raise NetworkError("network", came, "use intact weights and inputs")
+        parts = zip(self._sums, self._samples, strict=True)
+        found: FloatArray = torch.stack(
+            [self._centred(total, mean) / math.sqrt(samples) for total, samples in parts]
+        ).numpy()
+        return found if found.any() else None
+
+    def _projection(self) -> Tensor:
+        """Return what rows of G are multiplied by, ``(k, m)``, whose square is the identity on average."""
+        if self._m <= _PROJECTIONS:
+            return torch.eye(self._m)
+        return _signs((_PROJECTIONS, self._m), self._generator) / math.sqrt(_PROJECTIONS)
+
+    def _accumulate(self, total: Tensor, rows: Tensor) -> None:
+        if self._is_sketched:
+            total += _signs((len(total), len(rows)), self._generator) @ rows
+        else:
+            total += rows.mT @ rows
+
+    def _centred(self, total: Tensor, mean: Tensor) -> Tensor:
+        """Return rows ``(rows, n)`` with the second moment that was summed up, for centred inputs, up to a factor."""
+        if self._is_sketched:
+            return total[:, :-1] - total[:, -1:] * mean
+        left = torch.cat([torch.eye(len(mean)), -mean[:, None]], dim=1).double()
+        values, vectors = torch.linalg.eigh(left @ total.double() @ left.mT)
+        rooted: Tensor = vectors * values.clamp(min=0).sqrt()
+        return rooted.mT.float()
+
+
+def _signs(shape: Any, generator: torch.Generator) -> Tensor:
+    return torch.randint(0, 2, tuple(shape), generator=generator).float() * 2 - 1
