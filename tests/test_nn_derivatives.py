@@ -124,7 +124,16 @@ def test_calls_of_a_layer_add_up():
     assert_proportional(second_moment(found.derivatives[0]), wanted)
 
 
-def test_many_rows_and_outputs_are_projected():
+def test_many_rows_are_projected():
+    torch.manual_seed(0)
+    model = Tokens(6, 300)
+    x = torch.randn(600, 5, 6) * torch.arange(1.0, 7) + 1
+    found = collected(model, x.split(100))
+    wanted = expected(model, model.first, x[:, None], found.samples[0].mean(axis=0))
+    assert_proportional(second_moment(found.derivatives[0]), wanted, tolerance=0.05)
+
+
+def test_many_outputs_are_projected():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 200), nn.Tanh(), nn.Linear(200, 3))
     x = torch.randn(3000, 6) * torch.arange(1.0, 7)
@@ -136,6 +145,10 @@ def test_many_rows_and_outputs_are_projected():
     centred = (x - mean).double()
     wanted = (centred.mT * weights) @ centred
     assert_proportional(second_moment(found.derivatives[0]), wanted.numpy(), tolerance=0.05)
+    # What the output is linear in is weighted by nothing but its inputs.
+    hidden = model[1](model[0](x)).detach().double()
+    hidden -= hidden.mean(dim=0)
+    assert_proportional(second_moment(found.derivatives[1]), (hidden.mT @ hidden).numpy(), tolerance=0.1)
 
 
 def test_many_columns_are_added_up_at_random():

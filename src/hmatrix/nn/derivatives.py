@@ -152,12 +152,7 @@ class _Sums:
         """Add the inputs and the derivatives, by position, of all calls for a batch."""
         if any(len(vectors) % samples for vectors, _ in given):
             samples = 1
-        projection = self._projection()
-        rows = sum(
-            (projection @ torch.unflatten(gradients, 0, (samples, -1)).mT) @ torch.unflatten(vectors, 0, (samples, -1))
-            for vectors, gradients in given
-        )
-        assert isinstance(rows, Tensor)
+        rows = self._projected(given, samples)
         first = sum(self._samples)
         for part in range(PARTS):
             chosen = rows[(part - first) % PARTS :: PARTS]
@@ -176,6 +171,19 @@ class _Sums:
             [self._centred(total, mean) / math.sqrt(samples) for total, samples in parts]
         ).numpy()
         return found if found.any() else None
+
+    def _projected(self, given: list[tuple[Tensor, Tensor]], samples: int) -> Tensor:
+        """Return rows ``(samples, k, n + 1)`` with the second moment of each sample's G, on average."""
+        vectors, gradients = given[0]
+        if len(given) == 1 and len(vectors) == samples:
+            # Of a single position G has rank one.
+            return gradients.square().sum(dim=1, keepdim=True).sqrt().mul(vectors)[:, None]
+        projection = self._projection()
+        rows = [
+            (projection @ torch.unflatten(gradients, 0, (samples, -1)).mT) @ torch.unflatten(vectors, 0, (samples, -1))
+            for vectors, gradients in given
+        ]
+        return torch.stack(rows).sum(dim=0)
 
     def _projection(self) -> Tensor:
         """Return what rows of G are multiplied by, ``(k, m)``, whose square is the identity on average."""
