@@ -169,6 +169,8 @@ def test_without_enough_to_tell():
     with torch.no_grad():
         model.last.weight.zero_()
     assert collected(model, [torch.randn(20, 5, 12)]).derivatives[0] is None
+    unused = collected(model, [torch.randn(20, 5, 12)], forward=lambda network, x: x.sum() * network.last.bias)
+    assert unused.derivatives == [None, None]
     embedding = nn.Sequential(nn.Embedding(30, 4), nn.Linear(4, 3))
     of_embedding, of_linear = collected(embedding, [torch.randint(0, 30, (20,))]).derivatives
     assert of_embedding is None

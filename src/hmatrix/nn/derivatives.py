@@ -68,7 +68,7 @@ class Derivatives:
     def add(self, output: Tensor) -> None:
         """Go back from the network's output for a batch."""
         calls, self._calls = self._calls, []
-        if not output.requires_grad:
+        if not calls or not output.requires_grad:
             return
         signs = _signs(output.shape, self._generator).to(output)
         errors = [call.error for call in calls]
