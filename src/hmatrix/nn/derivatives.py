@@ -57,13 +57,11 @@ class Derivatives:
         self._present = present
         self._sums = [_Sums(target.shape, rows // PARTS, rows, self._generator) for target in targets]
         self._calls: list[_Call] = []
-        self._hooks = []
-        for index, target in enumerate(targets):
-            modules = {module: target.kinds[name] for name, module in target.layers.items()}
-            self._hooks += [
-                module.register_forward_hook(self._hook(index, kind), with_kwargs=True)
-                for module, kind in modules.items()
-            ]
+        self._hooks = [
+            module.register_forward_hook(self._hook(index, kind), with_kwargs=True)
+            for index, target in enumerate(targets)
+            for module, kind in target.modules.items()
+        ]
 
     def add(self, output: Tensor) -> None:
         """Go back from the network's output for a batch."""

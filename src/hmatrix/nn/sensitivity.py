@@ -90,13 +90,11 @@ class _Errors:
 
     def __init__(self, targets: list[Target]) -> None:
         self._added: list[tuple[int, Tensor, Tensor]] = []
-        self._hooks = []
-        for index, target in enumerate(targets):
-            modules = {module: target.kinds[name] for name, module in target.layers.items()}
-            self._hooks += [
-                module.register_forward_hook(self._hook(index, kind), always_call=False)
-                for module, kind in modules.items()
-            ]
+        self._hooks = [
+            module.register_forward_hook(self._hook(index, kind))
+            for index, target in enumerate(targets)
+            for module, kind in target.modules.items()
+        ]
 
     def remove_hooks(self) -> None:
         """Leave the network as it was."""

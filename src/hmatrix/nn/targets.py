@@ -82,6 +82,11 @@ class Target:
         return next(iter(self.layers.values()))
 
     @property
+    def modules(self) -> dict[nn.Module, Kind]:
+        """Each module once, and its kind."""
+        return {module: self.kinds[name] for name, module in self.layers.items()}
+
+    @property
     def weight(self) -> FloatArray:
         """The weight as a matrix ``(m, n)``, float32."""
         matrix: FloatArray = matrix_of(self.module).numpy()
