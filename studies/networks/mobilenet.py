@@ -52,21 +52,28 @@ def main() -> None:
     calibration, judged = (batches(images, np.flatnonzero(chosen)) for chosen in (~is_judged, is_judged))
     labels = torch.from_numpy(images.labels[is_judged])
 
-    def right(model: torch.nn.Module) -> np.ndarray:
+    def scores(model: torch.nn.Module) -> torch.Tensor:
         with torch.inference_mode():
-            return (torch.cat([model(batch) for batch in judged]).argmax(dim=1) == labels).numpy()
+            return torch.cat([model(batch) for batch in judged])
+
+    def right(found: torch.Tensor) -> np.ndarray:
+        return (found.argmax(dim=1) == labels).numpy()
 
     def tell(model: torch.nn.Module) -> None:
-        now = right(model)
+        found = scores(model)
+        now = right(found)
         lost, gained = int((reference & ~now).sum()), int((now & ~reference).sum())
         low, high = paired_interval(len(labels), lost, gained)
         print(
             f"top-1 {100 * now.mean():.2f}, lost {100 * (lost - gained) / len(labels):.2f} points "
-            f"(95 % interval {100 * low:.2f} to {100 * high:.2f})",
+            f"(95 % interval {100 * low:.2f} to {100 * high:.2f})\n"
+            f"output changed by {hnn.SquaredError()(found, dense):.4f} of its variance, "
+            f"divergence of class probabilities {hnn.Divergence(1.0)(found, dense):.4f}",
             flush=True,
         )
 
-    reference = right(network.module)
+    dense = scores(network.module)
+    reference = right(dense)
     print(f"dense: top-1 {100 * reference.mean():.2f} on {len(labels)} images")
     models = {"dense": network.module}
     for storage in map(float, options.storage.split(",")):
