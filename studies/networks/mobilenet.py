@@ -74,7 +74,7 @@ def main() -> None:
 
     dense = scores(network.module)
     reference = right(dense)
-    print(f"dense: top-1 {100 * reference.mean():.2f} on {len(labels)} images")
+    print(f"dense: top-1 {100 * reference.mean():.2f} on {len(labels)} images", flush=True)
     models = {"dense": network.module}
     for storage in map(float, options.storage.split(",")):
         model, report = hnn.compress(
