@@ -155,7 +155,7 @@ def moments(
     mean = X.mean(axis=0)
     rounded = RoundedInputs(X) if quantized else None
     directions = _unit_columns(weight.astype(np.float32, copy=False))
-    vectors = _centred(X)
+    vectors = _of_samples(X - mean)
     if derivatives is not None:
         vectors = _of_derivatives(derivatives, np.square(vectors.rows).sum(axis=1).mean(), n)
     damping = _cross_validated(vectors, directions) if len(vectors.rows) >= _FEWEST_TO_VALIDATE else Damping()
@@ -231,10 +231,10 @@ class _Vectors:
     about_mean: bool
 
 
-def _centred(X: FloatArray) -> _Vectors:
-    """Return samples ``(samples, n)`` about their mean."""
-    order = np.random.default_rng(0).permutation(len(X))
-    return _Vectors(X - X.mean(axis=0), np.array_split(order, max(min(_FOLDS, len(X) // 2), 1)), about_mean=True)
+def _of_samples(Z: FloatArray) -> _Vectors:
+    """Return samples ``(samples, n)`` about their mean as vectors of which some are left out at random."""
+    order = np.random.default_rng(0).permutation(len(Z))
+    return _Vectors(Z, np.array_split(order, max(min(_FOLDS, len(Z) // 2), 1)), about_mean=True)
 
 
 def _of_derivatives(derivatives: npt.ArrayLike, trace: float, n: int) -> _Vectors:

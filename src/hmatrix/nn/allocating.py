@@ -23,7 +23,7 @@ class Part(NamedTuple):
     @property
     def new_bias(self) -> int:
         """Bytes of the biases that a correction adds."""
-        modules = set(self.target.layers.values())
+        modules = self.target.modules.values()
         return 4 * self.target.shape[0] * sum(getattr(module, "bias", 0) is None for module in modules)
 
     def bytes_after(self, fitted: Fitted) -> int:

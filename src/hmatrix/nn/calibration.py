@@ -94,7 +94,7 @@ def collect_inputs(
     differentiated = Derivatives(targets if derivatives else [], rows=rows, present=present, seed=seed)
     with ExitStack() as hooks:
         for target, reservoir, counted in zip(targets, reservoirs, counts, strict=True):
-            for name, module in _distinct(target).items():
+            for name, module in target.modules.items():
                 hook = _hook(target, name, reservoir, counted, called, present)
                 hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
         hooks.callback(differentiated.remove_hooks)
@@ -138,14 +138,6 @@ def _output(model: nn.Module, batch: Any, forward: Forward) -> Any:
         kind = f"a tensor of shape {tuple(batch.shape)}" if isinstance(batch, Tensor) else f"a {type(batch).__name__}"
         came = f"a batch, {kind}, does not go through the network ({error})"
         raise DataError("calibration", came, "give batches as the network takes them, or `forward`") from error
-
-
-def _distinct(target: Target) -> dict[str, nn.Module]:
-    """Return each module once, under its first name."""
-    modules: dict[int, tuple[str, nn.Module]] = {}
-    for name, module in target.layers.items():
-        modules.setdefault(id(module), (name, module))
-    return dict(modules.values())
 
 
 def _hook(

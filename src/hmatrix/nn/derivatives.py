@@ -58,9 +58,9 @@ class Derivatives:
         self._sums = [_Sums(target.shape, rows // PARTS, rows, self._generator) for target in targets]
         self._calls: list[_Call] = []
         self._hooks = [
-            module.register_forward_hook(self._hook(index, kind), with_kwargs=True)
+            module.register_forward_hook(self._hook(index, target.kinds[name]), with_kwargs=True)
             for index, target in enumerate(targets)
-            for module, kind in target.modules.items()
+            for name, module in target.modules.items()
         ]
 
     def add(self, output: Tensor) -> None:

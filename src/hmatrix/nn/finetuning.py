@@ -205,13 +205,13 @@ class _Trainer:
         trainable(pair.student.eval(), dense=True)
         factors = [module for module in pair.student.modules() if isinstance(module, TrainableFactor)]
         longer = settings.codes / settings.rate
-        codes = {factor.latent: longer * factor.steps() for factor in factors if factor.scales is not None}
+        coded = [factor for factor in factors if factor.scales is not None]
+        codes = {factor.latent: longer * factor.steps() for factor in coded}
         owned = {parameter for factor in factors for parameter in factor.parameters()}
         if settings.codes == 0:
             owned.difference_update(codes)
-            for factor in factors:
-                if factor.scales is not None:
-                    factor.keep_codes()
+            for factor in coded:
+                factor.keep_codes()
         sizes: dict[nn.Parameter, Tensor] = {}
         for parameter in pair.student.parameters():
             others = parameter not in codes and settings.trained.includes(parameter)

@@ -58,10 +58,10 @@ class Fitter:
     def __init__(
         self,
         target: Target,
-        inputs: FloatArray | None,
-        counts: Counts | None,
-        derivatives: FloatArray | None,
-        folder: Path | None,
+        inputs: FloatArray | None = None,
+        counts: Counts | None = None,
+        derivatives: FloatArray | None = None,
+        folder: Path | None = None,
     ) -> None:
         self._target = target
         self._inputs = inputs

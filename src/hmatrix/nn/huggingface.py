@@ -196,7 +196,7 @@ def _compress(model: PreTrainedModel, config: HMatrixConfig) -> None:
     """Compress a network in place, by its weights alone."""
     settings = LayerSettings(activations=Activations.of(config.activations))
     targets = find_targets(model, everything, dict.fromkeys(config.skip), settings)
-    parts = [Part(target, Fitter(target, None, None, None, None), 1.0) for target in targets]
+    parts = [Part(target, Fitter(target), 1.0) for target in targets]
     allocation = Allocation(parts, measured=False, progress=True)
     exchange(model, allocation.successors(allocation.fit(Budget(storage=config.storage))))
     carry(model)

@@ -33,8 +33,8 @@ class LayerReport:
     precisions
         For each precision the number of leaves.
     predicted_error, measured_error
-        Of the layer's output, relative, as in `hmatrix.allocation.Allocation`. ``None`` for a layer that stays as it
-        is.
+        Of the layer's output, relative, as in `hmatrix.allocation.Allocation`; with calibration data, as the output of
+        the network depends on it. ``None`` for a layer that stays as it is.
     arrangement
         How rows and columns were ordered.
     seconds

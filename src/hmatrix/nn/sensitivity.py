@@ -91,9 +91,9 @@ class _Errors:
     def __init__(self, targets: list[Target]) -> None:
         self._added: list[tuple[int, Tensor, Tensor]] = []
         self._hooks = [
-            module.register_forward_hook(self._hook(index, kind))
+            module.register_forward_hook(self._hook(index, target.kinds[name]))
             for index, target in enumerate(targets)
-            for module, kind in target.modules.items()
+            for name, module in target.modules.items()
         ]
 
     def remove_hooks(self) -> None:

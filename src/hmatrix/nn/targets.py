@@ -82,9 +82,12 @@ class Target:
         return next(iter(self.layers.values()))
 
     @property
-    def modules(self) -> dict[nn.Module, Kind]:
-        """Each module once, and its kind."""
-        return {module: self.kinds[name] for name, module in self.layers.items()}
+    def modules(self) -> dict[str, nn.Module]:
+        """Each module once, under its first name."""
+        found: dict[nn.Module, str] = {}
+        for name, module in self.layers.items():
+            found.setdefault(module, name)
+        return {name: module for module, name in found.items()}
 
     @property
     def weight(self) -> FloatArray:
