@@ -10,7 +10,7 @@ from hmatrix.errors import ArgumentError
 from hmatrix.nn.calibration import collect_inputs
 from hmatrix.nn.kinds import kind_of, matrix_of
 from hmatrix.nn.running import run_batch
-from hmatrix.nn.sensitivity import change, sensitivities
+from hmatrix.nn.sensitivity import Spread, change
 from hmatrix.nn.sharing import Curve, share
 from hmatrix.nn.targets import LayerSettings, everything, find_targets
 from hmatrix.nn.weighing import effect
@@ -75,7 +75,17 @@ def test_sensitivities_are_those_of_noise():
     model = network()
     targets = find_targets(model, everything, {}, LayerSettings())
     x = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    found = sensitivities(model, targets, [x[:40], x[40:]], forward=run_batch, seed=0, progress=False)
+    found = collect_inputs(
+        model,
+        targets,
+        [x[:40], x[40:]],
+        forward=run_batch,
+        rows=64,
+        probe_samples=1,
+        seed=0,
+        progress=False,
+        derivatives=True,
+    ).sensitivities
     reference = [model(x).detach()]
     noise, generator = 0.05, torch.Generator().manual_seed(2)
     for target, value in zip(targets, found, strict=True):
@@ -92,6 +102,20 @@ def test_sensitivities_are_those_of_noise():
             changes.append(change(reference, [model(x).detach()]) / noise**2)
             hook.remove()
         assert value == pytest.approx(np.mean(changes), rel=0.15)
+
+
+def test_a_spread_is_the_variance_of_all_batches():
+    x = 100 + np.random.default_rng(0).normal(size=(3, 20, 7)).astype(np.float32)
+    spread = Spread()
+    for batch in x:
+        spread.add(torch.from_numpy(batch))
+    flat = x.reshape(60, 7).astype(np.float64)
+    assert spread.mean == pytest.approx(flat.var(axis=0).mean(), rel=1e-9)
+    assert spread.total == pytest.approx(60 * flat.var(axis=0).sum(), rel=1e-9)
+    same = Spread()
+    same.add(torch.from_numpy(x[0, :1]))
+    same.add(torch.from_numpy(x[0, :1]).expand(4, 7))
+    assert same.mean == pytest.approx(np.square(x[0, 0].astype(np.float64)).mean(), rel=1e-9)
 
 
 def test_an_effect_is_that_of_the_layer_alone():

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ class Inputs:
     derivatives
         For each target the rows ``(parts, rows, n)`` of `hmatrix.nn.derivatives.Derivatives.of`; ``None`` where they
         were not wanted, or tell nothing.
+    sensitivities
+        For each target the mean square change of the network's output per square of relative error; 1 where
+        derivatives were not wanted.
     unused
         Names of targets that were never called.
     probes
@@ -41,8 +44,14 @@ class Inputs:
     samples: list[FloatArray | None]
     counts: list[Counts | None]
     derivatives: list[FloatArray | None]
+    sensitivities: list[float]
     unused: set[str]
     probes: list[Any]
+
+    @classmethod
+    def unknown(cls, targets: int) -> Self:
+        """Return what there is without calibration data."""
+        return cls([None] * targets, [None] * targets, [None] * targets, [1.0] * targets, set(), [])
 
 
 def collect_inputs(
@@ -83,7 +92,7 @@ def collect_inputs(
     DataError
         If there are no batches, one does not go through the network, or inputs hold NaN or infinity.
     NetworkError
-        If derivatives of the output are not finite.
+        If the output cannot be differentiated, or it or its derivatives are not finite.
     """
     reservoirs = [_Reservoir(rows, seed + number) for number in range(len(targets))]
     counts = [np.zeros(target.shape[0], np.int64) for target in targets]
@@ -126,7 +135,8 @@ def collect_inputs(
         differentiated.of(number, sample.mean(axis=0)) if derivatives and sample is not None else None
         for number, sample in enumerate(samples)
     ]
-    return Inputs(samples, chosen, rows_of, unused, probes)
+    weights = differentiated.sensitivities() if derivatives else [1.0] * len(targets)
+    return Inputs(samples, chosen, rows_of, weights, unused, probes)
 
 
 def _output(model: nn.Module, batch: Any, forward: Forward) -> Any:

@@ -19,13 +19,13 @@ from hmatrix.nn.pretrained import make_ready
 from hmatrix.nn.replacing import replaced, replacing
 from hmatrix.nn.report import LayerReport, Report, Trial, described
 from hmatrix.nn.running import Forward, outputs, run_batch
-from hmatrix.nn.sensitivity import change, sensitivities
+from hmatrix.nn.sensitivity import change
 from hmatrix.nn.targets import LayerSettings, Override, Select, Target, everything, find_targets
 from hmatrix.nn.weighing import effect, measured_sensitivities
 from hmatrix.precision import Activations
 
 _PROBE_SAMPLES = 32
-"""Samples on which sensitivities are measured."""
+"""Samples on which networks are measured."""
 
 _NEVER_CALLED = "never called"
 _DOES_NOT_PAY = "as it is"
@@ -59,9 +59,9 @@ def compress(
     """Replace layers of a network by H-matrices that together keep a budget.
 
     The budget is shared between the layers so that the error of the network's output is least: by the predicted
-    error of each layer for so many bytes, and by how much an error of its output changes that of the network, which
-    is measured on the first calibration data: first by derivatives, then, for the final shares, by what the H-matrix of
-    each layer alone does. A layer for which nothing pays stays as it is, and its bytes count.
+    error of each layer for so many bytes, and by how much an error of its output changes that of the network: first by
+    derivatives, then, for the final shares, by what the H-matrix of each layer alone does to the output for the first
+    calibration data. A layer for which nothing pays stays as it is, and its bytes count.
     The rows of an embedding count as often as the calibration data select them, with what that says of those that it
     does not. Outputs of layers keep their size, see `LayerSettings`. Layers that share a weight still do so afterwards.
     Of a layer without a bias the mean of what is lost becomes its bias, whose bytes count.
@@ -138,8 +138,7 @@ def compress(
         raise ArgumentError("budget", came, "give both, or neither")
     make_ready(model)  # tells now if it could not be saved
     targets = find_targets(model, select, overrides or {}, LayerSettings(activations=Activations.of(activations)))
-    nothing = [None] * len(targets)
-    inputs = Inputs([*nothing], [*nothing], [*nothing], set(), [])
+    inputs = Inputs.unknown(len(targets))
     if calibration is not None:
         inputs = collect_inputs(
             model,
@@ -155,11 +154,7 @@ def compress(
     used = [number for number, target in enumerate(targets) if target.name not in inputs.unused]
     if not used:
         raise NetworkError("network", "calls none of the chosen layers", "choose layers that it calls as modules")
-    weights = [1.0] * len(used)
-    if inputs.probes:
-        weights = sensitivities(
-            model, [targets[number] for number in used], inputs.probes, forward=forward, seed=seed, progress=progress
-        )
+    weights = [inputs.sensitivities[number] for number in used]
     folder = None if cache is None else Path(cache)
     # Nothing tells what a layer may lose that the output does not depend on.
     idle = {targets[number].name for number, weight in zip(used, weights, strict=True) if weight == 0}

@@ -7,7 +7,8 @@ over positions. If errors of rows are as good as independent, its square is on a
 left out. The second moment of the inputs takes all positions for independent, and for equally important.
 
 The output is projected at random, sample by sample, and so are the rows of each G if there are many: their squares are
-right on average, and not one G is ever formed.
+right on average, and not one G is ever formed. The same step back through the network tells how much the layer as a
+whole counts (`hmatrix.nn.sensitivity`).
 
 References
 ----------
@@ -28,6 +29,7 @@ from hmatrix._validation import FloatArray
 from hmatrix.errors import NetworkError
 from hmatrix.nn.kinds import Kind
 from hmatrix.nn.present import Present
+from hmatrix.nn.sensitivity import Sensitivities
 from hmatrix.nn.targets import Target
 
 PARTS = 5
@@ -43,7 +45,7 @@ class Derivatives:
     Parameters
     ----------
     targets
-        The weights. Those whose rows are selected have none.
+        The weights. Those whose rows are selected have sensitivities only.
     rows
         A weight with more columns than that has its samples of each part added up with random signs.
     present
@@ -56,6 +58,7 @@ class Derivatives:
         self._generator = torch.Generator().manual_seed(seed)
         self._present = present
         self._sums = [_Sums(target.shape, rows // PARTS, rows, self._generator) for target in targets]
+        self._sensitivities = Sensitivities(len(targets))
         self._calls: list[_Call] = []
         self._hooks = [
             module.register_forward_hook(self._hook(index, target.kinds[name]), with_kwargs=True)
@@ -64,27 +67,47 @@ class Derivatives:
         ]
 
     def add(self, output: Tensor) -> None:
-        """Go back from the network's output for a batch."""
+        """Go back from the network's output for a batch.
+
+        Raises
+        ------
+        NetworkError
+            If it cannot be differentiated.
+        """
         calls, self._calls = self._calls, []
-        if not calls or not output.requires_grad:
+        if not calls:
             return
+        if not output.requires_grad:
+            came = "its output cannot be differentiated, or depends on none of the chosen layers"
+            raise NetworkError("network", came, "give `forward` without torch.no_grad, or choose other layers")
+        self._sensitivities.see(output)
         signs = _signs(output.shape, self._generator).to(output)
-        errors = [call.error for call in calls]
-        gradients = torch.autograd.grad(output, errors, signs, allow_unused=True)
-        samples = len(output) if output.dim() else 1
-        for index, sums in enumerate(self._sums):
-            given = [
-                (vectors, call.by_position(gradient))
-                for call, gradient in zip(calls, gradients, strict=True)
-                if call.index == index and gradient is not None and (vectors := call.vectors()) is not None
-            ]
-            if given:
-                sums.add(given, samples)
+        gradients = torch.autograd.grad(output, [call.error for call in calls], signs, allow_unused=True)
+        given: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        for call, gradient in zip(calls, gradients, strict=True):
+            if gradient is None:
+                continue
+            by_position, vectors = call.by_position(gradient), call.vectors()
+            self._sensitivities.add(call.index, by_position, call.variance)
+            if vectors is not None:
+                given.setdefault(call.index, []).append((vectors, by_position))
+        for index in sorted(given):
+            self._sums[index].add(given[index], len(output) if output.dim() else 1)
 
     def remove_hooks(self) -> None:
         """Leave the network as it was."""
         for hook in self._hooks:
             hook.remove()
+
+    def sensitivities(self) -> list[float]:
+        """Return, for each weight, the mean square change of the output per square of the layer's relative error.
+
+        Raises
+        ------
+        NetworkError
+            If the output was not finite.
+        """
+        return self._sensitivities.values()
 
     def of(self, index: int, mean: FloatArray) -> FloatArray | None:
         """Return rows ``(PARTS, rows, n)`` with the second moment A of each part, for inputs about their mean ``(n,)``.
@@ -100,12 +123,10 @@ class Derivatives:
 
     def _hook(self, index: int, kind: Kind) -> Any:
         def add(module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any], output: Tensor) -> Any:
-            if not torch.is_grad_enabled():
-                return output
             x = arguments[0] if arguments else next(iter(keywords.values()))
-            error = torch.zeros_like(output, requires_grad=True)
-            self._calls.append(_Call(index, kind, module, x.detach(), error, self._present))
-            return output + error
+            call = _Call(index, kind, module, x.detach(), output.detach(), self._present)
+            self._calls.append(call)
+            return output + call.error
 
         return add
 
@@ -113,9 +134,11 @@ class Derivatives:
 class _Call:
     """What a layer was given, and an error, zero, of what it gave."""
 
-    def __init__(self, index: int, kind: Kind, module: nn.Module, x: Tensor, error: Tensor, present: Present) -> None:
+    def __init__(self, index: int, kind: Kind, module: nn.Module, x: Tensor, output: Tensor, present: Present) -> None:
         self.index = index
-        self.error = error
+        self.error = torch.zeros_like(output, requires_grad=True)
+        by_channel = output.movedim(kind.channels, -1)
+        self.variance = by_channel.reshape(-1, by_channel.shape[-1]).to("cpu", torch.float32).var(dim=0, correction=0)
         self._kind = kind
         self._module = module
         self._x = x

@@ -2,9 +2,8 @@
 
 The mean square change of the network's output, in proportion to its variance, per square of the relative error of
 the layer's output: for errors that are independent between positions, and in each channel in proportion to its
-standard deviation, it is a weighted square norm of the Jacobian. That is estimated for all layers at once by random
-projections of the output, differentiated backwards. Errors of different layers are nearly independent, so that their
-effects add up.
+standard deviation, it is a weighted square norm of the Jacobian. That is estimated by random projections of the output,
+differentiated backwards. Errors of different layers are nearly independent, so that their effects add up.
 
 References
 ----------
@@ -12,19 +11,12 @@ M. Hutchinson, "A stochastic estimator of the trace of the influence matrix", Co
 doi:10.1080/03610919008812866.
 """
 
-from typing import Any
+import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hmatrix.errors import NetworkError
-from hmatrix.nn.kinds import Kind
-from hmatrix.nn.progress import shown
-from hmatrix.nn.running import Forward, evaluating, first_tensor
-from hmatrix.nn.targets import Target
-
-_PROJECTIONS = 2
-"""Of the output of each batch; its samples and entries average over many more directions."""
 
 _DIGITS = 2
 
@@ -35,49 +27,55 @@ def change(reference: list[Tensor], changed: list[Tensor]) -> float:
     Of a single sample, and where all samples are equal, it is relative to the mean square.
     """
     before, after = (torch.cat([_vectors(tensor) for tensor in tensors]).double() for tensors in (reference, changed))
-    difference, scale = float((after - before).square().mean()), _spread(before)
+    spread = Spread()
+    spread.add(before)
+    difference, scale = float((after - before).square().mean()), spread.mean
     return difference / scale if scale > 0 else difference
 
 
-def sensitivities(
-    model: nn.Module,
-    targets: list[Target],
-    batches: list[Any],
-    *,
-    forward: Forward,
-    seed: int,
-    progress: bool,
-) -> list[float]:
-    """Return, for each target, the mean square change of the network's output per square of relative error.
+class Sensitivities:
+    """For each of some layers, the mean square change of the network's output per square of relative error.
 
-    Raises
-    ------
-    NetworkError
-        If the network's output is not finite, or cannot be differentiated.
+    Parameters
+    ----------
+    layers
+        How many there are.
     """
-    generator = torch.Generator().manual_seed(seed)
-    totals = [0.0] * len(targets)
-    seen: list[Tensor] = []
-    for batch in shown(batches, "sensitivity", enabled=progress):
-        errors = _Errors(targets)
-        try:
-            with evaluating(model), torch.enable_grad():
-                output = first_tensor(forward(model, batch))
-        finally:
-            errors.remove_hooks()
-        if not bool(output.isfinite().all()):
+
+    def __init__(self, layers: int) -> None:
+        self._totals = [0.0] * layers
+        self._spread = Spread()
+
+    def see(self, output: Tensor) -> None:
+        """Note the network's output for a batch."""
+        self._spread.add(output.detach().to("cpu"))
+
+    def add(self, index: int, gradient: Tensor, variance: Tensor) -> None:
+        """Add a layer's share.
+
+        Parameters
+        ----------
+        index
+            Of the layer.
+        gradient
+            Of the sum of the network's output times random signs, by the layer's output, ``(positions, m)``.
+        variance
+            Of each channel of the layer's output, ``(m,)``.
+        """
+        self._totals[index] += float(gradient.square().sum(dim=0) @ variance)
+
+    def values(self) -> list[float]:
+        """Return them, by what was seen so far.
+
+        Raises
+        ------
+        NetworkError
+            If an output was not finite.
+        """
+        scale = self._spread.total
+        if not math.isfinite(scale):
             raise NetworkError("network", "its output holds NaN or infinity", "use intact weights and inputs")
-        if not output.requires_grad:
-            came = "its output cannot be differentiated, or depends on none of the chosen layers"
-            raise NetworkError("network", came, "give `forward` without torch.no_grad, or choose other layers")
-        seen.append(output.detach().to("cpu", torch.float32))
-        for number in range(_PROJECTIONS):
-            signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
-            last = number + 1 == _PROJECTIONS
-            for index, value in errors.energies((output * signs).sum(), keep=not last):
-                totals[index] += value / _PROJECTIONS
-    scale = sum(output.numel() for output in seen) * _spread(torch.cat([_vectors(output) for output in seen]).double())
-    return [rounded(total / scale if scale > 0 else total) for total in totals]
+        return [rounded(total / scale if scale > 0 else total) for total in self._totals]
 
 
 def rounded(sensitivity: float) -> float:
@@ -85,46 +83,37 @@ def rounded(sensitivity: float) -> float:
     return float(f"{sensitivity:.{_DIGITS}g}")
 
 
-class _Errors:
-    """Errors, all zero, that are added to the outputs of layers, so that they can be differentiated by them."""
+class Spread:
+    """The variance of vectors, or their mean square where they are all the same."""
 
-    def __init__(self, targets: list[Target]) -> None:
-        self._added: list[tuple[int, Tensor, Tensor]] = []
-        self._hooks = [
-            module.register_forward_hook(self._hook(index, target.kinds[name]))
-            for index, target in enumerate(targets)
-            for name, module in target.modules.items()
-        ]
+    def __init__(self) -> None:
+        self._first = self._sum = torch.zeros(0, dtype=torch.float64)
+        self._squares = self._moved_squares = 0.0
+        self._count = self._entries = 0
 
-    def remove_hooks(self) -> None:
-        """Leave the network as it was."""
-        for hook in self._hooks:
-            hook.remove()
+    def add(self, tensor: Tensor) -> None:
+        """Add vectors ``(..., n)``."""
+        vectors = _vectors(tensor).double()
+        if self._count == 0:
+            self._first, self._sum = vectors[0], torch.zeros_like(vectors[0])
+        # About the first of them, so that nothing is left of equal ones.
+        moved = vectors - self._first
+        self._sum = self._sum + moved.sum(dim=0)
+        self._moved_squares += float(moved.square().sum())
+        self._squares += float(vectors.square().sum())
+        self._count += len(vectors)
+        self._entries += vectors.numel()
 
-    def energies(self, projection: Tensor, *, keep: bool) -> list[tuple[int, float]]:
-        """Return, for each error, the square of the projection's gradient, weighted by the channels' variances."""
-        added = [error for _, error, _ in self._added]
-        gradients = torch.autograd.grad(projection, added, retain_graph=keep, allow_unused=True)
-        return [
-            (index, 0.0 if gradient is None else float((gradient.float().square() * variance).sum()))
-            for (index, _, variance), gradient in zip(self._added, gradients, strict=True)
-        ]
+    @property
+    def total(self) -> float:
+        """Summed over all entries."""
+        spread = self._moved_squares - float(self._sum.square().sum()) / max(self._count, 1)
+        return spread if spread > 0 else self._squares
 
-    def _hook(self, index: int, kind: Kind) -> Any:
-        def add(module: nn.Module, arguments: Any, output: Tensor) -> Tensor:  # noqa: ARG001
-            axes = [axis for axis in range(output.dim()) if axis != kind.channels % output.dim()]
-            variance = output.detach().float().var(dim=axes, keepdim=True, correction=0)
-            error = torch.zeros_like(output, requires_grad=True)
-            self._added.append((index, error, variance))
-            return output + error
-
-        return add
-
-
-def _spread(vectors: Tensor) -> float:
-    """Return the variance of vectors ``(samples, n)``, or their mean square where they are all the same."""
-    spread = float((vectors - vectors.mean(dim=0)).square().mean())
-    return spread if spread > 0 else float(vectors.square().mean())
+    @property
+    def mean(self) -> float:
+        """On average over all entries."""
+        return self.total / self._entries
 
 
 def _vectors(tensor: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def measured_sensitivities(
     fitted
         Their H-matrices.
     estimates
-        See `hmatrix.nn.sensitivity.sensitivities`.
+        See `hmatrix.nn.sensitivity.Sensitivities`.
     batches, reference
         To measure on, and the network's outputs for them.
     forward
