@@ -1,5 +1,6 @@
 """The commands for whole networks, by the examples of their help."""
 
+import copy
 import json
 import re
 import shlex
@@ -16,9 +17,10 @@ import hmatrix as hm
 import hmatrix.nn as hnn
 from hmatrix.cli import compress, evaluate, finetune, main, show
 from hmatrix.errors import DataError
+from hmatrix.nn.trainable import TrainableFactor
 from hmatrix.study import digits
 from hmatrix.study.compared import compare
-from hmatrix.study.settings import FolderData, Network
+from hmatrix.study.settings import DigitsData, FolderData, Network
 from hmatrix.study.whole_files import load_whole
 from hmatrix.study.whole_images import open_classifier
 
@@ -92,6 +94,28 @@ def test_the_embedded_network_is_trained_back(capsys, tmp_path):
         wanted = reference(inputs)
         errors = [float((module(inputs) - wanted).square().mean()) for module in (small, better)]
     assert errors[1] < 0.9 * errors[0]
+
+
+def test_training_is_told_how(capsys, tmp_path):
+    run(["compress", "digits", "--storage", "0.06", "-o", "small.safetensors"], capsys)
+    told = ["--steps", "40", "--codes", "0", "--rate", "1e-3", "--divergence", "1", "-o", "better.safetensors"]
+    printed = run(["finetune", "small.safetensors", *told], capsys)
+    small, better = (load_whole(tmp_path / f"{name}.safetensors").module for name in ("small", "better"))
+    assert torch.equal(codes_of(small), codes_of(better))
+    whole = open_classifier(Network("digits"), DigitsData())
+    with torch.no_grad():
+        expected = [
+            np.mean([float(hnn.Divergence(1.0)(module(x), whole.module(x))) for x in whole.held_out])
+            for module in (small, better)
+        ]
+    found = re.search(r"^loss +(\S+) -> (\S+)", printed, re.MULTILINE)
+    assert [float(found[1]), float(found[2])] == pytest.approx(expected, rel=1e-3)
+    assert expected[1] < expected[0]
+
+
+def codes_of(module):
+    factors = [part for part in hnn.trainable(copy.deepcopy(module)).modules() if isinstance(part, TrainableFactor)]
+    return torch.cat([factor.coefficients().units.ravel() for factor in factors])
 
 
 def test_images_are_split_for_training(tmp_path):
@@ -235,7 +259,19 @@ def test_a_storage_is_a_fraction(storage, capsys):
     assert f"argument --storage: got {storage}; give a fraction" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--minutes", "0"], ["--minutes", "inf"], ["--minutes", "x"], ["--steps", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--minutes", "0"],
+        ["--minutes", "inf"],
+        ["--minutes", "x"],
+        ["--steps", "0"],
+        ["--rate", "0"],
+        ["--codes", "-1"],
+        ["--codes", "nan"],
+        ["--divergence", "0"],
+    ],
+)
 def test_a_length_is_positive(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["finetune", "small", "-o", "x", *arguments])

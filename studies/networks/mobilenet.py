@@ -92,7 +92,7 @@ def main() -> None:
                 model,
                 network.module,
                 whole.training,
-                hnn.Finetuning(seconds=60 * options.finetune, rate=1e-4, codes=0.0),
+                hnn.Finetuning(seconds=60 * options.finetune, rate=1e-5, codes=0.0, loss=hnn.Divergence(1.0)),
                 held_out=whole.held_out,
             )
             print(f"distillation, {options.threads} thread(s)\n{tuned}")

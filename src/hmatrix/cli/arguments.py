@@ -44,6 +44,14 @@ def positive_number(text: str) -> float:
     return value
 
 
+def number_from_zero(text: str) -> float:
+    """Convert to a finite number that is not below 0."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text}; give 0 or a positive number")
+    return value
+
+
 def fraction(text: str) -> float:
     """Convert to a number above 0 that is 1 at most."""
     value = float(text)

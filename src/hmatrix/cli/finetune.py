@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 import hmatrix
-from hmatrix.cli.arguments import Commands, add_command, positive, positive_number
+from hmatrix.cli.arguments import Commands, add_command, number_from_zero, positive, positive_number
 from hmatrix.errors import ArgumentError
 from hmatrix.files import default_cache
 
@@ -14,6 +14,8 @@ examples:
       the embedded network, in seconds; it needs neither weights nor data
   hmatrix finetune small.safetensors --data imagenet/val --weights mine.safetensors -o better.safetensors
       images of even-numbered classes train, as they calibrated; those of odd-numbered ones judge
+  hmatrix finetune small.safetensors --data imagenet/val --codes 0 --rate 1e-5 --divergence 1 -o better.safetensors
+      the same for a large classifier: codes stay, steps are short, and probabilities of classes are what counts
   hmatrix finetune small.safetensors --data sentences.txt --minutes 30 -o better.safetensors
       a text encoder, whose original lies in its folder
 """
@@ -43,6 +45,27 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--steps", type=positive, metavar="N", help="end after so many steps: the same result each time"
     )
+    parser.add_argument(
+        "--rate",
+        type=positive_number,
+        metavar="R",
+        help="length of a step, in proportion to the size of what is trained (default: 2e-4); shorter where the "
+        "held-out loss rises",
+    )
+    parser.add_argument(
+        "--codes",
+        type=number_from_zero,
+        metavar="C",
+        help="length of a step of integer codes, in codes (default: 5e-3); 0 leaves them as they are, which large "
+        "networks need",
+    )
+    parser.add_argument(
+        "--divergence",
+        type=positive_number,
+        metavar="T",
+        help="the loss is the divergence of class probabilities, at temperature T (1: as they are), instead of the "
+        "square error of outputs",
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write")
 
 
@@ -52,8 +75,14 @@ def run(options: argparse.Namespace) -> int:
     from hmatrix.study.compared import compare
     from hmatrix.study.whole_files import load_whole, reopen
 
-    seconds = None if options.minutes is None else 60 * options.minutes
-    settings = hnn.Finetuning(seconds=seconds, steps=options.steps)
+    given = {
+        "seconds": None if options.minutes is None else 60 * options.minutes,
+        "steps": options.steps,
+        "rate": options.rate,
+        "codes": options.codes,
+        "loss": None if options.divergence is None else hnn.Divergence(options.divergence),
+    }
+    settings = hnn.Finetuning(**{name: value for name, value in given.items() if value is not None})
     print(f"kernel {hmatrix.backend().name}")
     network = load_whole(options.file)
     original = reopen(options.file, options.data, options.weights, default_cache())
