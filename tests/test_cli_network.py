@@ -222,8 +222,12 @@ def test_a_budget_and_a_progressive_head(capsys):
         ("compress digits --head progressive --agreement 1 -o x", "agreement: is 1.0"),
         ("compress digits --head progressive --report y -o x", "--report: was given without a budget"),
         ("compress digits --storage 0.1 --layers nowhere -o x", "no layer that can be compressed"),
+        ("compress digits --storage 0.1 --layers nowhere -o x", "layers, here fc1, fc2, fc3"),
         ("compress digits --storage 0.00001 -o x", "of the storage"),
         ("compress digits --storage 0.3 -o nowhere/x", "cannot be written"),
+        ("compress digits --storage 0.3 -o x --report nowhere/y", "there is no folder nowhere); make it"),
+        ("finetune nameless -o nowhere/x", "there is no folder nowhere); make it"),
+        ("finetune nameless -o .", "is a folder"),
         ("evaluate nowhere", "cannot be read"),
         ("finetune nowhere -o x", "cannot be read"),
         ("finetune head.safetensors -o x", "no header of a compressed network"),
@@ -252,7 +256,7 @@ def test_one_budget_is_needed(capsys):
     assert "budget: has storage and max_drop; give one of storage, bytes, time and max_drop" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("storage", ["12.5", "-1", "0", "nan"])
+@pytest.mark.parametrize("storage", ["12.5", "-1", "0", "nan", "25%"])
 def test_a_storage_is_a_fraction(storage, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["compress", "digits", "-o", "x", "--storage", storage])

@@ -312,6 +312,20 @@ def test_data_that_are_missing():
             finetune(model, teacher, data, held_out=held_out)
 
 
+def test_data_that_do_not_fit():
+    teacher = network()
+    model = compressed(teacher)
+    narrow = [torch.ones(4, SIZES[0] + 1)]
+    for data, held_out in ((narrow, batches(1)), (batches(), narrow)):
+        with pytest.raises(DataError, match=r"data: a batch, a tensor of shape \(4, \d+\), does not go through"):
+            finetune(model, teacher, data, held_out=held_out)
+
+
+def test_a_loss_is_a_function():
+    with pytest.raises(ArgumentError, match=r"loss: is 'divergence'; give .*hmatrix.nn.Divergence\(1.0\)"):
+        hnn.Finetuning(loss="divergence")
+
+
 def test_losses_that_are_not_finite():
     teacher = network()
     model = compressed(teacher)

@@ -38,6 +38,26 @@ def write_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path, key: str, h
         save_file(contiguous, temporary, metadata={key: json.dumps(header)})
 
 
+def check_place(path: Path) -> None:
+    """Tell before long work that its result could not be written.
+
+    Raises
+    ------
+    OutputError
+        If there is no such folder, or it may not be written to, or the place is a folder itself.
+    """
+    folder = path.parent
+    if path.is_dir():
+        came, mend = "is a folder", "name a file in it"
+    elif not folder.is_dir():
+        came, mend = f"there is no folder {folder}", "make it, or name another place"
+    elif not os.access(folder, os.W_OK):
+        came, mend = f"folder {folder} is protected", "name a place that you may write to"
+    else:
+        return
+    raise OutputError(f"file {path}", f"cannot be written ({came})", mend)
+
+
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
     """Give a temporary name for a file, which becomes `path` when it is whole.

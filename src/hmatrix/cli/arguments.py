@@ -54,7 +54,10 @@ def number_from_zero(text: str) -> float:
 
 def fraction(text: str) -> float:
     """Convert to a number above 0 that is 1 at most."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"got {text}; give a fraction, such as 0.25 for a quarter")
     return value

@@ -8,7 +8,7 @@ import hmatrix
 from hmatrix._validation import FloatArray
 from hmatrix.cli.arguments import Commands, add_command, fraction, positive
 from hmatrix.errors import ArgumentError
-from hmatrix.files import default_cache, written
+from hmatrix.files import check_place, default_cache, written
 
 if TYPE_CHECKING:
     from torch import nn
@@ -110,6 +110,8 @@ def run(options: argparse.Namespace) -> int:
     if options.agreement is not None and options.head is None:
         raise ArgumentError("--agreement", "was given without a head", "give --head progressive, too")
     budget = hmatrix.Budget(storage=options.storage, time=options.time, max_drop=options.max_drop) if stated else None
+    for place in filter(None, (options.output, options.report)):
+        check_place(place)
     cache = options.cache or default_cache()
     print(f"kernel {hmatrix.backend().name}")
     if is_encoder(options.model):

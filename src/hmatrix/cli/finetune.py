@@ -6,7 +6,7 @@ from pathlib import Path
 import hmatrix
 from hmatrix.cli.arguments import Commands, add_command, number_from_zero, positive, positive_number
 from hmatrix.errors import ArgumentError
-from hmatrix.files import default_cache
+from hmatrix.files import check_place, default_cache
 
 EXAMPLES = """\
 examples:
@@ -82,6 +82,7 @@ def run(options: argparse.Namespace) -> int:
         "codes": options.codes,
         "loss": None if options.divergence is None else hnn.Divergence(options.divergence),
     }
+    check_place(options.output)
     settings = hnn.Finetuning(**{name: value for name, value in given.items() if value is not None})
     print(f"kernel {hmatrix.backend().name}")
     network = load_whole(options.file)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from hmatrix._validation import FloatArray
-from hmatrix.errors import DataError, HMatrixError, NetworkError
+from hmatrix.errors import DataError, NetworkError
 from hmatrix.nn.derivatives import Derivatives
 from hmatrix.nn.frequencies import Counts
 from hmatrix.nn.present import Present
 from hmatrix.nn.progress import shown
-from hmatrix.nn.running import Forward, evaluating, first_tensor
+from hmatrix.nn.running import Forward, checked, evaluating, first_tensor
 from hmatrix.nn.targets import Target
 
 
@@ -94,6 +94,7 @@ def collect_inputs(
     NetworkError
         If the output cannot be differentiated, or it or its derivatives are not finite.
     """
+    forward = checked(forward, "calibration")
     reservoirs = [_Reservoir(rows, seed + number) for number in range(len(targets))]
     counts = [np.zeros(target.shape[0], np.int64) for target in targets]
     called: set[str] = set()
@@ -111,7 +112,7 @@ def collect_inputs(
         for batch in shown(calibration, "calibration", enabled=progress):
             present.begin(batch)
             with torch.set_grad_enabled(derivatives):
-                output = first_tensor(_output(model, batch, forward))
+                output = first_tensor(forward(model, batch))
             if derivatives:
                 differentiated.add(output)
             if probed < probe_samples:
@@ -137,17 +138,6 @@ def collect_inputs(
     ]
     weights = differentiated.sensitivities() if derivatives else [1.0] * len(targets)
     return Inputs(samples, chosen, rows_of, weights, unused, probes)
-
-
-def _output(model: nn.Module, batch: Any, forward: Forward) -> Any:
-    try:
-        return forward(model, batch)
-    except HMatrixError:
-        raise
-    except Exception as error:
-        kind = f"a tensor of shape {tuple(batch.shape)}" if isinstance(batch, Tensor) else f"a {type(batch).__name__}"
-        came = f"a batch, {kind}, does not go through the network ({error})"
-        raise DataError("calibration", came, "give batches as the network takes them, or `forward`") from error
 
 
 def _hook(

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from hmatrix._validation import check_integer, check_number
+from hmatrix.errors import ArgumentError
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """From outputs of the student and of the teacher, of one shape, to a number, which is not negative."""
@@ -126,6 +127,9 @@ class Finetuning:
             check_number("seconds", self.seconds, above=0.0)
         if self.steps is not None:
             check_integer("steps", self.steps, at_least=1)
+        if not callable(self.loss):
+            mend = "give hmatrix.nn.SquaredError(), hmatrix.nn.Divergence(1.0), or a function of two tensors"
+            raise ArgumentError("loss", f"is {self.loss!r}", mend)
         check_number("rate", self.rate, above=0.0)
         check_number("codes", self.codes, at_least=0.0)
         check_number("matching", self.matching, at_least=0.0)
@@ -174,13 +178,17 @@ class FinetuningReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{measurement.steps:6} steps  {measurement.seconds:6.1f} s  held-out loss {measurement.loss:.5g}"
+            f"{_reached(measurement)}  {measurement.seconds:6.1f} s  held-out loss {measurement.loss:.5g}"
             for measurement in self.measurements
         ]
         ended = "interrupted after" if self.interrupted else "in"
         kept = "the network as it was given" if self.after == self.before else "the best of these"
         lines.append(f"loss     {self.before:.5g} -> {self.after:.5g} ({kept}), {ended} {self.seconds:.0f} s")
         return "\n".join(lines)
+
+
+def _reached(measurement: Measurement) -> str:
+    return f"{measurement.steps:6} steps" if measurement.steps else "biases alone"
 
 
 def variance(wanted: Tensor) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hmatrix.errors import DataError, NetworkError
+from hmatrix.errors import DataError, HMatrixError, NetworkError
 
 Forward = Callable[[nn.Module, Any], Any]
 """From a network and a batch, as the calibration data give it, to the network's output."""
@@ -26,6 +26,23 @@ def run_batch(model: nn.Module, batch: Any) -> Any:
             raise DataError("calibration", "has an empty batch", "give batches of inputs")
         batch = batch[0]
     return model(_moved(batch, device))
+
+
+def checked(forward: Forward, subject: str) -> Forward:
+    """Return the same, which tells of a batch that does not go through the network as an error of `subject`."""
+
+    def run(model: nn.Module, batch: Any) -> Any:
+        try:
+            return forward(model, batch)
+        except HMatrixError:
+            raise
+        except Exception as error:  # anything that the network's code may raise
+            shape = f"a tensor of shape {tuple(batch.shape)}" if isinstance(batch, Tensor) else None
+            kind = shape or f"a {type(batch).__name__}"
+            came = f"a batch, {kind}, does not go through the network ({error})"
+            raise DataError(subject, came, "give batches as the network takes them, or `forward`") from error
+
+    return run
 
 
 def first_tensor(output: Any) -> Tensor:

@@ -167,9 +167,8 @@ def find_targets(
         else:
             settings[key] = _settings(override, defaults)
     if unused:
-        layers = [name for name, module in model.named_modules() if kind_of(module) is not None]
-        listed = ", ".join(layers[:_LISTED]) + (f" and {len(layers) - _LISTED} more" if len(layers) > _LISTED else "")
-        raise ArgumentError("overrides", f"{', '.join(sorted(unused))} fits no layer", f"there are {listed}")
+        mend = f"there are {_listed(model)}"
+        raise ArgumentError("overrides", f"{', '.join(sorted(unused))} fits no layer", mend)
     for key in settings.keys() & left.keys():
         chosen = ", ".join(name or "the network" for name in users[key])
         raise ArgumentError(
@@ -183,10 +182,18 @@ def find_targets(
     ]
     if not targets:
         mend = "choose nn.Linear, nn.Conv2d or nn.Embedding layers"
+        if listed := _listed(model):
+            mend += f", here {listed}"
         if any(isinstance(module, HWeight) for module in model.modules()):
             mend += "; this network is compressed already, in part at least: give it as it was before"
         raise NetworkError("network", "no layer that can be compressed is chosen", mend)
     return targets
+
+
+def _listed(model: nn.Module) -> str:
+    """Return the names of the layers that can be compressed."""
+    names = [name for name, module in model.named_modules() if kind_of(module) is not None]
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 def _settings(override: Budget | LayerSettings, defaults: LayerSettings) -> LayerSettings:
