@@ -1,9 +1,14 @@
 """Small networks that are compressed, and their inputs."""
 
+import copy
 import itertools
 
+import numpy as np
 import torch
 from torch import nn
+
+import hmatrix.nn as hnn
+from hmatrix.nn.trainable import TrainableFactor
 
 
 class Tied(nn.Module):
@@ -51,3 +56,9 @@ def tied_network():
 def token_batches():
     generator = torch.Generator().manual_seed(2)
     return [torch.randint(0, 60, (8, 6), generator=generator) for _ in range(4)]
+
+
+def codes_of(module):
+    """All integer codes of a network, one after another."""
+    factors = [part for part in hnn.trainable(copy.deepcopy(module)).modules() if isinstance(part, TrainableFactor)]
+    return np.concatenate([factor.coefficients().units.numpy().ravel() for factor in factors])

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from compressible import same, state
+from compressible import codes_of, same, state
 from matrices import leaf, stored
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, TensorDataset
 import hmatrix as hm
 import hmatrix.nn as hnn
 from hmatrix.errors import ArgumentError, DataError, NetworkError
-from hmatrix.nn.trainable import TrainableFactor
 from hmatrix.packing import pack
 from hmatrix.precision import Precision
 
@@ -123,14 +122,10 @@ def test_codes_stay_unless_they_are_trained():
     teacher = network()
     model = compressed(teacher, "int4")
 
-    def codes(network_):
-        factors = [m for m in hnn.trainable(copy.deepcopy(network_)).modules() if isinstance(m, TrainableFactor)]
-        return np.concatenate([factor.coefficients().units.numpy().ravel() for factor in factors])
-
     stayed, report = finetune(model, teacher, codes=0.0)
-    np.testing.assert_array_equal(codes(stayed), codes(model))
+    np.testing.assert_array_equal(codes_of(stayed), codes_of(model))
     assert report.after < report.before
-    assert (codes(finetune(model, teacher)[0]) != codes(model)).any()
+    assert (codes_of(finetune(model, teacher)[0]) != codes_of(model)).any()
 
 
 def test_a_teacher_with_h_matrices_is_refused():

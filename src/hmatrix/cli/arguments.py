@@ -38,28 +38,26 @@ positive = at_least(1, "positive")
 
 def positive_number(text: str) -> float:
     """Convert to a finite number above 0."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"got {text}; give a positive number")
-    return value
+    return _number(text, lambda value: 0 < value < math.inf, "a positive number")
 
 
 def number_from_zero(text: str) -> float:
     """Convert to a finite number that is not below 0."""
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"got {text}; give 0 or a positive number")
-    return value
+    return _number(text, lambda value: 0 <= value < math.inf, "0 or a positive number")
 
 
 def fraction(text: str) -> float:
     """Convert to a number above 0 that is 1 at most."""
+    return _number(text, lambda value: 0 < value <= 1, "a fraction, such as 0.25 for a quarter")
+
+
+def _number(text: str, fits: Callable[[float], bool], wanted: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = math.nan
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"got {text}; give a fraction, such as 0.25 for a quarter")
+        value = math.nan  # fits nowhere
+    if not fits(value):
+        raise argparse.ArgumentTypeError(f"got {text}; give {wanted}")
     return value
 
 

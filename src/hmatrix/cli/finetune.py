@@ -75,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
     from hmatrix.study.compared import compare
     from hmatrix.study.whole_files import load_whole, reopen
 
+    check_place(options.output)
     given = {
         "seconds": None if options.minutes is None else 60 * options.minutes,
         "steps": options.steps,
@@ -82,7 +83,6 @@ def run(options: argparse.Namespace) -> int:
         "codes": options.codes,
         "loss": None if options.divergence is None else hnn.Divergence(options.divergence),
     }
-    check_place(options.output)
     settings = hnn.Finetuning(**{name: value for name, value in given.items() if value is not None})
     print(f"kernel {hmatrix.backend().name}")
     network = load_whole(options.file)

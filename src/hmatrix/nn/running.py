@@ -37,8 +37,9 @@ def checked(forward: Forward, subject: str) -> Forward:
         except HMatrixError:
             raise
         except Exception as error:  # anything that the network's code may raise
-            shape = f"a tensor of shape {tuple(batch.shape)}" if isinstance(batch, Tensor) else None
-            kind = shape or f"a {type(batch).__name__}"
+            kind = f"a {type(batch).__name__}"
+            if isinstance(batch, Tensor):
+                kind = f"a tensor of shape {tuple(batch.shape)}"
             came = f"a batch, {kind}, does not go through the network ({error})"
             raise DataError(subject, came, "give batches as the network takes them, or `forward`") from error
 
