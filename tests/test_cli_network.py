@@ -210,6 +210,10 @@ def test_a_budget_and_a_progressive_head(capsys):
     ("command", "message"),
     [
         ("compress mobilenetv3_small_100 --max-drop 1 -o x --weights nowhere", "cannot be read"),
+        (
+            "compress mobilenetv3_small_100 --storage 0.3 --data images -o x --weights nowhere",
+            "data images: is no folder",
+        ),
         ("compress head.safetensors --max-drop 1 -o x", "given with a lone matrix"),
         ("compress head.safetensors --head progressive -o x", "--head: was given with a lone matrix"),
         ("compress digits --storage 0.1 --agreement 0.9 -o x", "--agreement: was given without a head"),

@@ -3,8 +3,9 @@ import pytest
 from matrices import random_matrix
 from scipy.stats import multivariate_normal
 
-from hmatrix.allocation import moments as module
-from hmatrix.allocation.moments import Damping, Moments, moments, upper_root
+from hmatrix.allocation import damping as module
+from hmatrix.allocation.damping import Damping, upper_root
+from hmatrix.allocation.moments import Moments, moments
 from hmatrix.errors import ArgumentError
 
 

@@ -173,6 +173,16 @@ def test_batches_that_the_network_cannot_take():
         compress(network, hm.Budget(storage=0.25), calibration=[torch.zeros(4, 32).numpy()], progress=False)
 
 
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [(torch.zeros(8, 32), r"is one tensor of shape \(8, 32\); give batches: .*split"), (7, "is a int; give batches")],
+)
+def test_what_holds_no_batches(batches, message):
+    network = small(32, 48, 10)
+    with pytest.raises(DataError, match=f"calibration: {message}"):
+        compress(network, hm.Budget(storage=0.25), calibration=batches, progress=False)
+
+
 def test_a_ruined_network_is_told():
     network, data = small(64, 128, 10), vectors(64)
     _, report = compress(network, hm.Budget(storage=0.02), calibration=data, progress=False)

@@ -31,6 +31,17 @@ def expected(model, layer, samples, mean, forward=run_batch):
     return (total / len(samples)).numpy()
 
 
+def expected_of_rows(model, layer, samples, mean, forward=run_batch):
+    """The mean of G G^T, as `expected`."""
+    total = 0.0
+    for sample in samples:
+        G, of_bias = torch.autograd.grad(forward(model, sample).sum(), [layer.weight, layer.bias])
+        G = G.movedim(1, -1).reshape(len(G), -1) if G.dim() == 4 else G
+        G = G.double() - of_bias[:, None].double() * torch.from_numpy(mean)
+        total = total + G @ G.mT
+    return (total / len(samples)).numpy()
+
+
 def second_moment(rows):
     """Of all parts, up to a factor."""
     flat = rows.reshape(-1, rows.shape[-1]).astype(np.float64)
@@ -82,12 +93,40 @@ def test_of_convolutions(convolution):
     # In uneven batches, so that samples change their places in batches.
     found = collected(model, images.split(7))
     wanted = expected(model, convolution, images[:, None], found.samples[0].mean(axis=0))
-    assert found.derivatives[0].shape == (PARTS, len(wanted), len(wanted))
-    assert_proportional(second_moment(found.derivatives[0]), wanted)
+    assert found.derivatives[0].columns.shape == (PARTS, len(wanted), len(wanted))
+    assert_proportional(second_moment(found.derivatives[0].columns), wanted)
     assert_proportional(
-        second_moment(found.derivatives[0][:1]),
+        second_moment(found.derivatives[0].columns[:1]),
         expected(model, convolution, images[::PARTS, None], found.samples[0].mean(axis=0)),
     )
+
+
+def test_of_rows():
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 8, 3, padding=1, stride=2)
+    images, tokens = torch.randn(20, 3, 9, 9) + 1, torch.randn(20, 5, 12) + 1
+    for model, layer, x in ((Pooled(convolution), convolution, images), ((net := Tokens()), net.first, tokens)):
+        # In one batch, since inputs are taken about their mean in a batch.
+        found = collected(model, [x])
+        assert found.derivatives[0].rows.shape == (PARTS, 8, 8)
+        mean = found.samples[0].mean(axis=0)
+        assert_proportional(second_moment(found.derivatives[0].rows), expected_of_rows(model, layer, x[:, None], mean))
+
+
+def test_many_columns_are_projected():
+    torch.manual_seed(0)
+    model = Tokens(300, 6)
+    x = torch.randn(600, 5, 300)
+    found = collected(model, [x])
+    mean = found.samples[0].mean(axis=0)
+    wanted = expected_of_rows(model, model.first, x[:, None], mean)
+    assert_proportional(second_moment(found.derivatives[0].rows), wanted, tolerance=0.05)
+
+
+def test_too_many_rows_are_independent(monkeypatch):
+    monkeypatch.setattr("hmatrix.nn.derivatives._MOST_ROWS", 7)
+    found = collected(Tokens(), [torch.randn(20, 5, 12)])
+    assert [factors.rows is None for factors in found.derivatives] == [True, False]
 
 
 def test_of_tokens():
@@ -96,7 +135,8 @@ def test_of_tokens():
     x = torch.randn(20, 5, 12) + 1
     found = collected(model, x.split(4))
     assert_proportional(
-        second_moment(found.derivatives[0]), expected(model, model.first, x[:, None], found.samples[0].mean(axis=0))
+        second_moment(found.derivatives[0].columns),
+        expected(model, model.first, x[:, None], found.samples[0].mean(axis=0)),
     )
 
 
@@ -108,7 +148,7 @@ def test_padding_does_not_count():
     found = collected(model, [{"x": x, "attention_mask": mask}])
     short = [sample[None, : int(present.sum())] for sample, present in zip(x, mask, strict=True)]
     wanted = expected(model, model.first, short, found.samples[0].mean(axis=0))
-    assert_proportional(second_moment(found.derivatives[0]), wanted)
+    assert_proportional(second_moment(found.derivatives[0].columns), wanted)
 
 
 def test_calls_of_a_layer_add_up():
@@ -121,7 +161,7 @@ def test_calls_of_a_layer_add_up():
     x = torch.randn(20, 5, 8) + 1
     found = collected(model, [x], forward=twice)
     wanted = expected(model, model.first, x[:, None], found.samples[0].mean(axis=0), forward=twice)
-    assert_proportional(second_moment(found.derivatives[0]), wanted)
+    assert_proportional(second_moment(found.derivatives[0].columns), wanted)
 
 
 def test_many_rows_are_projected():
@@ -130,7 +170,7 @@ def test_many_rows_are_projected():
     x = torch.randn(600, 5, 6) * torch.arange(1.0, 7) + 1
     found = collected(model, x.split(100))
     wanted = expected(model, model.first, x[:, None], found.samples[0].mean(axis=0))
-    assert_proportional(second_moment(found.derivatives[0]), wanted, tolerance=0.05)
+    assert_proportional(second_moment(found.derivatives[0].columns), wanted, tolerance=0.05)
 
 
 def test_many_outputs_are_projected():
@@ -144,11 +184,11 @@ def test_many_outputs_are_projected():
     weights = (slopes**2 @ model[2].weight.double().square().sum(dim=0)).detach()
     centred = (x - mean).double()
     wanted = (centred.mT * weights) @ centred
-    assert_proportional(second_moment(found.derivatives[0]), wanted.numpy(), tolerance=0.05)
+    assert_proportional(second_moment(found.derivatives[0].columns), wanted.numpy(), tolerance=0.05)
     # What the output is linear in is weighted by nothing but its inputs.
     hidden = model[1](model[0](x)).detach().double()
     hidden -= hidden.mean(dim=0)
-    assert_proportional(second_moment(found.derivatives[1]), (hidden.mT @ hidden).numpy(), tolerance=0.1)
+    assert_proportional(second_moment(found.derivatives[1].columns), (hidden.mT @ hidden).numpy(), tolerance=0.1)
 
 
 def test_many_columns_are_added_up_at_random():
@@ -157,10 +197,10 @@ def test_many_columns_are_added_up_at_random():
     factor = torch.randn(3, 40)
     x = torch.randn(400, 5, 3) @ factor + 0.1 * torch.randn(400, 5, 40) + 1
     found = collected(model, x.split(50), rows=30)
-    assert found.derivatives[0].shape == (PARTS, 30 // PARTS, 40)
+    assert found.derivatives[0].columns.shape == (PARTS, 30 // PARTS, 40)
     wanted = expected(model, model.first, x[:, None], found.samples[0].mean(axis=0))
     # From 30 rows of rank 3, as from 30 samples.
-    assert_proportional(second_moment(found.derivatives[0]), wanted, tolerance=0.5)
+    assert_proportional(second_moment(found.derivatives[0].columns), wanted, tolerance=0.5)
 
 
 def test_without_enough_to_tell():
@@ -208,3 +248,24 @@ def test_what_adds_up_over_positions_matters_more(monkeypatch):
     with_derivatives = change()
     monkeypatch.setattr(Derivatives, "of", lambda *_: None)
     assert with_derivatives < 0.7 * change()
+
+
+def test_errors_of_rows_cancel_in_what_the_network_adds_up(monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(48, 128), nn.Linear(128, 6))
+    calibration, others = torch.randn(200, 48).split(40), torch.randn(300, 48)
+
+    def change():
+        small, _ = hnn.compress(model, hm.Budget(storage=0.12), overrides={"1": None}, calibration=calibration)
+        with torch.no_grad():
+            return float((small(others) - model(others)).square().mean())
+
+    together = change()
+    of = Derivatives.of
+
+    def of_columns(*arguments):
+        found = of(*arguments)
+        return None if found is None else found._replace(rows=None)
+
+    monkeypatch.setattr(Derivatives, "of", of_columns)
+    assert together < 0.6 * change()

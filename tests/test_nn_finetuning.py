@@ -302,6 +302,8 @@ def test_data_that_are_missing():
         (batches(1), None, "data: has no batches to train on"),
         (iter(batches()), None, "data: has no batches to train on"),
         (iter(batches()), batches(1), "data: has no batches to train on"),
+        (torch.ones(4, SIZES[0]), None, "data: is one tensor of shape"),
+        (batches(), torch.ones(4, SIZES[0]), "held_out: is one tensor of shape"),
     ):
         with pytest.raises(DataError, match=message):
             finetune(model, teacher, data, held_out=held_out)

@@ -37,7 +37,7 @@ def test_layers_count_by_what_their_errors_do():
             wanted, given = (module(x).double().numpy() for module in (network, alone))
         effect = ((given - wanted) ** 2).mean() / ((wanted - wanted.mean(axis=0)) ** 2).mean()
         # It was measured with the H-matrix of the first sharing.
-        assert layer.sensitivity == pytest.approx(effect / layer.measured_error**2, rel=0.5)
+        assert layer.sensitivity == pytest.approx(effect / layer.predicted_error**2, rel=0.5)
     # With errors that are independent between 36 positions it would count a fraction of this.
     conv, last = report.layers
     assert conv.sensitivity > 0.3 * last.sensitivity

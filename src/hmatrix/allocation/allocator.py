@@ -16,11 +16,13 @@ from hmatrix.allocation.bounds import bound
 from hmatrix.allocation.budget import Budget
 from hmatrix.allocation.candidates import Piece
 from hmatrix.allocation.costs import Bytes, Cost
+from hmatrix.allocation.damping import Damping
 from hmatrix.allocation.forms import Floats
 from hmatrix.allocation.gains import unbiased_gains
 from hmatrix.allocation.layout import Layout
-from hmatrix.allocation.moments import Damping, Moments, moments
+from hmatrix.allocation.moments import Moments, moments
 from hmatrix.allocation.realise import realise
+from hmatrix.allocation.row_moments import INDEPENDENT, RowMoments
 from hmatrix.allocation.row_weights import row_scales, with_rows_scaled
 from hmatrix.allocation.screening import Screening
 from hmatrix.assembly import Sides
@@ -52,8 +54,8 @@ class Allocation:
     predicted_error, measured_error
         Of the output, relative, before and after the leaves were computed: the root of ``tr(E C E^T)`` over
         ``tr(A C A^T)``, with C the damped second moment of the inputs about their mean. Without calibration
-        data it is the error in the Frobenius norm. Rows count by their weights. What int8 activations add, on the
-        calibration data, is in it.
+        data it is the error in the Frobenius norm. Rows count by their weights, and when measured, together as
+        `row_derivatives` tell. What int8 activations add, on the calibration data, is in it.
     arrangement
         How rows and columns were ordered.
     damping
@@ -99,6 +101,9 @@ class Allocator:
         Which errors matter to a network that the layer is part of, where it is not their mean square by `calibration`:
         rows ``(parts, rows, n)``, at least two parts, so that the mean square of their products with an error is, up to
         a factor, what that does to the network's output. Each part is left out once, to choose the damping.
+    row_derivatives
+        The same by rows of the weight, ``(parts, rows, m)``: errors of rows that the network adds up may then cancel.
+        ``None`` takes rows for independent.
 
     Raises
     ------
@@ -116,15 +121,19 @@ class Allocator:
         activations: Activations | str = Activations.EXACT,
         row_weights: npt.ArrayLike | None = None,
         derivatives: npt.ArrayLike | None = None,
+        row_derivatives: npt.ArrayLike | None = None,
     ) -> None:
         if derivatives is not None and calibration is None:
             raise ArgumentError("derivatives", "are given without calibration", "give the layer's inputs, too")
+        if row_derivatives is not None and row_weights is not None:
+            raise ArgumentError("row_derivatives", "are given with row_weights", "leave these out")
         checked = check_matrix("weight", weight).astype(np.float32, copy=False)
         self._row_scales = row_scales(row_weights, len(checked))
         self._weight = checked if row_weights is None else checked * self._row_scales[:, None]
         self._activations = Activations.of(activations)
-        n = self._weight.shape[1]
+        m, n = self._weight.shape
         with _one_thread():
+            self._row_moments = INDEPENDENT if row_derivatives is None else RowMoments.of(row_derivatives, m)
             self._moments = (
                 Moments.of_root(None, n)
                 if calibration is None
@@ -196,7 +205,7 @@ class Allocator:
         # Where a single leaf was predicted to do better than what came out, it is tried.
         whole = first.whole(cost, most)
         least = min(allocation.measured_error for allocation in allocations)
-        if whole is not None and self._relative(whole.error) < least:
+        if whole is not None and _relative(whole.error, self._energy) < least:
             allocations.append(self._realised(first, [whole], start, unbiased))
         return min(allocations, key=lambda allocation: allocation.measured_error)
 
@@ -250,7 +259,8 @@ class Allocator:
     def _realised(self, layout: Layout, pieces: list[Piece], start: float, unbiased: bool) -> Allocation:
         with _one_thread():
             weight, inputs = layout.ordered(self._weight, self._moments)
-            leaves, errors = realise(weight, pieces, inputs)
+            outputs = layout.ordered_rows(self._row_moments)
+            leaves, errors = realise(weight, pieces, inputs, outputs)
             scales = self._row_scales[layout.permutations[0]]
             factors: Floats32 = np.reciprocal(scales)
             if unbiased:
@@ -266,8 +276,8 @@ class Allocator:
         return Allocation(
             matrix,
             correction,
-            self._relative(sum(piece.error for piece in pieces)),
-            self._relative(inputs.error(errors) + self._added_by_rounding(matrix)),
+            _relative(sum(piece.error for piece in pieces), self._energy),
+            _relative(inputs.error(outputs.weighted(errors)) + self._added_by_rounding(matrix), self._joint_energy),
             layout.names,
             self._moments.damping,
             time.perf_counter() - start,
@@ -279,21 +289,27 @@ class Allocator:
             return 0.0
         X = self._moments.rounded.samples
         exact = HMatrix(replace(matrix.pack(), quantized=False))
-        added = (matrix.apply(X) - exact.apply(X)) * self._row_scales
-        return float(np.square(added).sum(axis=1).mean())
+        added = self._row_moments.weighted((matrix.apply(X) - exact.apply(X)).T * self._row_scales[:, None])
+        return float(np.square(added).sum(axis=0).mean())
 
     @cached_property
     def _energy(self) -> float:
         return self._moments.error(self._weight)
 
-    def _relative(self, error: float) -> float:
-        return float(np.sqrt(error / self._energy)) if self._energy > 0 else 0.0
+    @cached_property
+    def _joint_energy(self) -> float:
+        rows = self._row_moments
+        return self._energy if rows.root is None else self._moments.error(rows.weighted(self._weight))
 
 
 def _check_together(budget: Budget, evaluate: Evaluate | None) -> None:
     if (budget.max_drop is None) != (evaluate is None):
         came = "is given without max_drop" if evaluate else "is not given"
         raise ArgumentError("evaluate", came, "give a function and Budget(max_drop=...), or neither")
+
+
+def _relative(error: float, energy: float) -> float:
+    return float(np.sqrt(error / energy)) if energy > 0 else 0.0
 
 
 def _score(evaluate: Evaluate, allocation: Allocation) -> float:
@@ -311,6 +327,7 @@ def allocate(
     activations: Activations | str = Activations.EXACT,
     row_weights: npt.ArrayLike | None = None,
     derivatives: npt.ArrayLike | None = None,
+    row_derivatives: npt.ArrayLike | None = None,
     unbiased: bool = False,
 ) -> Allocation:
     """Return the best H-matrix for a budget; see `Allocator` and its `allocate` for the arguments, and several budgets.
@@ -330,5 +347,6 @@ def allocate(
         activations=activations,
         row_weights=row_weights,
         derivatives=derivatives,
+        row_derivatives=row_derivatives,
     )
     return allocator.allocate(budget, evaluate, unbiased=unbiased)

@@ -10,6 +10,7 @@ from hmatrix.allocation.costs import Cost
 from hmatrix.allocation.forms import DENSE_FORMS, Floats
 from hmatrix.allocation.moments import Moments
 from hmatrix.allocation.realise import leaf_table
+from hmatrix.allocation.row_moments import RowMoments
 from hmatrix.allocation.sides import Side
 from hmatrix.allocation.tree import Dual, Pruner, spend
 from hmatrix.cluster import build_cluster_tree
@@ -53,12 +54,17 @@ class Layout:
         self._pruners: dict[Cost, Pruner] = {}
 
     def ordered(self, weight: FloatArray, moments: Moments) -> tuple[FloatArray, Moments]:
-        """Return a weight and its moments in this order."""
+        """Return a weight and the moments of its columns in this order."""
         rows, columns = self.permutations
         if all(_is_identity(side) for side in self.permutations):
             return weight, moments
         ordered: FloatArray = weight[np.ix_(rows, columns)]
         return ordered, moments if _is_identity(columns) else moments.permuted(columns)
+
+    def ordered_rows(self, moments: RowMoments) -> RowMoments:
+        """Return the moments of the rows in this order."""
+        rows = self.permutations[0]
+        return moments if _is_identity(rows) else moments.permuted(rows)
 
     def bound(self, cost: Cost, most: float) -> float:
         """Return the least error that a budget can reach here, as predicted."""

@@ -7,10 +7,12 @@ import scipy.linalg
 
 from hmatrix._validation import FloatArray, IndexArray
 from hmatrix.allocation.candidates import Piece
+from hmatrix.allocation.damping import upper_root
 from hmatrix.allocation.depths import Depth
 from hmatrix.allocation.forms import Form
-from hmatrix.allocation.moments import Moments, upper_root
+from hmatrix.allocation.moments import Moments
 from hmatrix.allocation.rounding import Cell, round_cells
+from hmatrix.allocation.row_moments import RowMoments
 from hmatrix.allocation.spectra import leading_directions
 from hmatrix.encoding import Encoded, decode
 from hmatrix.lowrank import LowRank
@@ -30,7 +32,9 @@ def leaf_table(pieces: Sequence[Piece]) -> IndexArray:
     return np.array(rows, np.int32)
 
 
-def realise(weight: FloatArray, pieces: Sequence[Piece], moments: Moments) -> tuple[list[PackedLeaf], FloatArray]:
+def realise(
+    weight: FloatArray, pieces: Sequence[Piece], moments: Moments, row_moments: RowMoments
+) -> tuple[list[PackedLeaf], FloatArray]:
     """Compute the leaves: low-rank parts first, then all dense ones together, making up for all errors.
 
     Parameters
@@ -39,8 +43,8 @@ def realise(weight: FloatArray, pieces: Sequence[Piece], moments: Moments) -> tu
         ``(m, n)`` in tree order, float32.
     pieces
         What to store.
-    moments
-        Of the columns in tree order.
+    moments, row_moments
+        Of the columns and of the rows in tree order.
 
     Returns
     -------
@@ -69,7 +73,8 @@ def realise(weight: FloatArray, pieces: Sequence[Piece], moments: Moments) -> tu
         elif not form.rank:
             empty = LowRank(*(np.zeros((size, 0), np.float32) for size in rest[place].shape))
             parts[number].append(PackedLeaf(*place, empty))
-    for (number, cell), rounded in zip(cells.items(), round_cells(rest, list(cells.values()), moments), strict=True):
+    made = round_cells(rest, list(cells.values()), moments, row_moments)
+    for (number, cell), rounded in zip(cells.items(), made, strict=True):
         parts[number] += [PackedLeaf(cell.rows, cell.columns, plane) for plane in rounded]
     return [leaf for number in range(len(pieces)) for leaf in parts[number]], rest
 

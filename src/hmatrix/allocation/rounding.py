@@ -4,7 +4,8 @@ The error that matters is ``tr(E C E^T)`` with C the second moment of the inputs
 triangular, it is the sum over columns j of the squares of ``(E R)_j``, which holds the errors of columns up to j
 alone. So columns are rounded some at a time, a *step*, each so as to make up for those before it (error feedback);
 then each step is rounded anew with all others known, in turns, with the scales fitted anew (coordinate descent).
-A step of a trellis is a word, whose entries are chosen together. Each row is a problem of its own.
+A step of a trellis is a word, whose entries are chosen together. Each row is a problem of its own, but that it may owe
+something to those before it (`row_moments.py`).
 
 References
 ----------
@@ -21,6 +22,7 @@ import numpy as np
 from hmatrix._validation import FloatArray
 from hmatrix.allocation.depths import Depth, scales_of
 from hmatrix.allocation.moments import Moments
+from hmatrix.allocation.row_moments import INDEPENDENT, RowMoments
 from hmatrix.allocation.steps import Step, steps_of
 from hmatrix.encoding import Encoded
 from hmatrix.precision import Codes, Floats32, Precision
@@ -55,7 +57,9 @@ class Cell:
     depth: Depth
 
 
-def round_cells(target: FloatArray, cells: Sequence[Cell], moments: Moments) -> list[tuple[Encoded, ...]]:
+def round_cells(
+    target: FloatArray, cells: Sequence[Cell], moments: Moments, row_moments: RowMoments = INDEPENDENT
+) -> list[tuple[Encoded, ...]]:
     """Round the cells of a matrix together.
 
     Parameters
@@ -64,8 +68,8 @@ def round_cells(target: FloatArray, cells: Sequence[Cell], moments: Moments) -> 
         ``(m, n)``, float32; it is overwritten with what the cells leave of it.
     cells
         Blocks that do not overlap; what lies in none of them is held to be zero.
-    moments
-        Of the columns.
+    moments, row_moments
+        Of the columns, and of the rows.
 
     Returns
     -------
@@ -83,12 +87,16 @@ def round_cells(target: FloatArray, cells: Sequence[Cell], moments: Moments) -> 
         for precision in cell.depth.value
     }
     edges = sorted({edge for cell in cells for edge in (cell.rows.start, cell.rows.stop)})
-    height = max(1, _ENTRIES // target.shape[1])
+    m, n = target.shape
+    height = min(max(1, _ENTRIES // n), row_moments.height(m))
     for top, bottom in pairwise(edges):
         inside = [number for number, cell in enumerate(cells) if cell.rows.start <= top and bottom <= cell.rows.stop]
         inside.sort(key=lambda number: cells[number].columns.start)
         for start in range(top, bottom, height):
             stop = min(start + height, bottom)
+            owed = row_moments.owed(target, slice(start, stop))
+            if owed is not None:
+                target[start:stop] += owed
             planes = []
             for number in inside:
                 cell = cells[number]
@@ -99,6 +107,8 @@ def round_cells(target: FloatArray, cells: Sequence[Cell], moments: Moments) -> 
                     key = (cell.columns.start, cell.columns.stop, encoded.precision)
                     planes.append(_Plane(cell.columns, encoded.codes[own], encoded.scales[own, 0], steps[key]))
             _Rows(target[start:stop], planes, root, covariance).round()
+            if owed is not None:
+                target[start:stop] -= owed
     return results
 
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from hmatrix._validation import FloatArray
 from hmatrix.errors import DataError, NetworkError
-from hmatrix.nn.derivatives import Derivatives
+from hmatrix.nn.derivatives import Derivatives, Factors
 from hmatrix.nn.frequencies import Counts
 from hmatrix.nn.present import Present
 from hmatrix.nn.progress import shown
-from hmatrix.nn.running import Forward, checked, evaluating, first_tensor
+from hmatrix.nn.running import Forward, check_batches, checked, evaluating, first_tensor
 from hmatrix.nn.targets import Target
 
 
@@ -30,8 +30,8 @@ class Inputs:
     counts
         For each target that only selects rows how often it selected each, ``(m,)``; ``None`` for others.
     derivatives
-        For each target the rows ``(parts, rows, n)`` of `hmatrix.nn.derivatives.Derivatives.of`; ``None`` where they
-        were not wanted, or tell nothing.
+        For each target second moments of the output's derivatives; ``None`` where they were not wanted, or tell
+        nothing.
     sensitivities
         For each target the mean square change of the network's output per square of relative error; 1 where
         derivatives were not wanted.
@@ -43,7 +43,7 @@ class Inputs:
 
     samples: list[FloatArray | None]
     counts: list[Counts | None]
-    derivatives: list[FloatArray | None]
+    derivatives: list[Factors | None]
     sensitivities: list[float]
     unused: set[str]
     probes: list[Any]
@@ -90,10 +90,11 @@ def collect_inputs(
     Raises
     ------
     DataError
-        If there are no batches, one does not go through the network, or inputs hold NaN or infinity.
+        If it is a tensor, there are no batches, one does not go through the network, or inputs hold NaN or infinity.
     NetworkError
         If the output cannot be differentiated, or it or its derivatives are not finite.
     """
+    check_batches("calibration", calibration)
     forward = checked(forward, "calibration")
     reservoirs = [_Reservoir(rows, seed + number) for number in range(len(targets))]
     counts = [np.zeros(target.shape[0], np.int64) for target in targets]
@@ -132,12 +133,12 @@ def collect_inputs(
     chosen = [
         counted if sample is None and counted.any() else None for sample, counted in zip(samples, counts, strict=True)
     ]
-    rows_of = [
+    factors = [
         differentiated.of(number, sample.mean(axis=0)) if derivatives and sample is not None else None
         for number, sample in enumerate(samples)
     ]
     weights = differentiated.sensitivities() if derivatives else [1.0] * len(targets)
-    return Inputs(samples, chosen, rows_of, weights, unused, probes)
+    return Inputs(samples, chosen, factors, weights, unused, probes)
 
 
 def _hook(

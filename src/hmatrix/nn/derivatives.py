@@ -2,13 +2,13 @@
 
 An error E of a weight changes the output of a layer at every position of a sample, and the network sums up what comes
 of it. To first order that is the inner product of E with the derivative G ``(m, n)`` of the output by the weight, a sum
-over positions. If errors of rows are as good as independent, its square is on average in proportion to
-``tr(E A E^T)``, A being the mean of ``G^T G``: what positions have in common adds up, and what a rectifier cuts off is
-left out. The second moment of the inputs takes all positions for independent, and for equally important.
+over positions. Its square is on average about in proportion to ``tr(B E A E^T)``, A being the mean of ``G^T G`` and B
+that of ``G G^T``: what positions have in common adds up, what a rectifier cuts off is left out, and what rows do
+together counts. The second moment of the inputs takes all positions for independent, and for equally important.
 
-The output is projected at random, sample by sample, and so are the rows of each G if there are many: their squares are
-right on average, and not one G is ever formed. The same step back through the network tells how much the layer as a
-whole counts (`hmatrix.nn.sensitivity`).
+The output is projected at random, sample by sample, and so are the rows of each G, or its columns, if there are many:
+their squares are right on average, and not one G is ever formed. The same step back through the network tells how much
+the layer as a whole counts (`hmatrix.nn.sensitivity`).
 
 References
 ----------
@@ -20,7 +20,7 @@ of the trace of the influence matrix", Communications in Statistics 19 (1990), d
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,25 @@ PARTS = 5
 """Samples are dealt to so many parts, each of which can be left out to judge by."""
 
 _PROJECTIONS = 64
-"""Of the rows of G."""
+"""Of the rows of G, and of its columns."""
+
+_MOST_ROWS = 4096
+"""Rows of larger weights are taken for independent: their second moment would be as large as the weight, or larger."""
+
+
+class Factors(NamedTuple):
+    """Second moments of derivatives by a weight ``(m, n)``, as rows of each part of the samples.
+
+    Parameters
+    ----------
+    columns
+        ``(PARTS, rows, n)``: A, for inputs about their mean.
+    rows
+        ``(PARTS, rows, m)``: B; ``None`` for more than 4096 rows.
+    """
+
+    columns: FloatArray
+    rows: FloatArray | None
 
 
 class Derivatives:
@@ -57,7 +75,11 @@ class Derivatives:
     def __init__(self, targets: list[Target], *, rows: int, present: Present, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
         self._present = present
-        self._sums = [_Sums(target.shape, rows // PARTS, rows, self._generator) for target in targets]
+        self._sums = [_Sums(n + 1, m, rows + 1, self._generator) for m, n in (target.shape for target in targets)]
+        self._row_sums = [
+            _Sums(m, n, rows, self._generator) if m <= _MOST_ROWS else None
+            for m, n in (target.shape for target in targets)
+        ]
         self._sensitivities = Sensitivities(len(targets))
         self._calls: list[_Call] = []
         self._hooks = [
@@ -91,8 +113,11 @@ class Derivatives:
             self._sensitivities.add(call.index, by_position, call.variance)
             if vectors is not None:
                 given.setdefault(call.index, []).append((vectors, by_position))
-        for index in sorted(given):
-            self._sums[index].add(given[index], len(output) if output.dim() else 1)
+        samples = len(output) if output.dim() else 1
+        for index, pairs in sorted(given.items()):
+            self._sums[index].add([(_with_ones(vectors), by_position) for vectors, by_position in pairs], samples)
+            if (row_sums := self._row_sums[index]) is not None:
+                row_sums.add([(by_position, vectors - vectors.mean(dim=0)) for vectors, by_position in pairs], samples)
 
     def remove_hooks(self) -> None:
         """Leave the network as it was."""
@@ -109,8 +134,8 @@ class Derivatives:
         """
         return self._sensitivities.values()
 
-    def of(self, index: int, mean: FloatArray) -> FloatArray | None:
-        """Return rows ``(PARTS, rows, n)`` with the second moment A of each part, for inputs about their mean ``(n,)``.
+    def of(self, index: int, mean: FloatArray) -> Factors | None:
+        """Return the second moments of each part, for inputs about their mean ``(n,)``.
 
         ``None`` where there are too few samples, or the output does not depend on the layer.
 
@@ -119,7 +144,9 @@ class Derivatives:
         NetworkError
             If derivatives are not finite.
         """
-        return self._sums[index].rows(torch.from_numpy(mean))
+        shift = torch.cat([torch.eye(len(mean)), -torch.from_numpy(mean)[:, None]], dim=1)
+        columns, row_sums = self._sums[index].rows(shift), self._row_sums[index]
+        return None if columns is None else Factors(columns, None if row_sums is None else row_sums.rows())
 
     def _hook(self, index: int, kind: Kind) -> Any:
         def add(module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any], output: Tensor) -> Any:
@@ -145,9 +172,9 @@ class _Call:
         self._present = present
 
     def vectors(self) -> Tensor | None:
-        """Return what the weight multiplied, ``(positions, n)``, with a one behind it, which stands for the bias."""
+        """Return what the weight multiplied, ``(positions, n)``."""
         vectors = self._kind.vectors(self._module, self._x, lambda count: torch.arange(count, device=self._x.device))
-        return None if vectors is None else nn.functional.pad(vectors.to("cpu", torch.float32), (0, 1), value=1.0)
+        return None if vectors is None else vectors.to("cpu", torch.float32)
 
     def by_position(self, gradient: Tensor) -> Tensor:
         """Return the derivative by what the weight gave, ``(positions, m)``, zero where there is padding."""
@@ -159,19 +186,28 @@ class _Call:
 
 
 class _Sums:
-    """The second moment of each part's derivatives by one weight ``(m, n)``."""
+    """The second moment of each part's derivatives G ``(height, width)`` over their columns, the mean of ``G^T G``.
 
-    def __init__(self, shape: tuple[int, int], few: int, many: int, generator: torch.Generator) -> None:
-        m, n = shape
-        self._m = m
+    Parameters
+    ----------
+    width, height
+        Of G, or of its transpose, for the second moment over its rows.
+    most
+        A wider one has its rows added up with random signs, as many in all.
+    generator
+        Of the signs.
+    """
+
+    def __init__(self, width: int, height: int, most: int, generator: torch.Generator) -> None:
+        self._height = height
         self._generator = generator
-        self._is_sketched = n > many
-        self._sums = [torch.zeros(few if self._is_sketched else n + 1, n + 1) for _ in range(PARTS)]
+        self._is_sketched = width > most
+        self._sums = [torch.zeros(most // PARTS if self._is_sketched else width, width) for _ in range(PARTS)]
         self._samples = [0] * PARTS
 
     def add(self, given: list[tuple[Tensor, Tensor]], samples: int) -> None:
-        """Add the inputs and the derivatives, by position, of all calls for a batch."""
-        if any(len(vectors) % samples for vectors, _ in given):
+        """Add the two factors ``(positions, width)`` and ``(positions, height)`` of G, of all calls for a batch."""
+        if any(len(across) % samples for across, _ in given):
             samples = 1
         rows = self._projected(given, samples)
         first = sum(self._samples)
@@ -180,8 +216,14 @@ class _Sums:
             self._samples[part] += len(chosen)
             self._accumulate(self._sums[part], chosen.flatten(0, 1))
 
-    def rows(self, mean: Tensor) -> FloatArray | None:
-        """See `Derivatives.of`."""
+    def rows(self, turn: Tensor | None = None) -> FloatArray | None:
+        """Return rows ``(PARTS, rows, n)`` with the second moment of each part; see `Derivatives.of`.
+
+        Parameters
+        ----------
+        turn
+            What rows are multiplied by, ``(n, width)``; nothing by default.
+        """
         if not all(self._samples):
             return None
         if not all(bool(total.isfinite().all()) for total in self._sums):
@@ -189,28 +231,28 @@ class _Sums:
             raise NetworkError("network", came, "use intact weights and inputs")
         parts = zip(self._sums, self._samples, strict=True)
         found: FloatArray = torch.stack(
-            [self._centred(total, mean) / math.sqrt(samples) for total, samples in parts]
+            [self._rooted(total, turn) / math.sqrt(samples) for total, samples in parts]
         ).numpy()
         return found if found.any() else None
 
     def _projected(self, given: list[tuple[Tensor, Tensor]], samples: int) -> Tensor:
-        """Return rows ``(samples, k, n + 1)`` with the second moment of each sample's G, on average."""
-        vectors, gradients = given[0]
-        if len(given) == 1 and len(vectors) == samples:
+        """Return rows ``(samples, k, width)`` with the second moment of each sample's G, on average."""
+        across, down = given[0]
+        if len(given) == 1 and len(across) == samples:
             # Of a single position G has rank one.
-            return gradients.square().sum(dim=1, keepdim=True).sqrt().mul(vectors)[:, None]
+            return down.square().sum(dim=1, keepdim=True).sqrt().mul(across)[:, None]
         projection = self._projection()
         rows = [
-            (projection @ torch.unflatten(gradients, 0, (samples, -1)).mT) @ torch.unflatten(vectors, 0, (samples, -1))
-            for vectors, gradients in given
+            (projection @ torch.unflatten(down, 0, (samples, -1)).mT) @ torch.unflatten(across, 0, (samples, -1))
+            for across, down in given
         ]
         return torch.stack(rows).sum(dim=0)
 
     def _projection(self) -> Tensor:
-        """Return what rows of G are multiplied by, ``(k, m)``, whose square is the identity on average."""
-        if self._m <= _PROJECTIONS:
-            return torch.eye(self._m)
-        return _signs((_PROJECTIONS, self._m), self._generator) / math.sqrt(_PROJECTIONS)
+        """Return what rows of G are multiplied by, ``(k, height)``, whose square is the identity on average."""
+        if self._height <= _PROJECTIONS:
+            return torch.eye(self._height)
+        return _signs((_PROJECTIONS, self._height), self._generator) / math.sqrt(_PROJECTIONS)
 
     def _accumulate(self, total: Tensor, rows: Tensor) -> None:
         if self._is_sketched:
@@ -218,14 +260,21 @@ class _Sums:
         else:
             total += rows.mT @ rows
 
-    def _centred(self, total: Tensor, mean: Tensor) -> Tensor:
-        """Return rows ``(rows, n)`` with the second moment that was summed up, for centred inputs, up to a factor."""
+    def _rooted(self, total: Tensor, turn: Tensor | None) -> Tensor:
+        """Return rows ``(rows, n)`` with the second moment that was summed up."""
         if self._is_sketched:
-            return total[:, :-1] - total[:, -1:] * mean
-        left = torch.cat([torch.eye(len(mean)), -mean[:, None]], dim=1).double()
-        values, vectors = torch.linalg.eigh(left @ total.double() @ left.mT)
+            return total if turn is None else total @ turn.mT
+        moment = total.double()
+        if turn is not None:
+            moment = turn.double() @ moment @ turn.double().mT
+        values, vectors = torch.linalg.eigh(moment)
         rooted: Tensor = vectors * values.clamp(min=0).sqrt()
         return rooted.mT.float()
+
+
+def _with_ones(vectors: Tensor) -> Tensor:
+    """Return vectors ``(positions, n)`` with a one behind each, which stands for the bias."""
+    return nn.functional.pad(vectors, (0, 1), value=1.0)
 
 
 def _signs(shape: Any, generator: torch.Generator) -> Tensor:

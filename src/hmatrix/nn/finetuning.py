@@ -29,7 +29,7 @@ from hmatrix.nn.linear import HLinear
 from hmatrix.nn.matching import Pair, recording
 from hmatrix.nn.means import match_means
 from hmatrix.nn.progress import shown
-from hmatrix.nn.running import Forward, checked, evaluating, first_tensor, outputs, run_batch
+from hmatrix.nn.running import Forward, check_batches, checked, evaluating, first_tensor, outputs, run_batch
 from hmatrix.nn.trainable import TrainableFactor, freeze, trainable
 
 _LAYERS = (HLinear, HConv2d, HEmbedding)
@@ -100,7 +100,7 @@ def finetune(
     NetworkError
         If the teacher is another network, or the loss is not finite.
     DataError
-        If there are no batches to train or to measure on, or one does not go through a network.
+        If there are no batches to train or to measure on, one does not go through a network, or either is a tensor.
 
     Notes
     -----
@@ -112,6 +112,9 @@ def finetune(
     """
     start = time.perf_counter()
     settings = Finetuning() if settings is None else settings
+    check_batches("data", data)
+    if held_out is not None:
+        check_batches("held_out", held_out)
     forward = checked(forward, "data")
     if not any(isinstance(module, _LAYERS) for module in model.modules()):
         mend = "give what `compress` returned; a progressive head is not trained"

@@ -22,6 +22,7 @@ from hmatrix.allocation.forms import Floats
 from hmatrix.errors import FormatError, OutputError
 from hmatrix.io import load, save
 from hmatrix.matrix import HMatrix
+from hmatrix.nn.derivatives import Factors
 from hmatrix.nn.frequencies import Counts, frequencies
 from hmatrix.nn.targets import Target
 
@@ -50,7 +51,7 @@ class Fitter:
     counts
         How often its layer selected each row, ``(m,)``, or ``None``.
     derivatives
-        Of the network's output by the weight, ``(parts, rows, n)``, or ``None``.
+        Of the network's output by the weight, or ``None``.
     folder
         Where results are kept, so that an interrupted search goes on; ``None`` for nowhere.
     """
@@ -60,7 +61,7 @@ class Fitter:
         target: Target,
         inputs: FloatArray | None = None,
         counts: Counts | None = None,
-        derivatives: FloatArray | None = None,
+        derivatives: Factors | None = None,
         folder: Path | None = None,
     ) -> None:
         self._target = target
@@ -131,7 +132,8 @@ class Fitter:
             coordinates=settings.coordinates,
             activations=settings.activations,
             row_weights=None if self._counts is None else frequencies(self._counts),
-            derivatives=self._derivatives,
+            derivatives=None if self._derivatives is None else self._derivatives.columns,
+            row_derivatives=None if self._derivatives is None else self._derivatives.rows,
         )
 
     @cached_property
@@ -140,7 +142,7 @@ class Fitter:
         chosen = (_code_digest(), self._target.shape, settings.activations, settings.unbiased)
         digest = hashlib.sha256(repr(chosen).encode())
         digest.update(np.ascontiguousarray(self._target.weight).data)
-        for given in (self._inputs, self._derivatives):
+        for given in (self._inputs, *(self._derivatives or ())):
             if given is not None:
                 digest.update(np.ascontiguousarray(given).data)
         if self._counts is not None:

@@ -28,6 +28,22 @@ def run_batch(model: nn.Module, batch: Any) -> Any:
     return model(_moved(batch, device))
 
 
+def check_batches(subject: str, batches: Any) -> None:
+    """Refuse what is not to be iterated, and a tensor, of which each row would be taken for a batch.
+
+    Raises
+    ------
+    DataError
+        If it is either.
+    """
+    came = f"is a {type(batches).__name__}"
+    if isinstance(batches, Tensor):
+        came = f"is one tensor of shape {tuple(batches.shape)}"
+    elif hasattr(batches, "__iter__") or hasattr(batches, "__getitem__"):
+        return
+    raise DataError(subject, came, "give batches: a DataLoader, or list(tensor.split(32))")
+
+
 def checked(forward: Forward, subject: str) -> Forward:
     """Return the same, which tells of a batch that does not go through the network as an error of `subject`."""
 

@@ -52,7 +52,7 @@ def measured_sensitivities(
     list of float
         ``None`` where there is nothing to measure on, or fewer than two layers to compare.
     """
-    errors = [0.0 if result is None else result.measured_error for result in fitted]
+    errors = [0.0 if result is None else result.predicted_error for result in fitted]
     if not batches or sum(error > 0 for error in errors) < 2:
         return None
     found: list[float | None] = []

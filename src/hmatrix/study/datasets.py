@@ -67,6 +67,19 @@ class LabelledImages:
         return self.read(index), int(self.labels[index])
 
 
+def check_data(data: Data | None) -> None:
+    """Tell before long work that a folder of images is not there.
+
+    Raises
+    ------
+    DataError
+        If it is not.
+    """
+    if isinstance(data, FolderData):
+        with _listing(data.path):
+            _check_folder(data.path)
+
+
 def open_data(data: Data, network: ImageNetwork) -> LabelledImages:
     """Open a data set, prepared as `network` wants it.
 
@@ -169,9 +182,8 @@ def _classes() -> dict[str, int]:
 
 def _open_folder(path: Path, preprocessing: Preprocessing) -> LabelledImages:
     subject = f"data {path}"
-    try:
-        if not path.is_dir():
-            raise DataError(subject, "is no folder", "name a folder <path>/<WordNet id>/<image>")
+    with _listing(path):
+        _check_folder(path)
         folders = _list_folders(path)
         if not any(folder.name in _classes() for folder in folders) and (path / "val").is_dir():
             path = path / "val"
@@ -186,8 +198,6 @@ def _open_folder(path: Path, preprocessing: Preprocessing) -> LabelledImages:
             for file in sorted(folder.iterdir())
             if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
         ]
-    except OSError as error:
-        raise DataError(subject, f"cannot be listed ({error})", "make its folders readable") from error
     if not files:
         raise DataError(subject, "has no images", f"put images into its folders: {', '.join(sorted(_SUFFIXES))}")
     place = path.resolve()
@@ -197,6 +207,20 @@ def _open_folder(path: Path, preprocessing: Preprocessing) -> LabelledImages:
     labels = np.array([label for *_, label in files], dtype=np.int64)
     read = partial(_read_image, tuple(file for file, *_ in files), preprocessing)
     return LabelledImages("/".join(place.parts[-2:]), digest.hexdigest(), labels, read)
+
+
+@contextmanager
+def _listing(path: Path) -> Iterator[None]:
+    """Tell of a folder that cannot be listed."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"data {path}", f"cannot be listed ({error})", "make its folders readable") from error
+
+
+def _check_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise DataError(f"data {path}", "is no folder", "name a folder <path>/<WordNet id>/<image>")
 
 
 def _list_folders(path: Path) -> list[Path]:

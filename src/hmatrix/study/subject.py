@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
 from hmatrix.matrix import HMatrix
-from hmatrix.study.datasets import open_data
+from hmatrix.study.datasets import check_data, open_data
 from hmatrix.study.features import Features, cached_features
 from hmatrix.study.models import load_network
 from hmatrix.study.records import AccuracyEvidence
@@ -82,6 +82,7 @@ def load_subject(network: Network, data: Data | None, cache: Path) -> Subject:
         weight, layer, digest = load_matrix(network)
         name = layer if network.weights is None else network.weights.stem
         return Subject(name, layer, digest, weight, np.zeros(len(weight), weight.dtype), None)
+    check_data(data)
     loaded = load_network(network)
     linear = loaded.layer
     weight = np.ascontiguousarray(linear.weight.numpy())

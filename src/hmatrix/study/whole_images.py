@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hmatrix.errors import DataError
 from hmatrix.study import architectures, digits
 from hmatrix.study.augmentation import ShuffledImages
-from hmatrix.study.datasets import LabelledImages, open_data, read_ahead
+from hmatrix.study.datasets import LabelledImages, check_data, open_data, read_ahead
 from hmatrix.study.models import DIGITS, ImageNetwork, load_network
 from hmatrix.study.settings import Data, DigitsData, Interpolation, Network, PreprocessingOverride
 from hmatrix.study.whole import HELD_OUT, Judge, Scores, Whole
@@ -39,6 +39,7 @@ def open_classifier(network: Network, data: Data | None) -> Whole:
     DataError
         If the data cannot be used, or one of the halves is empty.
     """
+    check_data(data)
     loaded = load_network(network)
     own = None if loaded.preprocessing is None else asdict(loaded.preprocessing)
     architecture = {"model": network.model, "options": dict(network.options), "preprocessing": own}
