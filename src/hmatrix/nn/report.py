@@ -26,8 +26,8 @@ class LayerReport:
     before, after
         Bytes of everything that the product needs, without biases that were there before.
     sensitivity
-        Mean square change of the network's output, in proportion to its variance, per square of relative error
-        of this layer's output; ``None`` where it was not measured.
+        Mean square change of the network's output, in proportion to its variance, per square of the predicted relative
+        error of this layer's output; ``None`` where it was not measured.
     ranks
         Of the low-rank leaves, rising, without repetition.
     precisions

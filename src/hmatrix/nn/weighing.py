@@ -30,7 +30,8 @@ def measured_sensitivities(
 ) -> list[float] | None:
     """Return, for each target, the change of the network's output per square of relative error, by its H-matrix alone.
 
-    Of a layer without one, or without an error, the estimate is scaled as those of the others are by measuring them.
+    The error is the predicted one, since curves of predicted errors are weighed. Of a layer without an H-matrix, or
+    without an error, the estimate is scaled as those of the others are by measuring them.
 
     Parameters
     ----------
