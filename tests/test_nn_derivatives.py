@@ -19,27 +19,23 @@ def collected(model, batches, *, rows=2048, select=everything, forward=run_batch
     )
 
 
-def expected(model, layer, samples, mean, forward=run_batch):
-    """The mean of G^T G, for centred inputs, by one backward pass a sample; its output is one number each."""
-    total = 0.0
+def one_by_one(model, layer, samples, mean, forward):
+    """G of each sample, for centred inputs, by one backward pass a sample; its output is one number each."""
     for sample in samples:
         output = forward(model, sample)
         G, of_bias = torch.autograd.grad(output.sum(), [layer.weight, layer.bias])
         G = G.movedim(1, -1).reshape(len(G), -1) if G.dim() == 4 else G
-        G = G.double() - of_bias[:, None].double() * torch.from_numpy(mean)
-        total = total + G.mT @ G
-    return (total / len(samples)).numpy()
+        yield G.double() - of_bias[:, None].double() * torch.from_numpy(mean)
+
+
+def expected(model, layer, samples, mean, forward=run_batch):
+    """The mean of G^T G."""
+    return (sum(G.mT @ G for G in one_by_one(model, layer, samples, mean, forward)) / len(samples)).numpy()
 
 
 def expected_of_rows(model, layer, samples, mean, forward=run_batch):
-    """The mean of G G^T, as `expected`."""
-    total = 0.0
-    for sample in samples:
-        G, of_bias = torch.autograd.grad(forward(model, sample).sum(), [layer.weight, layer.bias])
-        G = G.movedim(1, -1).reshape(len(G), -1) if G.dim() == 4 else G
-        G = G.double() - of_bias[:, None].double() * torch.from_numpy(mean)
-        total = total + G @ G.mT
-    return (total / len(samples)).numpy()
+    """The mean of G G^T."""
+    return (sum(G @ G.mT for G in one_by_one(model, layer, samples, mean, forward)) / len(samples)).numpy()
 
 
 def second_moment(rows):

@@ -1,6 +1,7 @@
 """The best H-matrix for a budget: rank and precision of every block, chosen for the least error of the output."""
 
-from hmatrix.allocation.allocator import Allocation, Allocator, allocate
+from hmatrix.allocation.allocation import Allocation
+from hmatrix.allocation.allocator import Allocator, allocate
 from hmatrix.allocation.budget import Budget
 
 __all__ = ["Allocation", "Allocator", "Budget", "allocate"]

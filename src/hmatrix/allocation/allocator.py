@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TypeAlias
 
@@ -11,18 +11,18 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from hmatrix._validation import FloatArray, Scores, check_integer, check_matrix, scores_of
+from hmatrix.allocation.allocation import Allocation
 from hmatrix.allocation.arrangements import Arrangement, of_index
 from hmatrix.allocation.bounds import bound
 from hmatrix.allocation.budget import Budget
 from hmatrix.allocation.candidates import Piece
 from hmatrix.allocation.costs import Bytes, Cost
-from hmatrix.allocation.damping import Damping
 from hmatrix.allocation.forms import Floats
 from hmatrix.allocation.gains import unbiased_gains
 from hmatrix.allocation.layout import Layout
 from hmatrix.allocation.moments import Moments, moments
 from hmatrix.allocation.realise import realise
-from hmatrix.allocation.row_moments import INDEPENDENT, RowMoments
+from hmatrix.allocation.row_moments import RowMoments
 from hmatrix.allocation.row_weights import row_scales, with_rows_scaled
 from hmatrix.allocation.screening import Screening
 from hmatrix.assembly import Sides
@@ -38,39 +38,6 @@ _EVALUATIONS = 12
 
 _one_thread = partial(threadpool_limits, 1, user_api="blas")
 """Thousands of small eigenproblems: threads of BLAS that wait for each other take several times as long."""
-
-
-@dataclass(frozen=True, eq=False)
-class Allocation:
-    """An H-matrix for a budget, with the evidence for it.
-
-    Parameters
-    ----------
-    matrix
-        The H-matrix.
-    bias_correction
-        What to add to the layer's bias, ``(m,)``: the mean of the output that `matrix` lacks on the
-        calibration data; zeros without any.
-    predicted_error, measured_error
-        Of the output, relative, before and after the leaves were computed: the root of ``tr(E C E^T)`` over
-        ``tr(A C A^T)``, with C the damped second moment of the inputs about their mean. Without calibration
-        data it is the error in the Frobenius norm. Rows count by their weights, and when measured, together as
-        `row_derivatives` tell. What int8 activations add, on the calibration data, is in it.
-    arrangement
-        How rows and columns were ordered.
-    damping
-        Of C.
-    seconds
-        That it took, without what several budgets share.
-    """
-
-    matrix: HMatrix
-    bias_correction: FloatArray = field(repr=False)
-    predicted_error: float
-    measured_error: float
-    arrangement: tuple[str, str]
-    damping: Damping
-    seconds: float
 
 
 class Allocator:
@@ -133,7 +100,7 @@ class Allocator:
         self._activations = Activations.of(activations)
         m, n = self._weight.shape
         with _one_thread():
-            self._row_moments = INDEPENDENT if row_derivatives is None else RowMoments.of(row_derivatives, m)
+            self._row_moments = RowMoments() if row_derivatives is None else RowMoments.of(row_derivatives, m)
             self._moments = (
                 Moments.of_root(None, n)
                 if calibration is None

@@ -171,15 +171,12 @@ def _cross_validated(vectors: Vectors, directions: FloatArray | None) -> Damping
     directions
         The weight's columns with norm 1, ``(m, n)``, or ``None``.
     """
+    mean_shares, weight_shares = (_MEAN_SHARES[:1], ()) if directions is None else (_MEAN_SHARES, _WEIGHT_SHARES)
     identity = _Target(None, 0.0)
-    if directions is None:
-        mean_share = _MEAN_SHARES[0]
-        known = {mean_share: _likelihoods(vectors, identity, mean_share)}
-    else:
-        known = {share: _likelihoods(vectors, identity, share) for share in _MEAN_SHARES}
-        mean_share = max(known, key=lambda share: max(known[share]))
+    known = {share: _likelihoods(vectors, identity, share) for share in mean_shares}
+    mean_share = max(known, key=lambda share: max(known[share]))
     found = {Damping(a, 0.0, mean_share): value for a, value in zip(_SAMPLE_SHARES, known[mean_share], strict=True)}
-    for weight_share in () if directions is None else _WEIGHT_SHARES:
+    for weight_share in weight_shares:
         values = _likelihoods(vectors, _Target(directions, weight_share), mean_share)
         found |= {Damping(a, weight_share, mean_share): value for a, value in zip(_SAMPLE_SHARES, values, strict=True)}
     return max(found, key=lambda damping: found[damping])

@@ -22,7 +22,7 @@ import numpy as np
 from hmatrix._validation import FloatArray
 from hmatrix.allocation.depths import Depth, scales_of
 from hmatrix.allocation.moments import Moments
-from hmatrix.allocation.row_moments import INDEPENDENT, RowMoments
+from hmatrix.allocation.row_moments import RowMoments
 from hmatrix.allocation.steps import Step, steps_of
 from hmatrix.encoding import Encoded
 from hmatrix.precision import Codes, Floats32, Precision
@@ -58,7 +58,7 @@ class Cell:
 
 
 def round_cells(
-    target: FloatArray, cells: Sequence[Cell], moments: Moments, row_moments: RowMoments = INDEPENDENT
+    target: FloatArray, cells: Sequence[Cell], moments: Moments, row_moments: RowMoments = RowMoments()
 ) -> list[tuple[Encoded, ...]]:
     """Round the cells of a matrix together.
 
@@ -91,6 +91,8 @@ def round_cells(
     height = min(max(1, _ENTRIES // n), row_moments.height(m))
     for top, bottom in pairwise(edges):
         inside = [number for number, cell in enumerate(cells) if cell.rows.start <= top and bottom <= cell.rows.stop]
+        if not inside:
+            continue
         inside.sort(key=lambda number: cells[number].columns.start)
         for start in range(top, bottom, height):
             stop = min(start + height, bottom)

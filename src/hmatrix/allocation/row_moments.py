@@ -38,7 +38,7 @@ class RowMoments:
     Parameters
     ----------
     root
-        Upper triangular, float32 ``(m, m)``; ``None`` is the identity.
+        Upper triangular, float32 ``(m, m)``; ``None`` is the identity: rows do nothing together.
     """
 
     root: FloatArray | None = None
@@ -83,7 +83,3 @@ class RowMoments:
             self.root[rows, rows], before, trans="T", check_finite=False
         ).astype(np.float32, copy=False)
         return owed
-
-
-INDEPENDENT = RowMoments()
-"""Rows that do nothing together."""

@@ -90,7 +90,7 @@ def collect_inputs(
     Raises
     ------
     DataError
-        If it is a tensor, there are no batches, one does not go through the network, or inputs hold NaN or infinity.
+        If `calibration` is a tensor or has no batches, one does not go through the network, or inputs are not finite.
     NetworkError
         If the output cannot be differentiated, or it or its derivatives are not finite.
     """

@@ -75,11 +75,9 @@ class Derivatives:
     def __init__(self, targets: list[Target], *, rows: int, present: Present, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
         self._present = present
-        self._sums = [_Sums(n + 1, m, rows + 1, self._generator) for m, n in (target.shape for target in targets)]
-        self._row_sums = [
-            _Sums(m, n, rows, self._generator) if m <= _MOST_ROWS else None
-            for m, n in (target.shape for target in targets)
-        ]
+        shapes = [target.shape for target in targets]
+        self._sums = [_Sums(n + 1, m, rows + 1, self._generator) for m, n in shapes]
+        self._row_sums = [_Sums(m, n, rows, self._generator) if m <= _MOST_ROWS else None for m, n in shapes]
         self._sensitivities = Sensitivities(len(targets))
         self._calls: list[_Call] = []
         self._hooks = [

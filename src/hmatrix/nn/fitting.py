@@ -126,14 +126,15 @@ class Fitter:
     @cached_property
     def _allocator(self) -> Allocator:
         settings = self._target.settings
+        columns, rows = self._derivatives or (None, None)
         return Allocator(
             self._target.weight,
             calibration=self._inputs,
             coordinates=settings.coordinates,
             activations=settings.activations,
             row_weights=None if self._counts is None else frequencies(self._counts),
-            derivatives=None if self._derivatives is None else self._derivatives.columns,
-            row_derivatives=None if self._derivatives is None else self._derivatives.rows,
+            derivatives=columns,
+            row_derivatives=rows,
         )
 
     @cached_property

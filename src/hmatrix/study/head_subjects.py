@@ -13,7 +13,7 @@ from torchvision.transforms import functional as transforms
 from hmatrix._validation import FloatArray
 from hmatrix.errors import DataError
 from hmatrix.study import digits
-from hmatrix.study.datasets import LabelledImages, open_data
+from hmatrix.study.datasets import LabelledImages, check_data, open_data
 from hmatrix.study.features import cached_features
 from hmatrix.study.models import LoadedNetwork, load_network
 from hmatrix.study.studyfile import read_study
@@ -68,6 +68,7 @@ def _opened(study: Path) -> tuple[LoadedNetwork, LabelledImages]:
     settings = read_study(study)
     if settings.data is None:
         raise DataError(f"study {study}", "names no data", "name a folder of images")
+    check_data(settings.data)
     network = load_network(settings.networks[0])
     return network, open_data(settings.data, network)
 
