@@ -181,6 +181,11 @@ def test_files_of_other_kinds(tmp_path, saved):
     _, path = saved
     with pytest.raises(FormatError, match="cannot be read"):
         hnn.load(tmp_path / "nowhere", Network())
+    torch.save(Network().state_dict(), tmp_path / "torch.pt")
+    with pytest.raises(FormatError, match=r"torch\.pt: is an archive, as torch\.save writes it; give a whole file"):
+        hnn.load(tmp_path / "torch.pt", Network())
+    with pytest.raises(FormatError, match=r"torch\.pt: is an archive"):
+        hm.load(tmp_path / "torch.pt")
     (tmp_path / "truncated").write_bytes(path.read_bytes()[:-100])
     with pytest.raises(FormatError, match="cannot be read"):
         hnn.load(tmp_path / "truncated", Network())

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import numpy.typing as npt
@@ -98,8 +99,7 @@ def read_header(path: Path, key: str, writer: str) -> Any:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        mend = f"give a whole file written by {writer}"
-        raise FormatError(f"file {path}", f"cannot be read ({error})", mend) from error
+        raise _unreadable(path, error, writer) from error
     try:
         return json.loads(metadata[key])
     except (KeyError, ValueError, RecursionError):
@@ -132,7 +132,7 @@ def read_arrays(
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
         # The last two come of types that NumPy does not have.
-        raise FormatError(subject, f"cannot be read ({error})", f"give a whole file written by {writer}") from error
+        raise _unreadable(path, error, writer) from error
     try:
         header = json.loads(metadata[key])
         found = header["version"]
@@ -143,3 +143,9 @@ def read_arrays(
         known = f"version {last}" if first == last else f"versions {first} to {last}"
         raise FormatError(subject, f"has version {found!r}", f"this release reads {known}: install a newer one")
     return arrays, header
+
+
+def _unreadable(path: Path, error: Exception, writer: str) -> FormatError:
+    """Return the error of a file that is no whole safetensors file."""
+    came = "is an archive, as torch.save writes it" if is_zipfile(path) else f"cannot be read ({error})"
+    return FormatError(f"file {path}", came, f"give a whole file written by {writer}")
