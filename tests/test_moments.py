@@ -140,6 +140,10 @@ def test_log_likelihoods(samples):
     ("X", "message"),
     [
         (np.ones((5, 39)), r"calibration: has the shape \(5, 39\); give \(samples, 40\)"),
+        (np.ones((5, 3, 39)), r"calibration: has the shape \(5, 3, 39\); give .* or \(samples, vectors, 40\)"),
+        (np.ones((1, 5, 40)), "calibration: has 1 sample; give at least 2"),
+        (np.ones((5, 0, 40)), "calibration: "),
+        (np.full((2, 3, 40), np.inf), "calibration: has 240 entries that are NaN or infinite"),
         (np.ones(40), "calibration: has 1 dimensions"),
         (np.ones((1, 40)), "calibration: has 1 sample; give at least 2"),
         (np.full((5, 40), np.nan), "calibration: has 200 entries that are NaN"),
@@ -149,6 +153,22 @@ def test_log_likelihoods(samples):
 def test_unusable_calibration_data(X, message):
     with pytest.raises(ArgumentError, match=message):
         moments(WEIGHT, X)
+
+
+def test_vectors_of_a_sample_are_left_out_together():
+    rng = np.random.default_rng(0)
+    # Of independent entries nothing can be learned from one another, but copies seem to tell of each other.
+    X = rng.standard_normal((20, 1, 40)) + 0.1 * rng.standard_normal((20, 15, 40))
+    apart, together = moments(WEIGHT, X.reshape(-1, 40)), moments(WEIGHT, X)
+    assert apart.damping.correlations <= 0.2
+    assert together.damping.correlations >= 0.8
+    learned, damped = (np.eye(40) if each.root is None else each.covariance() for each in (apart, together))
+    assert np.linalg.norm(damped - np.eye(40)) < np.linalg.norm(learned - np.eye(40))
+    np.testing.assert_array_equal(together.mean, apart.mean)
+
+
+def test_two_samples_of_many_vectors_are_too_few_to_choose_by():
+    assert moments(WEIGHT, correlated(60, 40).reshape(2, 30, 40)).root is None
 
 
 def test_nothing_is_changed():

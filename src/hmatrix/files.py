@@ -147,5 +147,6 @@ def read_arrays(
 
 def _unreadable(path: Path, error: Exception, writer: str) -> FormatError:
     """Return the error of a file that is no whole safetensors file."""
-    came = "is an archive, as torch.save writes it" if is_zipfile(path) else f"cannot be read ({error})"
+    is_archive = isinstance(error, SafetensorError) and is_zipfile(path)
+    came = "is an archive, as torch.save writes it" if is_archive else f"cannot be read ({error})"
     return FormatError(f"file {path}", came, f"give a whole file written by {writer}")

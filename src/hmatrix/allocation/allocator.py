@@ -52,7 +52,8 @@ class Allocator:
     weight
         ``(m, n)``, finite.
     calibration
-        Inputs of the layer, ``(samples, n)``; without them errors count as in the Frobenius norm.
+        Inputs of the layer, ``(samples, n)``, or ``(samples, vectors, n)`` where those of a sample are alike, such as
+        the tokens of a sentence; without them errors count as in the Frobenius norm.
     coordinates
         Where rows and columns lie: one for both, or (rows, columns). ``None`` tries the order of the index and
         orders from the weight and from the inputs.

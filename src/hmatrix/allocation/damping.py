@@ -77,10 +77,12 @@ class Vectors:
     about_mean: bool
 
     @classmethod
-    def of_samples(cls, Z: FloatArray) -> Self:
-        """Return samples ``(samples, n)`` about their mean as vectors of which some are left out at random."""
-        order = np.random.default_rng(0).permutation(len(Z))
-        return cls(Z, np.array_split(order, max(min(_FOLDS, len(Z) // 2), 1)), about_mean=True)
+    def of_samples(cls, Z: FloatArray, samples: int) -> Self:
+        """Return vectors ``(samples * k, n)`` about their mean, k of each sample: samples are left out at random."""
+        order = np.random.default_rng(0).permutation(samples)
+        parts = np.array_split(order, max(min(_FOLDS, samples // 2), 1))
+        rows = np.arange(len(Z)).reshape(samples, -1)
+        return cls(Z, [rows[part].ravel() for part in parts], about_mean=True)
 
     @classmethod
     def of_derivatives(cls, name: str, derivatives: npt.ArrayLike, trace: float, n: int) -> Self:
@@ -120,7 +122,8 @@ def damped_root(vectors: Vectors, weight: FloatArray | None) -> tuple[FloatArray
     damping
     """
     directions = None if weight is None else _unit_columns(weight.astype(np.float32, copy=False))
-    damping = _cross_validated(vectors, directions) if len(vectors.rows) >= _FEWEST_TO_VALIDATE else Damping()
+    can_validate = len(vectors.parts) >= FEWEST_PARTS and len(vectors.rows) >= _FEWEST_TO_VALIDATE
+    damping = _cross_validated(vectors, directions) if can_validate else Damping()
     variances = _variances(vectors.rows, damping.variances)
     if not variances.any() or damping == Damping():
         return None, Damping()

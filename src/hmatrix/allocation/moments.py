@@ -89,7 +89,8 @@ def moments(
     weight
         The layer's weight ``(m, n)``.
     calibration
-        Inputs of the layer, ``(samples, n)``.
+        Inputs of the layer, ``(samples, n)``, or ``(samples, vectors, n)``, of which those of a sample, such as the
+        tokens of a sentence, are alike: the damping is chosen by leaving out whole samples.
     derivatives
         Rows ``(parts, rows, n)`` whose second moment takes the place of that of the inputs, with the same trace.
     quantized
@@ -100,21 +101,31 @@ def moments(
     ArgumentError
         If the calibration data have another width, NaN or infinity, or fewer than two samples; the same of derivatives.
     """
-    X = check_matrix("calibration", calibration).astype(np.float32, copy=False)
-    n = weight.shape[1]
-    if X.shape[1] != n:
-        raise ArgumentError("calibration", f"has the shape {X.shape}", f"give (samples, {n}), the layer's inputs")
-    if len(X) < FEWEST_SAMPLES:
-        raise ArgumentError("calibration", f"has {len(X)} sample", f"give at least {FEWEST_SAMPLES}")
+    X, samples = _inputs(calibration, weight.shape[1])
     mean = X.mean(axis=0)
     rounded = RoundedInputs(X) if quantized else None
     # What holds the vectors is let go by the time that a matrix as large as they are is needed.
-    root, damping = damped_root(_vectors(X - mean, derivatives), weight)
+    root, damping = damped_root(_vectors(X - mean, samples, derivatives), weight)
     return Moments(root, mean, damping, rounded)
 
 
-def _vectors(Z: FloatArray, derivatives: npt.ArrayLike | None) -> Vectors:
+def _inputs(calibration: npt.ArrayLike, n: int) -> tuple[FloatArray, int]:
+    """Return vectors ``(samples * vectors, n)``, float32, and the number of samples."""
+    shape = tuple(getattr(calibration, "shape", ()))
+    is_grouped = len(shape) == 3 and 0 not in shape
+    X = check_matrix("calibration", np.reshape(calibration, (-1, shape[-1])) if is_grouped else calibration)
+    if X.shape[1] != n:
+        shape = shape if is_grouped else X.shape
+        mend = f"give (samples, {n}), the layer's inputs, or (samples, vectors, {n})"
+        raise ArgumentError("calibration", f"has the shape {shape}", mend)
+    samples = shape[0] if is_grouped else len(X)
+    if samples < FEWEST_SAMPLES:
+        raise ArgumentError("calibration", f"has {samples} sample", f"give at least {FEWEST_SAMPLES}")
+    return X.astype(np.float32, copy=False), samples
+
+
+def _vectors(Z: FloatArray, samples: int, derivatives: npt.ArrayLike | None) -> Vectors:
     if derivatives is None:
-        return Vectors.of_samples(Z)
+        return Vectors.of_samples(Z, samples)
     trace = float(np.square(Z).sum(axis=1).mean())
     return Vectors.of_derivatives("derivatives", derivatives, trace, Z.shape[1])
