@@ -142,7 +142,7 @@ def test_log_likelihoods(samples):
         (np.ones((5, 39)), r"calibration: has the shape \(5, 39\); give \(samples, 40\)"),
         (np.ones((5, 3, 39)), r"calibration: has the shape \(5, 3, 39\); give .* or \(samples, vectors, 40\)"),
         (np.ones((1, 5, 40)), "calibration: has 1 sample; give at least 2"),
-        (np.ones((5, 0, 40)), "calibration: "),
+        (np.ones((5, 0, 40)), "calibration: has 3 dimensions"),
         (np.full((2, 3, 40), np.inf), "calibration: has 240 entries that are NaN or infinite"),
         (np.ones(40), "calibration: has 1 dimensions"),
         (np.ones((1, 40)), "calibration: has 1 sample; give at least 2"),
