@@ -162,7 +162,7 @@ void round_columns(const Array<const float, 2>& target, const Array<const float,
 std::vector<int> values(std::uint8_t precision) {
     const auto of = static_cast<Precision>(precision);
     require(is_looked_up(of), "the precision has no codebook");
-    std::vector<int> values(codebook(of), codebook(of) + windows);
+    std::vector<int> values(codebook(of), codebook(of) + windows_of(of));
     for (int& value : values) value -= 128;
     return values;
 }

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "kernels.hpp"
@@ -100,39 +101,59 @@ private:
     typename V::part_type part_;
 };
 
-// The words of a precision whose values are looked up, four columns of each at a time.
-template <class V>
+// The words of a precision whose values are looked up, with or without parallel bits: four columns at a time.
+template <class V, bool parallel>
 struct Lookup {
     explicit Lookup(Precision precision)
-        : table(V::table(codebook(precision))), columns(columns_per_word(precision)), bits(32 / columns) {}
+        : table(codebook(precision)), columns(columns_per_word(precision)), bits(32 / columns) {}
 
-    // Turns words to their next four columns, once those in front are found: as codes of int8.
-    template <int N>
-    void take(typename V::ireg (&words)[N], typename V::ireg (&found)[N]) const {
-        UNROLL for (int i = 0; i < N; ++i) {
-            found[i] = V::looked_up(words[i], table);
-            words[i] = V::rotated(words[i], bits);
+    // Calls f(c, std::integral_constant<int, u>(), found) with what columns c to c + 3 stand for, as codes of int8, for
+    // all columns of the words of a run, with u by turns 0 and 1.
+    template <int N, bool ahead, class F>
+    INLINED void each_four(Columns<V, N, ahead>& words, std::ptrdiff_t length, F&& f) const {
+        const int step = parallel ? 32 / parallel_width : columns;
+        for (std::ptrdiff_t c = 0; c < length;) {
+            typename V::ireg w[N], own[N], found[N];
+            words.words(w);
+            if constexpr (parallel) UNROLL for (int i = 0; i < N; ++i) w[i] = V::rotated(w[i], 32 - parallel_width);
+            const std::ptrdiff_t end = c + columns;
+            while (c < end) {
+                if constexpr (parallel) words.words(own);
+                for (int k = 0; k < step; k += 8) {
+                    const auto four = [&](auto u) INLINED {
+                        UNROLL for (int i = 0; i < N; ++i) {
+                            if constexpr (parallel) {
+                                found[i] = table.of(V::joined(own[i], w[i]));
+                                own[i] = V::rotated(own[i], parallel_width);
+                            } else {
+                                found[i] = table.of(w[i]);
+                            }
+                            w[i] = V::rotated(w[i], bits);
+                        }
+                        f(c, u, found);
+                        c += 4;
+                    };
+                    four(std::integral_constant<int, 0>());
+                    four(std::integral_constant<int, 1>());
+                }
+            }
         }
     }
 
     // Calls f(c, std::integral_constant<int, j>(), found) for the columns c of a run, which are column j of what is found.
     template <int N, bool ahead, class F>
     INLINED void each_column(Columns<V, N, ahead>& words, std::ptrdiff_t length, F&& f) const {
-        for (std::ptrdiff_t c = 0; c < length;) {
-            typename V::ireg w[N], found[N];
-            words.words(w);
-            for (int k = 0; k < columns && c < length; k += 4, c += 4) {
-                take(w, found);
-                unroll(
-                    [&](auto j) INLINED {
-                        if (c + j < length) f(c + j, j, found);
-                    },
-                    std::make_integer_sequence<int, 4>());
-            }
-        }
+        each_four(words, length, [&](std::ptrdiff_t c, auto, const auto& found) INLINED {
+            unroll(
+                [&](auto j) INLINED {
+                    if (c + j < length) f(c + j, j, found);
+                },
+                std::make_integer_sequence<int, 4>());
+        });
     }
 
-    typename V::table_type table;
+    static constexpr int parallel_width = parallel_bits(Precision::trellis3);
+    std::conditional_t<parallel, typename V::wide_table, typename V::table> table;
     int columns, bits;
 };
 

@@ -102,23 +102,31 @@ struct Float {
         const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(w, bits * K + 8), mask);
         return _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(even, x.even), _mm256_madd_epi16(odd, x.odd)));
     }
-    // The bytes of a table that windows, the last six bits of each byte, stand for.
-    struct table_type {
+    // The bytes of a table that windows, the last six bits of each byte, stand for; of a wide one the last seven.
+    struct table {
+        explicit table(const std::uint8_t* bytes) {
+            for (int q = 0; q < 4; ++q)
+                quarters[q] = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes) + q));
+        }
+        ireg of(ireg w) const {
+            const __m256i index = _mm256_and_si256(w, _mm256_set1_epi8(15));
+            const auto quarter = [&](int q) { return _mm256_shuffle_epi8(quarters[q], index); };
+            // Bits 4 and 5 say which quarter; a blend goes by the highest bit of each byte.
+            const __m256i odd = _mm256_slli_epi32(w, 3), upper = _mm256_slli_epi32(w, 2);
+            return _mm256_blendv_epi8(_mm256_blendv_epi8(quarter(0), quarter(1), odd),
+                                      _mm256_blendv_epi8(quarter(2), quarter(3), odd), upper);
+        }
         __m256i quarters[4];
     };
-    static table_type table(const std::uint8_t* bytes) {
-        const auto quarter = [bytes](int q) {
-            return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes) + q));
-        };
-        return {{quarter(0), quarter(1), quarter(2), quarter(3)}};
-    }
-    static ireg looked_up(ireg w, const table_type& table) {
-        const __m256i index = _mm256_and_si256(w, _mm256_set1_epi8(15));
-        const auto quarter = [&](int q) { return _mm256_shuffle_epi8(table.quarters[q], index); };
-        // Bits 4 and 5 say which quarter; a blend goes by the highest bit of each byte.
-        const __m256i odd = _mm256_slli_epi32(w, 3), upper = _mm256_slli_epi32(w, 2);
-        return _mm256_blendv_epi8(_mm256_blendv_epi8(quarter(0), quarter(1), odd),
-                                  _mm256_blendv_epi8(quarter(2), quarter(3), odd), upper);
+    struct wide_table {
+        explicit wide_table(const std::uint8_t* bytes) : lower(bytes), upper(bytes + windows) {}
+        ireg of(ireg w) const { return _mm256_blendv_epi8(lower.of(w), upper.of(w), _mm256_slli_epi32(w, 1)); }
+        table lower, upper;
+    };
+    // Bytes whose last two bits are those of a, and the others those of b.
+    static ireg joined(ireg a, ireg b) {
+        const __m256i two = _mm256_set1_epi8(3);
+        return _mm256_or_si256(_mm256_and_si256(two, a), _mm256_andnot_si256(two, b));
     }
     static ireg rotated(ireg w, int bits) {
         return _mm256_or_si256(_mm256_srl_epi32(w, _mm_cvtsi32_si128(bits)), _mm256_sll_epi32(w, _mm_cvtsi32_si128(32 - bits)));

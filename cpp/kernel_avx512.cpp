@@ -79,30 +79,49 @@ struct Float {
         if constexpr (bits < 8) w = _mm512_and_si512(w, _mm512_set1_epi8((1 << bits) - 1));
         return _mm512_dpbusd_epi32(sum, w, x);
     }
-    // The bytes of a table that windows, the last six bits of each byte, stand for.
+    // The bytes of a table that windows, the last six bits of each byte, stand for; of a wide one the last seven.
 #ifdef __AVX512VBMI__
-    using table_type = __m512i;
-    static table_type table(const std::uint8_t* bytes) { return _mm512_load_si512(bytes); }
-    static ireg looked_up(ireg w, table_type table) { return _mm512_permutexvar_epi8(w, table); }
+    struct table {
+        explicit table(const std::uint8_t* bytes) : all(_mm512_load_si512(bytes)) {}
+        ireg of(ireg w) const { return _mm512_permutexvar_epi8(w, all); }
+        __m512i all;
+    };
+    struct wide_table {
+        explicit wide_table(const std::uint8_t* bytes)
+            : lower(_mm512_load_si512(bytes)), upper(_mm512_load_si512(bytes + windows)) {}
+        ireg of(ireg w) const { return _mm512_permutex2var_epi8(lower, w, upper); }
+        __m512i lower, upper;
+    };
 #else
-    struct table_type {
+    struct table {
+        explicit table(const std::uint8_t* bytes) {
+            for (int q = 0; q < 4; ++q)
+                quarters[q] = _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes) + q));
+        }
+        ireg of(ireg w) const {
+            const ireg index = _mm512_and_si512(w, _mm512_set1_epi8(15));
+            const auto quarter = [&](int q) { return _mm512_shuffle_epi8(quarters[q], index); };
+            const __mmask64 odd = _mm512_test_epi8_mask(w, _mm512_set1_epi8(16));
+            const __mmask64 upper = _mm512_test_epi8_mask(w, _mm512_set1_epi8(32));
+            return _mm512_mask_blend_epi8(upper, _mm512_mask_blend_epi8(odd, quarter(0), quarter(1)),
+                                          _mm512_mask_blend_epi8(odd, quarter(2), quarter(3)));
+        }
         __m512i quarters[4];
     };
-    static table_type table(const std::uint8_t* bytes) {
-        const auto quarter = [bytes](int q) {
-            return _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes) + q));
-        };
-        return {{quarter(0), quarter(1), quarter(2), quarter(3)}};
-    }
-    static ireg looked_up(ireg w, const table_type& table) {
-        const ireg index = _mm512_and_si512(w, _mm512_set1_epi8(15));
-        const auto quarter = [&](int q) { return _mm512_shuffle_epi8(table.quarters[q], index); };
-        const __mmask64 odd = _mm512_test_epi8_mask(w, _mm512_set1_epi8(16));
-        const __mmask64 upper = _mm512_test_epi8_mask(w, _mm512_set1_epi8(32));
-        return _mm512_mask_blend_epi8(upper, _mm512_mask_blend_epi8(odd, quarter(0), quarter(1)),
-                                      _mm512_mask_blend_epi8(odd, quarter(2), quarter(3)));
-    }
+    struct wide_table {
+        explicit wide_table(const std::uint8_t* bytes) : lower(bytes), upper(bytes + windows) {}
+        ireg of(ireg w) const {
+            const __mmask64 above = _mm512_test_epi8_mask(w, _mm512_set1_epi8(64));
+            return _mm512_mask_blend_epi8(above, lower.of(w), upper.of(w));
+        }
+        table lower, upper;
+    };
 #endif
+    // Bytes whose last two bits are those of a, and the others those of b.
+    static ireg joined(ireg a, ireg b) {
+        constexpr int a_or_b = 0xca;
+        return _mm512_ternarylogic_epi32(_mm512_set1_epi8(3), a, b, a_or_b);
+    }
     static ireg rotated(ireg w, int bits) { return _mm512_rorv_epi32(w, _mm512_set1_epi32(bits)); }
     // Codes of int8 with bytes of their own in each lane.
     static ireg dot_lanes(ireg sum, ireg w, const std::int8_t* x) {

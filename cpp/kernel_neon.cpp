@@ -107,12 +107,26 @@ struct Float {
         }
         return vreinterpretq_u32_s32(s);
     }
-    // The bytes of a table that windows, the last six bits of each byte, stand for.
-    using table_type = uint8x16x4_t;
-    static table_type table(const std::uint8_t* bytes) { return vld1q_u8_x4(bytes); }
-    static ireg looked_up(ireg w, const table_type& table) {
-        return vreinterpretq_u32_u8(vqtbl4q_u8(table, vandq_u8(vreinterpretq_u8_u32(w), vdupq_n_u8(windows - 1))));
-    }
+    // The bytes of a table that windows, the last six bits of each byte, stand for; of a wide one the last seven.
+    struct table {
+        explicit table(const std::uint8_t* bytes) : all(vld1q_u8_x4(bytes)) {}
+        ireg of(ireg w) const {
+            return vreinterpretq_u32_u8(vqtbl4q_u8(all, vandq_u8(vreinterpretq_u8_u32(w), vdupq_n_u8(windows - 1))));
+        }
+        uint8x16x4_t all;
+    };
+    struct wide_table {
+        explicit wide_table(const std::uint8_t* bytes) : lower(vld1q_u8_x4(bytes)), upper(vld1q_u8_x4(bytes + windows)) {}
+        ireg of(ireg w) const {
+            // What an index beyond a table finds is left as it is.
+            const uint8x16_t index = vandq_u8(vreinterpretq_u8_u32(w), vdupq_n_u8(2 * windows - 1));
+            const uint8x16_t above = vsubq_u8(index, vdupq_n_u8(windows));
+            return vreinterpretq_u32_u8(vqtbx4q_u8(vqtbl4q_u8(lower, index), upper, above));
+        }
+        uint8x16x4_t lower, upper;
+    };
+    // Bytes whose last two bits are those of a, and the others those of b.
+    static ireg joined(ireg a, ireg b) { return vbslq_u32(vdupq_n_u32(0x03030303), a, b); }
     static ireg rotated(ireg w, int bits) {
         return vorrq_u32(vshlq_u32(w, vdupq_n_s32(-bits)), vshlq_u32(w, vdupq_n_s32(32 - bits)));
     }

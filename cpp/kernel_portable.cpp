@@ -121,15 +121,24 @@ struct Portable {
             return static_cast<std::uint32_t>(s);
         });
     }
-    // The bytes of a table that windows, the last six bits of each byte, stand for.
-    using table_type = const std::uint8_t*;
-    static table_type table(const std::uint8_t* bytes) { return bytes; }
-    static ireg looked_up(const ireg& w, table_type table) {
-        return each_word([&](int i) {
-            std::uint32_t found = 0;
-            for (int b = 0; b < 32; b += 8) found |= std::uint32_t{table[w.v[i] >> b & (windows - 1)]} << b;
-            return found;
-        });
+    // The bytes of a table that windows, the last six bits of each byte, stand for; of a wide one the last seven.
+    template <std::uint32_t last>
+    struct bytes_of_table {
+        explicit bytes_of_table(const std::uint8_t* bytes) : bytes(bytes) {}
+        ireg of(const ireg& w) const {
+            return each_word([&](int i) {
+                std::uint32_t found = 0;
+                for (int b = 0; b < 32; b += 8) found |= std::uint32_t{bytes[w.v[i] >> b & last]} << b;
+                return found;
+            });
+        }
+        const std::uint8_t* bytes;
+    };
+    using table = bytes_of_table<windows - 1>;
+    using wide_table = bytes_of_table<2 * windows - 1>;
+    // Bytes whose last two bits are those of a, and the others those of b.
+    static ireg joined(const ireg& a, const ireg& b) {
+        return each_word([&](int i) { return (a.v[i] & 0x03030303u) | (b.v[i] & ~0x03030303u); });
     }
     static ireg rotated(const ireg& w, int bits) {
         return each_word([&](int i) { return w.v[i] >> bits | w.v[i] << (32 - bits); });

@@ -12,30 +12,39 @@ namespace hmatrix {
 constexpr int max_panel_height = 64;
 
 // The numbers are those of hmatrix.Precision.
-enum class Precision : std::uint8_t { float64, float32, bfloat16, int8, int4, int2, int1, lloyd4, trellis4, trellis2, trellis1 };
+enum class Precision : std::uint8_t { float64, float32, bfloat16, int8, int4, int2, int1, lloyd4, trellis4, trellis2, trellis1, trellis3 };
 
 constexpr bool is_integer(Precision p) { return p >= Precision::int8; }
 
-// Whether values are looked up, by a window of six bits that begins with the entry's own: they are then codes of int8.
-constexpr bool is_looked_up(Precision p) { return p >= Precision::lloyd4 && p <= Precision::trellis1; }
+// Whether values are looked up, by a window that begins with the entry's own bits: they are then codes of int8.
+constexpr bool is_looked_up(Precision p) { return p >= Precision::lloyd4; }
 
 // Of a trellis windows are longer than the entry's own bits.
 constexpr bool is_trellis(Precision p) { return is_looked_up(p) && p != Precision::lloyd4; }
 
 // Neighbouring columns in a word.
 constexpr int columns_per_word(Precision p) {
-    constexpr int columns[] = {1, 1, 2, 4, 8, 16, 32, 8, 8, 16, 32};
+    constexpr int columns[] = {1, 1, 2, 4, 8, 16, 32, 8, 8, 16, 32, 32};
     return columns[static_cast<int>(p)];
 }
+
+// Parallel bits of an entry, which no other entry's value depends on. Behind each word of the trellis lie two with
+// these bits of its columns.
+constexpr int parallel_bits(Precision p) { return p == Precision::trellis3 ? 2 : 0; }
+constexpr int parallel_words(Precision p) { return parallel_bits(p) * columns_per_word(p) / 32; }
 
 // Twice the code that stands for zero; where values are looked up, of what is found.
 constexpr int twice_zero(Precision p) {
     return p == Precision::int4 ? 16 : p == Precision::int2 ? 3 : p == Precision::int1 ? 1 : 256;
 }
 
+// Bits that choose a value, the parallel ones lowest, and how many values there are.
+constexpr int window_bits(Precision p) { return parallel_bits(p) > 0 ? 7 : 6; }
+constexpr int windows_of(Precision p) { return 1 << window_bits(p); }
+
 // What windows stand for, plus 128. hmatrix.trellis says where the numbers come from. Windows of lloyd4 hold two bits
 // of the next entry, which do not count.
-constexpr int window_bits = 6, windows = 1 << window_bits;
+constexpr int windows = 64;
 alignas(64) constexpr std::uint8_t lloyd4_bytes[windows] = {
     1, 32, 53, 70, 84, 97, 110, 122, 134, 146, 159, 172, 186, 203, 224, 255,
     1, 32, 53, 70, 84, 97, 110, 122, 134, 146, 159, 172, 186, 203, 224, 255,
@@ -56,9 +65,19 @@ alignas(64) constexpr std::uint8_t trellis1_bytes[windows] = {
     232, 113, 184, 101, 175, 95, 155, 58, 148, 27, 127, 232, 89, 165, 99, 178,
     78, 157, 91, 167, 24, 129, 229, 108, 198, 101, 161, 81, 155, 72, 143, 24,
     114, 222, 94, 186, 85, 165, 78, 170, 56, 145, 1, 123, 181, 82, 192, 97};
+alignas(64) constexpr std::uint8_t trellis3_bytes[2 * windows] = {
+    61, 174, 137, 107, 89, 208, 154, 123, 115, 80, 183, 145, 130, 100, 32, 161,
+    149, 119, 85, 195, 168, 134, 105, 55, 218, 157, 128, 94, 71, 178, 142, 112,
+    98, 24, 161, 129, 114, 77, 186, 143, 136, 107, 63, 170, 152, 122, 88, 211,
+    178, 141, 112, 72, 1, 157, 127, 95, 85, 194, 149, 118, 102, 50, 166, 134,
+    122, 90, 206, 154, 138, 107, 62, 171, 161, 129, 99, 255, 184, 144, 115, 78,
+    45, 168, 134, 104, 86, 193, 149, 120, 113, 70, 179, 142, 127, 95, 232, 158,
+    144, 114, 78, 185, 162, 128, 99, 38, 201, 151, 122, 88, 61, 171, 137, 107,
+    95, 224, 156, 126, 111, 73, 176, 141, 133, 102, 48, 167, 149, 119, 82, 195};
 
 constexpr const std::uint8_t* codebook(Precision p) {
     return p == Precision::lloyd4     ? lloyd4_bytes
+           : p == Precision::trellis3 ? trellis3_bytes
            : p == Precision::trellis4 ? trellis4_bytes
            : p == Precision::trellis2 ? trellis2_bytes
                                       : trellis1_bytes;
@@ -78,7 +97,7 @@ struct Run {
 
     std::int64_t words() const {
         const int per_word = columns_per_word(precision);
-        return (length + std::int64_t{per_word} - 1) / per_word + begins;
+        return (length + std::int64_t{per_word} - 1) / per_word * (1 + parallel_words(precision)) + begins;
     }
 };
 

@@ -34,6 +34,7 @@ public:
                 case Precision::int1: return add_codes<Precision::int1>(run, end, source, quantized, first);
                 case Precision::float64:
                 case Precision::float32: return add_values(run, end, source, first);
+                case Precision::trellis3: return add_codes<Precision::trellis3>(run, end, source, quantized, first);
                 default: return add_codes<looked_up>(run, end, source, quantized, first);
             }
         }
@@ -75,7 +76,7 @@ private:
         Reg of[B][N];
     };
 
-    // Stands for all precisions whose values are looked up.
+    // Stands for all precisions whose values are looked up, and have no parallel bits.
     static constexpr Precision looked_up = Precision::lloyd4;
 
     // Whether the next run goes on with the registers of those before it. For several vectors there is more to do in each
@@ -148,10 +149,11 @@ private:
         return sums;
     }
 
-    // The same where values are looked up, of all such precisions.
+    // The same where values are looked up.
+    template <Precision P>
     Sums with_looked_up(const Run& run, const T* const* x, Sums sums) {
         Columns<V, N, ahead> columns = columns_;
-        Lookup<V>(run.precision).each_column(columns, run.length, [&](std::ptrdiff_t c, auto j, const auto& found) INLINED {
+        Lookup<V, (parallel_bits(P) > 0)>(run.precision).each_column(columns, run.length, [&](std::ptrdiff_t c, auto j, const auto& found) INLINED {
             add_column<Precision::int8, j>(sums, found, x, c);
         });
         columns_ = columns;
@@ -182,8 +184,8 @@ private:
             if (run->begins) columns_.values(scales_);
             const Entries x(source, *run, first);
             Sums decoded;
-            if constexpr (P == looked_up)
-                decoded = with_looked_up(*run, x.of, Sums());
+            if constexpr (is_looked_up(P))
+                decoded = with_looked_up<P>(*run, x.of, Sums());
             else
                 decoded = with_decoded<P>(*run, x.of, Sums());
             Totals totals;
@@ -238,19 +240,13 @@ private:
             }
         };
         // The codes of the source are filled up with zeros, as words are.
-        if constexpr (P == looked_up) {
-            const Lookup<V> lookup(run.precision);
-            for (std::ptrdiff_t c = 0; c < run.length;) {
-                typename V::ireg w[N], found[N];
-                columns.words(w);
-                for (int k = 0; k < lookup.columns; k += 8)
-                    UNROLL for (int u = 0; u < 2; ++u, c += 4) {
-                        lookup.take(w, found);
-                        four(u % U, c, [&](typename V::ireg sum, int i, const typename V::iword& entries) INLINED {
-                            return V::template dot<Precision::int8, 0>(sum, found[i], entries);
-                        });
-                    }
-            }
+        if constexpr (is_looked_up(P)) {
+            const Lookup<V, (parallel_bits(P) > 0)> lookup(run.precision);
+            lookup.each_four(columns, run.length, [&](std::ptrdiff_t c, auto u, const auto& found) INLINED {
+                four(u % U, c, [&](typename V::ireg sum, int i, const typename V::iword& entries) INLINED {
+                    return V::template dot<Precision::int8, 0>(sum, found[i], entries);
+                });
+            });
         } else {
             constexpr int K = columns_per_word(P);
             const auto word = [&](int u, std::ptrdiff_t c) INLINED {

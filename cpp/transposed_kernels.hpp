@@ -50,8 +50,8 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
                         std::make_integer_sequence<int, K>());
                 }
             };
-            const auto looked_up = [&] {
-                Lookup<V>(run->precision).each_column(columns, run->length, [&](std::ptrdiff_t c, auto j, const auto& found) {
+            const auto looked_up = [&](auto parallel) {
+                Lookup<V, parallel>(run->precision).each_column(columns, run->length, [&](std::ptrdiff_t c, auto j, const auto& found) {
                     out[c] += of_column<V, Precision::int8, j>(found, scaled);
                 });
             };
@@ -80,7 +80,8 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
                 case Precision::float32:
                     values();
                     break;
-                default: looked_up();
+                case Precision::trellis3: looked_up(std::true_type()); break;
+                default: looked_up(std::false_type());
             }
         }
     }

@@ -29,14 +29,15 @@ using Bytes = std::uint8_t __attribute__((vector_size(lanes)));
 
 template <Precision P, bool owing>
 class Walk {
-    static constexpr int visits = columns_per_word(P), bits = 32 / visits;
-    static constexpr int states = 1 << (window_bits - bits), branches = 1 << bits;
+    static constexpr int visits = columns_per_word(P), bits = 32 / visits, parallel = parallel_bits(P);
+    static constexpr int states = 1 << (window_bits(P) - parallel - bits), branches = 1 << bits;
+    static constexpr int own = bits + parallel;  // bits of a window that its state does not tell
     static constexpr int sources = std::min(branches, states);  // states from which one is reached
     static constexpr float never = std::numeric_limits<float>::infinity();
 
 public:
     explicit Walk(const Words& words) : words_(words) {
-        for (int w = 0; w < windows; ++w) values_[w] = static_cast<float>(codebook(P)[w]) - 128.0f;
+        for (int w = 0; w < windows_of(P); ++w) values_[w] = static_cast<float>(codebook(P)[w]) - 128.0f;
     }
 
     // Writes the windows of rows first to first + count, at most `lanes`.
@@ -92,9 +93,11 @@ private:
         }
     }
 
-    // Goes on to all states by the first `open` of the branches that lead to each.
+    // Goes on to all states by the first `open` of the branches that lead to each, and where they are open by all
+    // parallel bits.
     template <int open>
     void visit(int m, float weight) {
+        constexpr int choices = open > 1 ? open << parallel : 1;
         Floats wanted[states];
         for (int s = 0; s < states; ++s) {
             wanted[s] = weight * target_[m];
@@ -102,10 +105,10 @@ private:
         }
         for (int u = 0; u < states; ++u) {
             // Windows that lead to state u are those that end in it; they differ in their lowest bits.
-            Floats least = Floats{} + never, value = Floats{} + values_[u << bits];
+            Floats least = Floats{} + never, value = Floats{} + values_[u << own];
             Integers lowest{};
-            for (int low = 0; low < open; ++low) {
-                const int window = u << bits | low, s = window & (states - 1);
+            for (int low = 0; low < choices; ++low) {
+                const int window = u << own | low, s = window >> parallel & (states - 1);
                 const Floats off = wanted[s] - weight * values_[window], cost = cost_[now_][s] + off * off;
                 const Integers better = cost < least;
                 least = better ? cost : least;
@@ -123,7 +126,7 @@ private:
     void owe(int m, int u, const Floats& value, const Integers& lowest) {
         const int base = (u << bits) & (states - 1);
         const Floats error = open > 1 ? target_[m] - value : Floats{};
-        const Integers source = lowest & (sources - 1);
+        const Integers source = lowest >> parallel & (sources - 1);
         for (int j = m + 1; j < visits; ++j) {
             Floats owed = owed_[now_][base][j];
             for (int q = 1; q < std::min(open, sources); ++q)
@@ -135,15 +138,15 @@ private:
     // Writes the windows of the best path of row l that ends in a state.
     void trace(int l, int state, std::uint8_t* out) const {
         for (int m = visits - 1; m >= 0; --m) {
-            const int window = state << bits | lowest_[m][state][l];
+            const int window = state << own | lowest_[m][state][l];
             out[m] = static_cast<std::uint8_t>(window);
-            state = window & (states - 1);
+            state = window >> parallel & (states - 1);
         }
     }
 
     const Words& words_;
     int now_ = 0;
-    float values_[windows];
+    float values_[windows_of(P)];
     Floats target_[visits];
     Floats owed_at_first_[owing ? visits : 1];
     Floats cost_[2][states];
@@ -167,6 +170,7 @@ void encode_words(const Words& words, std::uint8_t* out) {
     switch (words.precision) {
         case Precision::trellis4: return encode_owing<Precision::trellis4>(words, out);
         case Precision::trellis2: return encode_owing<Precision::trellis2>(words, out);
+        case Precision::trellis3: return encode_owing<Precision::trellis3>(words, out);
         default: return encode_owing<Precision::trellis1>(words, out);
     }
 }

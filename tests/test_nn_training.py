@@ -97,6 +97,7 @@ def test_gradients_of_codes_and_scales(precision, rank):
         ("trellis4", -139.0, 139.0),
         ("trellis2", -141.0, 141.0),
         ("trellis1", -138.5, 138.5),
+        ("trellis3", -138.5, 138.5),
     ],
 )
 def test_gradients_pass_straight_through(precision, first, last):

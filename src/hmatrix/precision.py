@@ -5,9 +5,9 @@ each group of columns. A scale may be negative: int4 has eight values below zero
 the longer side goes where the larger entries are. int2 and int1 have no zero: their values are
 -3/2, -1/2, 1/2 and 3/2 of the scale, which for bell-shaped entries leave a fifth less error than
 -1, 0, 1; and -1/2 and 1/2. The values of lloyd4 are not evenly spaced: they are those that leave
-normally distributed entries the least squared error, a sixth less than int4. Those of trellis4, trellis2 and trellis1
+normally distributed entries the least squared error, a sixth less than int4. Those of trellis4 to trellis1
 depend on the neighbouring codes, too (`hmatrix.trellis`): they leave nearly a half less than int4, a third less than
-int2 and a fifth less than int1.
+int2 and a fifth less than int1. The codes of trellis3 lie in words of two kinds.
 
 References
 ----------
@@ -46,6 +46,7 @@ class Precision(IntEnum):
     TRELLIS4 = 8
     TRELLIS2 = 9
     TRELLIS1 = 10
+    TRELLIS3 = 11
 
     @classmethod
     def of(cls, name: "Precision | npt.DTypeLike") -> "Precision":
@@ -70,7 +71,7 @@ class Precision(IntEnum):
     @property
     def bits(self) -> int:
         """Bits of one coefficient."""
-        return (64, 32, 16, 8, 4, 2, 1, 4, 4, 2, 1)[self]
+        return (64, 32, 16, 8, 4, 2, 1, 4, 4, 2, 1, 3)[self]
 
     @property
     def is_integer(self) -> bool:
@@ -130,8 +131,12 @@ class Precision(IntEnum):
 
     @property
     def per_word(self) -> int:
-        """Neighbouring columns that share a word: of 32 bits, or of 64 for float64."""
-        return max(32 // self.bits, 1)
+        """Neighbouring columns that share a word, of 32 bits, or of 64 for float64; of trellis3 three words."""
+        return self.trellis.visits if self.trellis else max(32 // self.bits, 1)
+
+    def words(self, columns: Any) -> Any:
+        """Return how many words a row of so many columns fills; of an array, of each."""
+        return -(-columns // self.per_word) * (1 if self.trellis is None else 1 + self.trellis.parallel_words)
 
 
 def lloyd4() -> Floats32:
@@ -185,14 +190,14 @@ def to_words(values: npt.NDArray[Any], precision: Precision) -> npt.NDArray[Any]
         return np.ascontiguousarray(values, np.float32).view(np.uint32)
     units = _to_bfloat16(values) if precision is Precision.BFLOAT16 else values
     m, n = units.shape
-    words = -(-n // precision.per_word)
-    filled = np.full((m, words * precision.per_word), precision.filling, np.uint32)
+    blocks = -(-n // precision.per_word)
+    filled = np.full((m, blocks * precision.per_word), precision.filling, np.uint32)
     filled[:, :n] = units
-    shifts = _shifts(precision)
-    packed: npt.NDArray[np.uint32] = np.bitwise_or.reduce(
-        filled.reshape(m, words, precision.per_word) << shifts, axis=2
-    )
-    return packed
+    words = [
+        np.bitwise_or.reduce((filled >> np.uint32(first) & np.uint32(2**bits - 1)).reshape(m, blocks, -1, 32 // bits) << _shifts(bits), axis=3)
+        for first, bits in _kinds(precision)
+    ]
+    return np.concatenate(words, axis=2).reshape(m, -1)
 
 
 def from_words(words: npt.NDArray[Any], precision: Precision, n: int) -> npt.NDArray[Any]:
@@ -211,23 +216,37 @@ def from_words(words: npt.NDArray[Any], precision: Precision, n: int) -> npt.NDA
         return words
     if precision is Precision.FLOAT32:
         return np.ascontiguousarray(words).view(np.float32)
-    units = (words[:, :, None] >> _shifts(precision)) & np.uint32(2**precision.bits - 1)
-    columns = units.reshape(len(words), words.shape[1] * precision.per_word)[:, :n]
+    m, blocks = len(words), -(-n // precision.per_word)
+    of_blocks = words.reshape(m, blocks, -1)
+    units = np.zeros((m, blocks * precision.per_word), np.uint32)
+    at = 0
+    for first, bits in _kinds(precision):
+        count = precision.per_word * bits // 32
+        own = of_blocks[:, :, at : at + count, None] >> _shifts(bits) & np.uint32(2**bits - 1)
+        units |= own.reshape(units.shape) << np.uint32(first)
+        at += count
+    columns = units[:, :n]
     if precision is Precision.BFLOAT16:
         return (columns.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return columns.astype(np.uint8)
 
 
-def _shifts(precision: Precision) -> npt.NDArray[np.uint32]:
-    """Return the place of each column in its word.
+def _kinds(precision: Precision) -> tuple[tuple[int, int], ...]:
+    """Return which bits of a code each kind of its words holds: the first, and how many."""
+    trellis = precision.trellis
+    if trellis is None or not trellis.parallel:
+        return ((0, precision.bits),)
+    return ((trellis.parallel, trellis.ring), (0, trellis.parallel))
+
+
+def _shifts(bits: int) -> npt.NDArray[np.uint32]:
+    """Return the place of each column in a word of so many bits an entry.
 
     int8 codes lie in the order of the bytes. Of fewer bits, each byte holds columns that are four
     apart, so that four bytes of one shift meet four neighbouring entries of the source.
     """
-    columns = np.arange(precision.per_word)
-    if precision is Precision.BFLOAT16:
-        return (16 * columns).astype(np.uint32)
-    return (8 * (columns % 4) + precision.bits * (columns // 4)).astype(np.uint32)
+    columns = np.arange(32 // bits)
+    return (8 * (columns % 4) + bits * (columns // 4) if bits <= 8 else bits * columns).astype(np.uint32)
 
 
 def _to_bfloat16(values: FloatArray) -> npt.NDArray[np.uint32]:

@@ -2,17 +2,20 @@
 
 A word of 32 bits holds 8, 16 or 32 neighbouring entries of a row, at 4, 2 or 1 bits each. It is read as a ring, in
 visits: the value of visit m is looked up by the six bits from bit ``m * bits`` on, so that each entry chooses between
-a few values, which depend on the entries after it. The path with the least error is found by the Viterbi algorithm. Of
-normally distributed entries 0.292, 0.082 and 0.0065 of the square is left at 1, 2 and 4 bits, where the best values
-without a trellis leave 0.363, 0.118 and 0.0095, and no code of any length less than 0.25, 0.0625 and 0.0039. The values
-are those that Lloyd's iteration ends at, from quantiles of the normal distribution in the order that ends best
-(``studies/trellis.py``).
+a few values, which depend on the entries after it. The path with the least error is found by the Viterbi algorithm.
+Of 3 bits one lies in such a ring, of which the window holds five; the two others, its *parallel* bits, are the
+entry's alone, and lie in words of their own. Of normally distributed entries 0.292, 0.082, 0.0203 and 0.0065 of the
+square is left at 1 to 4 bits, where the best values without a trellis leave 0.363, 0.118, 0.0345 and 0.0095, and no
+code of any length less than 0.25, 0.0625, 0.0156 and 0.0039. The values are those that Lloyd's iteration ends at, from
+quantiles of the normal distribution in the order that ends best (``studies/trellis.py``).
 
 References
 ----------
 M. W. Marcellin and T. R. Fischer, "Trellis coded quantization of memoryless and Gauss-Markov sources", IEEE
 Transactions on Communications 38 (1990), doi:10.1109/26.46532; A. Tseng, Q. Sun, D. Hou and C. De Sa, "QTIP", NeurIPS
-2024, arXiv:2406.11235 (the window that moves along the bits, and a ring).
+2024, arXiv:2406.11235 (the window that moves along the bits, and a ring); G. Ungerboeck, "Channel coding with
+multilevel/phase signals", IEEE Transactions on Information Theory 28 (1982), doi:10.1109/TIT.1982.1056454 (parallel
+transitions).
 """
 
 from dataclasses import dataclass
@@ -28,12 +31,12 @@ from hmatrix._validation import IndexArray
 Codes: TypeAlias = npt.NDArray[np.uint8]
 Floats32: TypeAlias = npt.NDArray[np.float32]
 
-_WINDOW = 6
-"""Bits that choose a value."""
-
 _WORD = 32
 
-_LARGEST = {1: 1.944, 2: 2.619, 4: 3.126}
+_PARALLEL = {3: 2}
+"""Parallel bits, by those of an entry."""
+
+_LARGEST = {1: 1.944, 2: 2.619, 3: 3.141, 4: 3.126}
 """What the largest value, 127, stands for where entries have the variance 1, for each number of bits."""
 
 TRIES = 8
@@ -45,7 +48,7 @@ ALL_TRIES = 32
 
 @cache
 def codebook(precision: int) -> Floats32:
-    """Return what each window of a precision stands for, in units of the scale, ``(64,)``: integers to 127."""
+    """Return what each window of a precision stands for, in units of the scale, ``(windows,)``: integers to 127."""
     return np.array(_core.codebook(precision), np.float32)
 
 
@@ -58,16 +61,31 @@ class Trellis:
     precision
         Number of the precision.
     bits
-        Bits of an entry: 1, 2 or 4.
+        Bits of an entry: 1 to 4.
     """
 
     precision: int
     bits: int
 
     @property
+    def parallel(self) -> int:
+        """Bits of an entry that no other entry's value depends on: the lowest of its code."""
+        return _PARALLEL.get(self.bits, 0)
+
+    @property
+    def ring(self) -> int:
+        """Bits of an entry in the word that is read as a ring."""
+        return self.bits - self.parallel
+
+    @property
     def visits(self) -> int:
-        """Entries of a word."""
-        return _WORD // self.bits
+        """Entries of such a word."""
+        return _WORD // self.ring
+
+    @property
+    def parallel_words(self) -> int:
+        """Words behind it, with the parallel bits of its entries."""
+        return self.visits * self.parallel // _WORD
 
     @cached_property
     def columns(self) -> IndexArray:
@@ -95,10 +113,12 @@ class Trellis:
             ``(m, n)``; the first column begins a word, and what fills up the last one has the code 0.
         """
         visits = self._by_word(codes).astype(np.uint32)
-        windows = np.zeros_like(visits)
-        for place in range(-(-_WINDOW // self.bits)):
-            windows |= np.roll(visits, -place, axis=2) << np.uint32(self.bits * place)
-        return self._by_column(self.values[windows & np.uint32((1 << _WINDOW) - 1)], codes.shape[1])
+        ringed = visits >> np.uint32(self.parallel)
+        windows = visits & np.uint32((1 << self.parallel) - 1)
+        length = len(self.values).bit_length() - 1 - self.parallel
+        for place in range(-(-length // self.ring)):
+            windows |= np.roll(ringed, -place, axis=2) << np.uint32(self.ring * place + self.parallel)
+        return self._by_column(self.values[windows & np.uint32(len(self.values) - 1)], codes.shape[1])
 
     def nearest(self, rows: Floats32, tries: int = TRIES) -> Codes:
         """Return the codes ``(m, n)`` that stand for what is nearest to rows ``(m, n)``, in units of the scale."""

@@ -117,5 +117,5 @@ class Both:
 
 def words(precision: Precision, columns: Sizes) -> Sizes:
     """Return the words of a row of so many columns, with that of its scale."""
-    counts: Sizes = np.ceil(columns / precision.per_word) + precision.is_integer
+    counts: Sizes = precision.words(columns) + precision.is_integer
     return counts

@@ -1,7 +1,7 @@
 """Bit depths of dense leaves: integers of 1 to 8 bits, as one leaf or the sum of two.
 
-Of 1, 2 and 4 bits entries are read from a trellis; 3, 5 and 6 bits are the sum of two, the finer one of what the
-coarser one leaves. Evenly spaced values are for weights that are such integers already, which no trellis holds exactly.
+Of 1 to 4 bits entries are read from a trellis; 5 and 6 bits are the sum of two, the finer one of what the coarser one
+leaves. Evenly spaced values are for weights that are such integers already, which no trellis holds exactly.
 """
 
 from enum import Enum
@@ -24,7 +24,7 @@ class Depth(Enum):
     EVEN_FOUR = (Precision.INT4,)
     ONE = (Precision.TRELLIS1,)
     TWO = (Precision.TRELLIS2,)
-    THREE = (Precision.TRELLIS2, Precision.TRELLIS1)
+    THREE = (Precision.TRELLIS3,)
     FOUR = (Precision.TRELLIS4,)
     FIVE = (Precision.TRELLIS4, Precision.TRELLIS1)
     SIX = (Precision.TRELLIS4, Precision.TRELLIS2)
@@ -37,7 +37,7 @@ class Depth(Enum):
 
     @property
     def even(self) -> Precision:
-        """Evenly spaced values of as many bits as the coarsest leaf has."""
+        """Evenly spaced values of as many bits as the coarsest leaf has, or nearly so."""
         return _EVEN[self.value[0].bits]
 
     @property
@@ -50,10 +50,10 @@ class Depth(Enum):
         return left
 
 
-_EVEN = {precision.bits: precision for precision in (Precision.INT1, Precision.INT2, Precision.INT4, Precision.INT8)}
+_EVEN = {1: Precision.INT1, 2: Precision.INT2, 3: Precision.INT2, 4: Precision.INT4, 8: Precision.INT8}
 
-_SPARED = {1: 0.82, 2: 0.705, 4: 0.565}
-"""What a trellis leaves of the error of evenly spaced values of as many bits, of normally distributed entries."""
+_SPARED = {1: 0.82, 2: 0.705, 3: 0.176, 4: 0.565}
+"""What a trellis leaves of the error of those evenly spaced values, of normally distributed entries."""
 
 _REFINED = {1: 0.302, 2: 0.09}
 """What a trellis of so many bits leaves of what another one leaves."""

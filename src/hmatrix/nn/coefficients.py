@@ -21,13 +21,14 @@ UNITS = {
     Precision.TRELLIS4: torch.uint8,
     Precision.TRELLIS2: torch.uint8,
     Precision.TRELLIS1: torch.uint8,
+    Precision.TRELLIS3: torch.uint8,
 }
 """As what words are viewed; little-endian, as all devices are that torch runs on."""
 
 TABLES: dict[Precision, list[float]] = {
     precision: codebook(precision).tolist() for precision in Precision if precision >= Precision.LLOYD4
 }
-"""Of precisions whose values are not evenly spaced, what six bits of a word stand for, in units of the scale."""
+"""Of precisions whose values are not evenly spaced, what each window stands for, in units of the scale."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Columns:
             if self.precision.is_integer and (number == 0 or group != self.groups[number - 1]):
                 scales.append(at)
                 at += 1
-            codes += range(at, at + -(-length // self.precision.per_word))
+            codes += range(at, at + self.precision.words(length))
             at = codes[-1] + 1
         return codes, scales
 
@@ -118,10 +119,14 @@ class Coefficients:
         filling = precision.filling
         runs = [values[..., run].to(UNITS[precision]) for run, _ in columns.runs()]
         units = torch.cat([nn.functional.pad(run, (0, -run.shape[2] % per_word), value=filling) for run in runs], dim=2)
-        if precision.bits < 8:
-            codes = torch.unflatten(units, 2, (-1, 8 // precision.bits, 4))
-            shifted = [codes[:, :, :, number] << (precision.bits * number) for number in range(codes.shape[3])]
-            units = torch.stack(shifted).sum(dim=0, dtype=torch.uint8).flatten(2)
+        trellis = precision.trellis
+        if trellis is not None and trellis.parallel:
+            parallel = _packed(units & (1 << trellis.parallel) - 1, trellis.parallel)
+            ring = _packed(units >> trellis.parallel, trellis.ring)
+            blocks = [torch.unflatten(words, 2, (-1, count, 4)) for words, count in ((ring, 1), (parallel, trellis.parallel_words))]
+            units = torch.cat(blocks, dim=3).flatten(2)
+        elif precision.bits < 8:
+            units = _packed(units, precision.bits)
         return cls(columns, units.contiguous(), scales)
 
     def rows(self, leaf: Tensor, row: Tensor) -> "Coefficients":
@@ -136,18 +141,16 @@ class Coefficients:
         """
         precision = self.columns.precision
         table = TABLES.get(precision)
+        trellis = precision.trellis
         codes = self.units.float()
-        if precision.bits < 8:
-            # Bytes hold columns that are four apart. By arithmetic: exporters confuse the types of shifts.
-            bytes_ = torch.unflatten(codes, 2, (-1, 1, 4))
-            base = 2**precision.bits
-            if table is not None:
-                # Six bits may go on in the next byte, in those of the last one in the first.
-                bytes_ = bytes_ + 256 * bytes_.roll(-1, dims=4)
-                base = len(table)
-            places = torch.tensor([2.0**shift for shift in range(0, 8, precision.bits)], device=codes.device)
-            above = torch.floor(bytes_ / places[:, None])
-            codes = (above - base * torch.floor(above / base)).flatten(2)
+        if trellis is not None and table is not None:
+            blocks = torch.unflatten(codes, 2, (-1, 1 + trellis.parallel_words, 4))
+            apart = 2**trellis.parallel
+            codes = _read(blocks[:, :, :, :1].flatten(2), trellis.ring, len(table) // apart, ring=True)
+            if trellis.parallel:
+                codes = apart * codes + _read(blocks[:, :, :, 1:].flatten(2), trellis.parallel, apart)
+        elif precision.bits < 8:
+            codes = _read(codes, precision.bits, 2**precision.bits)
         codes = self._unpadded(codes)
         return codes - precision.zero if table is None else torch.tensor(table, device=codes.device)[codes.long()]
 
@@ -167,6 +170,35 @@ class Coefficients:
             pieces.append(units.narrow(2, first, length))
             first += -(-length // per_word) * per_word
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+
+
+def _packed(codes: Tensor, bits: int) -> Tensor:
+    """Return codes ``(leaves, rows, columns)`` in bytes; those of a byte are four columns apart."""
+    by_byte = torch.unflatten(codes, 2, (-1, 8 // bits, 4))
+    shifted = [by_byte[:, :, :, number] << (bits * number) for number in range(by_byte.shape[3])]
+    return torch.stack(shifted).sum(dim=0, dtype=torch.uint8).flatten(2)
+
+
+def _read(words: Tensor, bits: int, base: int, *, ring: bool = False) -> Tensor:
+    """Return what stands at each column of words, modulo a base, ``(leaves, rows, columns)``.
+
+    Parameters
+    ----------
+    words
+        Their bytes as floating-point numbers, ``(leaves, rows, bytes)``: exporters confuse the types of shifts.
+    bits
+        Of a column.
+    base
+        A power of two.
+    ring
+        Whether it may go on in the next byte of the word, from the last one in the first.
+    """
+    bytes_ = torch.unflatten(words, 2, (-1, 1, 4))
+    if ring:
+        bytes_ = bytes_ + 256 * bytes_.roll(-1, dims=4)
+    places = torch.tensor([2.0**shift for shift in range(0, 8, bits)], device=words.device)
+    above = torch.floor(bytes_ / places[:, None])
+    return (above - base * torch.floor(above / base)).flatten(2)
 
 
 def _repeated(numbers: Tensor, chosen: tuple[int, ...], lengths: tuple[int, ...]) -> Tensor:
