@@ -152,7 +152,7 @@ struct Lookup {
         });
     }
 
-    static constexpr int parallel_width = parallel_bits(Precision::trellis3);
+    static constexpr int parallel_width = parallel_bits(Precision::trellis3);  // of all that have parallel bits
     std::conditional_t<parallel, typename V::wide_table, typename V::table> table;
     int columns, bits;
 };

@@ -12,7 +12,7 @@ namespace hmatrix {
 constexpr int max_panel_height = 64;
 
 // The numbers are those of hmatrix.Precision.
-enum class Precision : std::uint8_t { float64, float32, bfloat16, int8, int4, int2, int1, lloyd4, trellis4, trellis2, trellis1, trellis3 };
+enum class Precision : std::uint8_t { float64, float32, bfloat16, int8, int4, int2, int1, lloyd4, trellis4, trellis2, trellis1, trellis3, trellis4p };
 
 constexpr bool is_integer(Precision p) { return p >= Precision::int8; }
 
@@ -24,13 +24,13 @@ constexpr bool is_trellis(Precision p) { return is_looked_up(p) && p != Precisio
 
 // Neighbouring columns in a word.
 constexpr int columns_per_word(Precision p) {
-    constexpr int columns[] = {1, 1, 2, 4, 8, 16, 32, 8, 8, 16, 32, 32};
+    constexpr int columns[] = {1, 1, 2, 4, 8, 16, 32, 8, 8, 16, 32, 32, 16};
     return columns[static_cast<int>(p)];
 }
 
-// Parallel bits of an entry, which no other entry's value depends on. Behind each word of the trellis lie two with
+// Parallel bits of an entry, which no other entry's value depends on. Behind each word of the trellis lie those with
 // these bits of its columns.
-constexpr int parallel_bits(Precision p) { return p == Precision::trellis3 ? 2 : 0; }
+constexpr int parallel_bits(Precision p) { return p >= Precision::trellis3 ? 2 : 0; }
 constexpr int parallel_words(Precision p) { return parallel_bits(p) * columns_per_word(p) / 32; }
 
 // Twice the code that stands for zero; where values are looked up, of what is found.
@@ -74,10 +74,20 @@ alignas(64) constexpr std::uint8_t trellis3_bytes[2 * windows] = {
     45, 168, 134, 104, 86, 193, 149, 120, 113, 70, 179, 142, 127, 95, 232, 158,
     144, 114, 78, 185, 162, 128, 99, 38, 201, 151, 122, 88, 61, 171, 137, 107,
     95, 224, 156, 126, 111, 73, 176, 141, 133, 102, 48, 167, 149, 119, 82, 195};
+alignas(64) constexpr std::uint8_t trellis4p_bytes[2 * windows] = {
+    42, 158, 130, 101, 68, 168, 136, 109, 82, 180, 143, 117, 92, 198, 150, 123,
+    97, 255, 155, 127, 105, 57, 163, 133, 113, 76, 174, 139, 120, 87, 187, 147,
+    123, 93, 209, 150, 130, 102, 34, 158, 136, 110, 65, 168, 143, 116, 81, 181,
+    147, 120, 87, 193, 154, 127, 97, 234, 163, 133, 106, 53, 174, 139, 113, 74,
+    182, 143, 117, 82, 203, 150, 123, 93, 22, 159, 129, 102, 63, 169, 136, 109,
+    75, 175, 140, 113, 88, 191, 146, 120, 98, 222, 154, 126, 106, 47, 163, 133,
+    109, 69, 169, 136, 117, 82, 180, 143, 123, 93, 199, 151, 129, 101, 1, 159,
+    133, 106, 58, 164, 139, 113, 76, 174, 147, 120, 88, 188, 155, 126, 98, 214};
 
 constexpr const std::uint8_t* codebook(Precision p) {
     return p == Precision::lloyd4     ? lloyd4_bytes
            : p == Precision::trellis3 ? trellis3_bytes
+           : p == Precision::trellis4p ? trellis4p_bytes
            : p == Precision::trellis4 ? trellis4_bytes
            : p == Precision::trellis2 ? trellis2_bytes
                                       : trellis1_bytes;

@@ -34,7 +34,8 @@ public:
                 case Precision::int1: return add_codes<Precision::int1>(run, end, source, quantized, first);
                 case Precision::float64:
                 case Precision::float32: return add_values(run, end, source, first);
-                case Precision::trellis3: return add_codes<Precision::trellis3>(run, end, source, quantized, first);
+                case Precision::trellis3:
+                case Precision::trellis4p: return add_codes<parallel>(run, end, source, quantized, first);
                 default: return add_codes<looked_up>(run, end, source, quantized, first);
             }
         }
@@ -76,8 +77,8 @@ private:
         Reg of[B][N];
     };
 
-    // Stands for all precisions whose values are looked up, and have no parallel bits.
-    static constexpr Precision looked_up = Precision::lloyd4;
+    // Stand for all precisions whose values are looked up, without parallel bits and with them.
+    static constexpr Precision looked_up = Precision::lloyd4, parallel = Precision::trellis3;
 
     // Whether the next run goes on with the registers of those before it. For several vectors there is more to do in each
     // run than between two, and there are so many sums that the compiler would keep them in memory.

@@ -80,7 +80,10 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
                 case Precision::float32:
                     values();
                     break;
-                case Precision::trellis3: looked_up(std::true_type()); break;
+                case Precision::trellis3:
+                case Precision::trellis4p:
+                    looked_up(std::true_type());
+                    break;
                 default: looked_up(std::false_type());
             }
         }

@@ -171,6 +171,7 @@ void encode_words(const Words& words, std::uint8_t* out) {
         case Precision::trellis4: return encode_owing<Precision::trellis4>(words, out);
         case Precision::trellis2: return encode_owing<Precision::trellis2>(words, out);
         case Precision::trellis3: return encode_owing<Precision::trellis3>(words, out);
+        case Precision::trellis4p: return encode_owing<Precision::trellis4p>(words, out);
         default: return encode_owing<Precision::trellis1>(words, out);
     }
 }

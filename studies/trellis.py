@@ -1,8 +1,8 @@
 """Make the values of a trellis: those that Lloyd's iteration ends at, for normally distributed entries.
 
-    python studies/trellis.py 1|2|3|4 [--all]
+    python studies/trellis.py trellis1|trellis2|trellis3|trellis4|trellis4p [--all]
 
-prints the values of as many bits, as cpp/packed.hpp has them less 128, and what they leave of the square of entries
+prints the values of a precision, as cpp/packed.hpp has them less 128, and what they leave of the square of entries
 that were not used. The iteration begins at quantiles of the normal distribution, in an order of windows that is among
 the best after a few steps; with `--all` all orders are tried once more, in some more minutes. All of it is in NumPy, and
 the reference that the native encoder is tested with.
@@ -72,10 +72,11 @@ class Code:
 
 
 CODES = {
-    1: Code(1, 0, 6, (29, 46)),
-    2: Code(2, 0, 6, (25, 44)),
-    3: Code(1, 2, 7, (19, 9)),
-    4: Code(4, 0, 6, (23, 11)),
+    "trellis1": Code(1, 0, 6, (29, 46)),
+    "trellis2": Code(2, 0, 6, (25, 44)),
+    "trellis3": Code(1, 2, 7, (19, 9)),
+    "trellis4": Code(4, 0, 6, (23, 11)),
+    "trellis4p": Code(2, 2, 7, (7, 3)),
 }
 
 
@@ -159,10 +160,10 @@ def shifts(code: Code, factor: int) -> tuple[int, int]:
 def main() -> None:
     """Print the values."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bits", type=int, choices=CODES)
+    parser.add_argument("precision", choices=CODES)
     parser.add_argument("--all", action="store_true", help="try all orders")
     options = parser.parse_args()
-    code = CODES[options.bits]
+    code = CODES[options.precision]
     random = np.random.default_rng(1)
     few, many, unseen = (
         random.standard_normal((entries // code.visits, code.visits)) for entries in (24_000, 200_000, 200_000)

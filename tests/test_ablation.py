@@ -29,8 +29,8 @@ def precisions(weight):
 
 def test_what_is_off_is_not_chosen(ablation):
     weight = random_matrix(60, 200)
-    assert Precision.TRELLIS4 in precisions(weight)
+    assert Precision.TRELLIS4P in precisions(weight)
     ablation.restrict(ablation.VARIANTS["evenly spaced values only"])
-    assert Precision.TRELLIS4 not in precisions(weight)
+    assert Precision.TRELLIS4P not in precisions(weight)
     ablation.restrict(ablation.VARIANTS["float32 only"])
     assert precisions(weight) == {Precision.FLOAT32}

@@ -32,7 +32,7 @@ def test_precisions_of_types(dtype):
     "name", ["", "float", "float16", "int3", "f4", np.float16, np.int64, complex, 3, 1.5, object()]
 )
 def test_unknown_precisions(name):
-    known = "float64, float32, bfloat16, int8, int4, int2, int1, lloyd4, trellis4, trellis2, trellis1, trellis3"
+    known = "float64, float32, bfloat16, int8, int4, int2, int1, lloyd4, trellis4, trellis2, trellis1, trellis3, trellis4p"
     with pytest.raises(ArgumentError, match=f"precision: got .*; give one of {known}"):
         Precision.of(name)
 
@@ -51,11 +51,12 @@ def test_numbers_of_precisions_are_fixed():
         "TRELLIS2": 9,
         "TRELLIS1": 10,
         "TRELLIS3": 11,
+        "TRELLIS4P": 12,
     }
-    assert [precision.bits for precision in Precision] == [64, 32, 16, 8, 4, 2, 1, 4, 4, 2, 1, 3]
-    assert [precision.per_word for precision in Precision] == [1, 1, 2, 4, 8, 16, 32, 8, 8, 16, 32, 32]
+    assert [precision.bits for precision in Precision] == [64, 32, 16, 8, 4, 2, 1, 4, 4, 2, 1, 3, 4]
+    assert [precision.per_word for precision in Precision] == [1, 1, 2, 4, 8, 16, 32, 8, 8, 16, 32, 32, 16]
     assert [precision.zero for precision in CODES[:4]] == [128, 8, 1.5, 0.5]
-    assert [precision.filling for precision in CODES] == [128, 8, 1, 0, 0, 0, 0, 0, 0]
+    assert [precision.filling for precision in CODES] == [128, 8, 1, 0, 0, 0, 0, 0, 0, 0]
 
 
 def test_values_of_codes():
@@ -276,5 +277,6 @@ def test_more_bits_and_smaller_groups_are_better(precision):
         "TRELLIS2": 0.31,
         "TRELLIS1": 0.57,
         "TRELLIS3": 0.155,
+        "TRELLIS4P": 0.084,
     }
     assert relative < most[precision.name]

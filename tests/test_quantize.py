@@ -33,6 +33,7 @@ def test_quantize(precision, dtype, activations):
         "trellis2": 0.34,
         "trellis1": 0.6,
         "trellis3": 0.175,
+        "trellis4p": 0.1,
     }[precision]
     assert relative(A, H.to_dense()) <= largest
     assert equal_bits(hm.quantize(A, hm.Precision.of(precision)).to_dense(), H.to_dense())

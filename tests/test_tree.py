@@ -189,7 +189,7 @@ def test_rank_grid():
 
 def test_forms():
     assert DENSE_FORMS[0] == Form()
-    assert Form(Depth.SIX).planes == (Precision.TRELLIS4, Precision.TRELLIS2)
+    assert Form(Depth.SIX).planes == (Precision.TRELLIS4P, Precision.TRELLIS2)
     assert Form(Precision.BFLOAT16).planes == (Precision.BFLOAT16,)
     assert Form(None, 3).planes == ()
 

@@ -68,8 +68,9 @@ def test_values_are_means_of_what_they_stand_for(precision, study):
     trellis = precision.trellis
     integers = trellis.values.astype(float)
     words = normal((4000, trellis.visits), 1).astype(float)
-    means, error = study.iterate(integers * trellis.unit, study.CODES[precision.bits], words, 8)
-    assert error == pytest.approx({1: 0.2924, 2: 0.0820, 3: 0.0203, 4: 0.0065}[precision.bits], rel=0.02)
+    means, error = study.iterate(integers * trellis.unit, study.CODES[precision.name.lower()], words, 8)
+    left = {"TRELLIS1": 0.2924, "TRELLIS2": 0.0820, "TRELLIS3": 0.0203, "TRELLIS4": 0.0065, "TRELLIS4P": 0.00568}
+    assert error == pytest.approx(left[precision.name], rel=0.02)
     assert np.abs(means / trellis.unit - integers).max() < 3
 
 
@@ -78,7 +79,7 @@ def test_the_best_path_is_found(precision, study):
     trellis = precision.trellis
     target = normal((150, trellis.visits)) / trellis.unit
     every = np.ones(trellis.visits, bool)
-    code = study.CODES[precision.bits]
+    code = study.CODES[precision.name.lower()]
     best = cost(trellis, target, study.best_windows(trellis.values, code, target.astype(float)))
     found = cost(trellis, target, trellis.encode(target, every, tries=32))
     np.testing.assert_allclose(found, best, rtol=1e-5)

@@ -7,7 +7,8 @@ the longer side goes where the larger entries are. int2 and int1 have no zero: t
 -1, 0, 1; and -1/2 and 1/2. The values of lloyd4 are not evenly spaced: they are those that leave
 normally distributed entries the least squared error, a sixth less than int4. Those of trellis4 to trellis1
 depend on the neighbouring codes, too (`hmatrix.trellis`): they leave nearly a half less than int4, a third less than
-int2 and a fifth less than int1. The codes of trellis3 lie in words of two kinds.
+int2 and a fifth less than int1. The codes of trellis3 and trellis4p lie in words of two kinds; trellis4p leaves an
+eighth less than trellis4, and its products take longer.
 
 References
 ----------
@@ -17,7 +18,6 @@ doi:10.1109/TIT.1982.1056489; J. Max, "Quantizing for minimum distortion", IRE T
 """
 
 from enum import Enum, IntEnum
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,7 @@ from hmatrix._validation import FloatArray, check_integer
 from hmatrix.errors import ArgumentError
 from hmatrix.trellis import Codes as Codes
 from hmatrix.trellis import Floats32 as Floats32
-from hmatrix.trellis import Trellis, codebook
-
-_trellis = cache(Trellis)
+from hmatrix.trellis import TRELLISES, Trellis, codebook
 
 
 class Precision(IntEnum):
@@ -47,6 +45,7 @@ class Precision(IntEnum):
     TRELLIS2 = 9
     TRELLIS1 = 10
     TRELLIS3 = 11
+    TRELLIS4P = 12
 
     @classmethod
     def of(cls, name: "Precision | npt.DTypeLike") -> "Precision":
@@ -71,7 +70,7 @@ class Precision(IntEnum):
     @property
     def bits(self) -> int:
         """Bits of one coefficient."""
-        return (64, 32, 16, 8, 4, 2, 1, 4, 4, 2, 1, 3)[self]
+        return (64, 32, 16, 8, 4, 2, 1, 4, 4, 2, 1, 3, 4)[self]
 
     @property
     def is_integer(self) -> bool:
@@ -101,7 +100,7 @@ class Precision(IntEnum):
     @property
     def trellis(self) -> Trellis | None:
         """How words are read whose values depend on neighbouring codes, else ``None``."""
-        return _trellis(int(self), self.bits) if self >= Precision.TRELLIS4 else None
+        return TRELLISES.get(int(self))
 
     def values(self, codes: Codes) -> Floats32:
         """Return what integer codes stand for, in units of the scale, in the shape of the codes.
@@ -131,7 +130,7 @@ class Precision(IntEnum):
 
     @property
     def per_word(self) -> int:
-        """Neighbouring columns that share a word, of 32 bits, or of 64 for float64; of trellis3 three words."""
+        """Neighbouring columns that share a word, of 32 bits, or of 64 for float64, or the same words."""
         return self.trellis.visits if self.trellis else max(32 // self.bits, 1)
 
     def words(self, columns: Any) -> Any:

@@ -3,10 +3,11 @@
 A word of 32 bits holds 8, 16 or 32 neighbouring entries of a row, at 4, 2 or 1 bits each. It is read as a ring, in
 visits: the value of visit m is looked up by the six bits from bit ``m * bits`` on, so that each entry chooses between
 a few values, which depend on the entries after it. The path with the least error is found by the Viterbi algorithm.
-Of 3 bits one lies in such a ring, of which the window holds five; the two others, its *parallel* bits, are the
-entry's alone, and lie in words of their own. Of normally distributed entries 0.292, 0.082, 0.0203 and 0.0065 of the
-square is left at 1 to 4 bits, where the best values without a trellis leave 0.363, 0.118, 0.0345 and 0.0095, and no
-code of any length less than 0.25, 0.0625, 0.0156 and 0.0039. The values are those that Lloyd's iteration ends at, from
+Of the bits of trellis3 one lies in such a ring, and of trellis4p two: the window holds five of a ring. The two others,
+their *parallel* bits, are the entry's alone, and lie in words of their own. Of normally distributed entries 0.292,
+0.082, 0.0203 and 0.0065 of the square is left at 1 to 4 bits, and 0.0057 by trellis4p, where the best values without a
+trellis leave 0.363, 0.118, 0.0345 and 0.0095, and no code of any length less than 0.25, 0.0625, 0.0156 and 0.0039. The
+values are those that Lloyd's iteration ends at, from
 quantiles of the normal distribution in the order that ends best (``studies/trellis.py``).
 
 References
@@ -33,12 +34,6 @@ Floats32: TypeAlias = npt.NDArray[np.float32]
 
 _WORD = 32
 
-_PARALLEL = {3: 2}
-"""Parallel bits, by those of an entry."""
-
-_LARGEST = {1: 1.944, 2: 2.619, 3: 3.141, 4: 3.126}
-"""What the largest value, 127, stands for where entries have the variance 1, for each number of bits."""
-
 TRIES = 8
 """States in which a word may begin that are tried: more of them gain next to nothing."""
 
@@ -60,22 +55,23 @@ class Trellis:
     ----------
     precision
         Number of the precision.
-    bits
-        Bits of an entry: 1 to 4.
+    ring
+        Bits of an entry in the word that is read as a ring.
+    parallel
+        Bits of an entry that no other entry's value depends on: the lowest of its code.
+    largest
+        What the largest value, 127, stands for where entries have the variance 1.
     """
 
     precision: int
-    bits: int
+    ring: int
+    parallel: int
+    largest: float
 
     @property
-    def parallel(self) -> int:
-        """Bits of an entry that no other entry's value depends on: the lowest of its code."""
-        return _PARALLEL.get(self.bits, 0)
-
-    @property
-    def ring(self) -> int:
-        """Bits of an entry in the word that is read as a ring."""
-        return self.bits - self.parallel
+    def bits(self) -> int:
+        """Bits of an entry."""
+        return self.ring + self.parallel
 
     @property
     def visits(self) -> int:
@@ -102,7 +98,7 @@ class Trellis:
     @property
     def unit(self) -> float:
         """The scale that suits normally distributed entries of variance 1."""
-        return _LARGEST[self.bits] / 127
+        return self.largest / 127
 
     def read(self, codes: Codes) -> Floats32:
         """Return what codes stand for, in units of the scale.
@@ -192,3 +188,16 @@ class Trellis:
         columns = np.empty_like(visits)
         columns[:, :, self.columns] = visits
         return columns.reshape(len(visits), visits.shape[1] * self.visits)[:, :n]
+
+
+TRELLISES = {
+    trellis.precision: trellis
+    for trellis in (
+        Trellis(8, 4, 0, 3.126),
+        Trellis(9, 2, 0, 2.619),
+        Trellis(10, 1, 0, 1.944),
+        Trellis(11, 1, 2, 3.141),
+        Trellis(12, 2, 2, 3.273),
+    )
+}
+"""By the numbers of their precisions."""

@@ -25,9 +25,10 @@ class Depth(Enum):
     ONE = (Precision.TRELLIS1,)
     TWO = (Precision.TRELLIS2,)
     THREE = (Precision.TRELLIS3,)
-    FOUR = (Precision.TRELLIS4,)
-    FIVE = (Precision.TRELLIS4, Precision.TRELLIS1)
-    SIX = (Precision.TRELLIS4, Precision.TRELLIS2)
+    FOUR = (Precision.TRELLIS4P,)
+    FAST_FOUR = (Precision.TRELLIS4,)
+    FIVE = (Precision.TRELLIS4P, Precision.TRELLIS1)
+    SIX = (Precision.TRELLIS4P, Precision.TRELLIS2)
     EIGHT = (Precision.INT8,)
 
     @property
@@ -44,7 +45,7 @@ class Depth(Enum):
     def left(self) -> float:
         """The error that it leaves, relative to that of `even`."""
         coarse, *finer = self.value
-        left = _SPARED[coarse.bits] if coarse.trellis else 1.0
+        left = _SPARED.get(coarse, 1.0)
         for precision in finer:
             left *= _REFINED[precision.bits]
         return left
@@ -52,7 +53,13 @@ class Depth(Enum):
 
 _EVEN = {1: Precision.INT1, 2: Precision.INT2, 3: Precision.INT2, 4: Precision.INT4, 8: Precision.INT8}
 
-_SPARED = {1: 0.82, 2: 0.705, 3: 0.176, 4: 0.565}
+_SPARED = {
+    Precision.TRELLIS1: 0.82,
+    Precision.TRELLIS2: 0.705,
+    Precision.TRELLIS3: 0.176,
+    Precision.TRELLIS4: 0.565,
+    Precision.TRELLIS4P: 0.494,
+}
 """What a trellis leaves of the error of those evenly spaced values, of normally distributed entries."""
 
 _REFINED = {1: 0.302, 2: 0.09}

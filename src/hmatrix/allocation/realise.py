@@ -20,7 +20,7 @@ from hmatrix.packing import EncodedLowRank, PackedLeaf
 from hmatrix.precision import Precision, from_words, to_words
 from hmatrix.schedule import DENSE
 
-_DEPTHS = {Precision.INT8: Depth.EIGHT, Precision.TRELLIS4: Depth.FOUR}
+_DEPTHS = {Precision.INT8: Depth.EIGHT, Precision.TRELLIS4: Depth.FAST_FOUR}
 
 
 def leaf_table(pieces: Sequence[Piece]) -> IndexArray:

@@ -36,7 +36,7 @@ from hmatrix.matrix import HMatrix
 from hmatrix.panels import PANEL_HEIGHT, Schedule
 from hmatrix.precision import Activations, Precision
 
-_VERSION = 3
+_VERSION = 4
 _SHAPE = (1000, 1280)
 _ROUNDS = 15
 _ROUND_SECONDS = 2e-3

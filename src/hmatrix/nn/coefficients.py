@@ -22,6 +22,7 @@ UNITS = {
     Precision.TRELLIS2: torch.uint8,
     Precision.TRELLIS1: torch.uint8,
     Precision.TRELLIS3: torch.uint8,
+    Precision.TRELLIS4P: torch.uint8,
 }
 """As what words are viewed; little-endian, as all devices are that torch runs on."""
 
