@@ -4,8 +4,8 @@
 
 prints the values of a precision, as cpp/packed.hpp has them less 128, and what they leave of the square of entries
 that were not used. The iteration begins at quantiles of the normal distribution, in an order of windows that is among
-the best after a few steps; with `--all` all orders are tried once more, in some more minutes. All of it is in NumPy, and
-the reference that the native encoder is tested with.
+the best after a few steps; with `--all` all orders are tried once more, in some more minutes. All of it is in NumPy,
+and the reference that the native encoder is tested with.
 """
 
 import argparse
@@ -145,7 +145,7 @@ def rounded(values: Floats) -> tuple[npt.NDArray[np.int64], float]:
 
 
 def quantiles(code: Code, factor: int, shift: int) -> Floats:
-    """Return quantiles of the normal distribution, one for each window; that at place p is number ``factor * p + shift``.
+    """Return quantiles of the normal distribution, for each window: at place p the ``factor * p + shift``-th.
 
     With `shifts` the values are odd: those of a window and of its complement differ in the sign.
     """

@@ -27,7 +27,19 @@ def error_of(weight, matrix, allocator):
     return np.sqrt(moments.error(weight - matrix.to_dense()) / moments.error(weight))
 
 
-PLAIN = ("int8", "int4", "lloyd4", "trellis4", "trellis4p", "trellis3", "int2", "trellis2", "int1", "trellis1", "bfloat16")
+PLAIN = (
+    "int8",
+    "int4",
+    "lloyd4",
+    "trellis4",
+    "trellis4p",
+    "trellis3",
+    "int2",
+    "trellis2",
+    "int1",
+    "trellis1",
+    "bfloat16",
+)
 
 
 def competitors(weight, most):

@@ -79,7 +79,9 @@ def test_astype_and_back(precision, wide):
 
 
 @pytest.mark.parametrize("group", [1, 3, 8, 16, 64, 2**14, 2**40])
-@pytest.mark.parametrize("precision", ["int8", "int4", "int2", "int1", "lloyd4", "trellis4", "trellis2", "trellis1", "trellis3", "trellis4p"])
+@pytest.mark.parametrize(
+    "precision", ["int8", "int4", "int2", "int1", "lloyd4", "trellis4", "trellis2", "trellis1", "trellis3", "trellis4p"]
+)
 def test_groups(precision, group):
     H, _ = make(np.float32)
     grouped, whole = H.astype(precision, group=group), H.astype(precision)
@@ -118,7 +120,9 @@ def test_int8_activations(precision, batch):
     assert other.astype("int4", activations="exact").activations is hm.Activations.EXACT
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4", "int2", "int1", "lloyd4", "trellis4", "trellis2", "trellis1", "trellis3", "trellis4p"])
+@pytest.mark.parametrize(
+    "precision", ["int8", "int4", "int2", "int1", "lloyd4", "trellis4", "trellis2", "trellis1", "trellis3", "trellis4p"]
+)
 def test_inputs_that_are_not_finite_do_not_pass_unseen(precision):
     H = make(np.float32)[0].astype(precision, activations="int8")
     for value in (np.nan, np.inf):

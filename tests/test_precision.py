@@ -32,7 +32,9 @@ def test_precisions_of_types(dtype):
     "name", ["", "float", "float16", "int3", "f4", np.float16, np.int64, complex, 3, 1.5, object()]
 )
 def test_unknown_precisions(name):
-    known = "float64, float32, bfloat16, int8, int4, int2, int1, lloyd4, trellis4, trellis2, trellis1, trellis3, trellis4p"
+    known = (
+        "float64, float32, bfloat16, int8, int4, int2, int1, lloyd4, trellis4, trellis2, trellis1, trellis3, trellis4p"
+    )
     with pytest.raises(ArgumentError, match=f"precision: got .*; give one of {known}"):
         Precision.of(name)
 

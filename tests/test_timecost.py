@@ -12,7 +12,9 @@ from hmatrix.allocation.forms import Form
 from hmatrix.allocation.timecost import TimeCost, dense_seconds, time_cost
 from hmatrix.precision import Activations, Precision
 
-COST = TimeCost(1e-6, 2e-8, 3e-9, (1e-10, 2e-10, 3e-10, 4e-10, 5e-10, 6e-10, 7e-10, 8e-10, 9e-10, 10e-10))
+COST = TimeCost(
+    1e-6, 2e-8, 3e-9, (1e-10, 2e-10, 3e-10, 4e-10, 5e-10, 6e-10, 7e-10, 8e-10, 9e-10, 10e-10, 11e-10, 12e-10)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +30,7 @@ def test_seconds_of_a_matrix():
     expected = 1e-6 + 2 * 2e-8 + 2 * 3e-9 + 100 * 17 * 3e-10
     assert COST.of_matrix(packed.leaves, packed.schedule) == pytest.approx(expected)
     assert COST.of_permutations(50) == pytest.approx(50e-10)
-    assert COST.unit == pytest.approx(10e-10 / 4)
+    assert COST.unit == pytest.approx(12e-10 / 4)
 
 
 def test_forms_cost_what_a_matrix_of_them_costs():

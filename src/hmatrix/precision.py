@@ -25,9 +25,9 @@ import numpy.typing as npt
 
 from hmatrix._validation import FloatArray, check_integer
 from hmatrix.errors import ArgumentError
+from hmatrix.trellis import TRELLISES, Trellis, codebook
 from hmatrix.trellis import Codes as Codes
 from hmatrix.trellis import Floats32 as Floats32
-from hmatrix.trellis import TRELLISES, Trellis, codebook
 
 
 class Precision(IntEnum):
@@ -192,10 +192,10 @@ def to_words(values: npt.NDArray[Any], precision: Precision) -> npt.NDArray[Any]
     blocks = -(-n // precision.per_word)
     filled = np.full((m, blocks * precision.per_word), precision.filling, np.uint32)
     filled[:, :n] = units
-    words = [
-        np.bitwise_or.reduce((filled >> np.uint32(first) & np.uint32(2**bits - 1)).reshape(m, blocks, -1, 32 // bits) << _shifts(bits), axis=3)
-        for first, bits in _kinds(precision)
-    ]
+    words = []
+    for first, bits in _kinds(precision):
+        own = (filled >> np.uint32(first)) & np.uint32(2**bits - 1)
+        words.append(np.bitwise_or.reduce(own.reshape(m, blocks, -1, 32 // bits) << _shifts(bits), axis=3))
     return np.concatenate(words, axis=2).reshape(m, -1)
 
 
@@ -221,7 +221,7 @@ def from_words(words: npt.NDArray[Any], precision: Precision, n: int) -> npt.NDA
     at = 0
     for first, bits in _kinds(precision):
         count = precision.per_word * bits // 32
-        own = of_blocks[:, :, at : at + count, None] >> _shifts(bits) & np.uint32(2**bits - 1)
+        own = (of_blocks[:, :, at : at + count, None] >> _shifts(bits)) & np.uint32(2**bits - 1)
         units |= own.reshape(units.shape) << np.uint32(first)
         at += count
     columns = units[:, :n]

@@ -124,7 +124,10 @@ class Coefficients:
         if trellis is not None and trellis.parallel:
             parallel = _packed(units & (1 << trellis.parallel) - 1, trellis.parallel)
             ring = _packed(units >> trellis.parallel, trellis.ring)
-            blocks = [torch.unflatten(words, 2, (-1, count, 4)) for words, count in ((ring, 1), (parallel, trellis.parallel_words))]
+            blocks = [
+                torch.unflatten(words, 2, (-1, count, 4))
+                for words, count in ((ring, 1), (parallel, trellis.parallel_words))
+            ]
             units = torch.cat(blocks, dim=3).flatten(2)
         elif precision.bits < 8:
             units = _packed(units, precision.bits)
