@@ -146,8 +146,8 @@ def quantize(
     weight
         ``(m, n)``, finite.
     precision
-        ``"float64"``, ``"float32"``, ``"bfloat16"``, ``"int8"``, ``"int4"``, ``"lloyd4"``, ``"trellis4"``, ``"int2"``,
-        ``"trellis2"``, ``"int1"`` or ``"trellis1"``.
+        ``"float64"``, ``"float32"``, ``"bfloat16"``, ``"int8"``, ``"int4"``, ``"lloyd4"``, ``"trellis4"``,
+        ``"trellis4p"``, ``"trellis3"``, ``"int2"``, ``"trellis2"``, ``"int1"`` or ``"trellis1"``.
     activations
         How products treat their input where it meets integer codes: ``"exact"`` or ``"int8"``.
     group

@@ -186,7 +186,7 @@ class HMatrix:
         ----------
         precision
             ``"float64"``, ``"float32"``, ``"bfloat16"``, ``"int8"``, ``"int4"``, ``"lloyd4"``, ``"trellis4"``,
-            ``"int2"``, ``"trellis2"``, ``"int1"`` or ``"trellis1"``.
+            ``"trellis4p"``, ``"trellis3"``, ``"int2"``, ``"trellis2"``, ``"int1"`` or ``"trellis1"``.
         activations
             How products treat their input where it meets integer codes: ``"exact"`` or ``"int8"``;
             ``None`` keeps what is.

@@ -68,6 +68,8 @@ def forms(weight: FloatArray) -> dict[str, HMatrix]:
         "hmatrix int4, groups of 128": quantize(weight, "int4", activations="int8", group=128),
         "hmatrix int2": quantize(weight, "int2", activations="int8"),
         "hmatrix trellis4": quantize(weight, "trellis4", activations="int8"),
+        "hmatrix trellis4p": quantize(weight, "trellis4p", activations="int8"),
+        "hmatrix trellis3": quantize(weight, "trellis3", activations="int8"),
         "hmatrix trellis2": quantize(weight, "trellis2", activations="int8"),
         PUBLISHED: published,
         f"hmatrix rank {RANK}, int8": published.astype("int8", activations="int8"),
