@@ -12,14 +12,16 @@ namespace hmatrix {
 constexpr int max_panel_height = 64;
 
 // The numbers are those of hmatrix.Precision.
-enum class Precision : std::uint8_t { float64, float32, bfloat16, int8, int4, int2, int1, lloyd4, trellis4, trellis2, trellis1, trellis3, trellis4p };
+enum class Precision : std::uint8_t {
+    float64, float32, bfloat16, int8, int4, int2, int1, lloyd4, trellis4, trellis2, trellis1, trellis3, trellis4p
+};
 
 constexpr bool is_integer(Precision p) { return p >= Precision::int8; }
 
 // Whether values are looked up, by a window that begins with the entry's own bits: they are then codes of int8.
 constexpr bool is_looked_up(Precision p) { return p >= Precision::lloyd4; }
 
-// Of a trellis windows are longer than the entry's own bits.
+// Whether windows are longer than the entry's own bits.
 constexpr bool is_trellis(Precision p) { return is_looked_up(p) && p != Precision::lloyd4; }
 
 // Neighbouring columns in a word.
@@ -85,12 +87,12 @@ alignas(64) constexpr std::uint8_t trellis4p_bytes[2 * windows] = {
     133, 106, 58, 164, 139, 113, 76, 174, 147, 120, 88, 188, 155, 126, 98, 214};
 
 constexpr const std::uint8_t* codebook(Precision p) {
-    return p == Precision::lloyd4     ? lloyd4_bytes
-           : p == Precision::trellis3 ? trellis3_bytes
+    return p == Precision::lloyd4      ? lloyd4_bytes
+           : p == Precision::trellis4  ? trellis4_bytes
            : p == Precision::trellis4p ? trellis4p_bytes
-           : p == Precision::trellis4 ? trellis4_bytes
-           : p == Precision::trellis2 ? trellis2_bytes
-                                      : trellis1_bytes;
+           : p == Precision::trellis3  ? trellis3_bytes
+           : p == Precision::trellis2  ? trellis2_bytes
+                                       : trellis1_bytes;
 }
 
 // Coefficients of type T are stored in these.
