@@ -109,7 +109,7 @@ Stage make_stage(const std::int64_t* offsets, const std::int32_t* panels, std::s
     Stage stage;
     for (const std::int32_t* run = runs; run != runs + 4 * run_count; run += 4) {
         const std::int32_t flags = run[3], precision = flags & 15;
-        require(flags >= 0 && flags < 64 && precision <= static_cast<std::int32_t>(Precision::trellis4p),
+        require(flags >= 0 && flags < 64 && precision <= static_cast<std::int32_t>(last_precision),
                 "a run has unknown flags");
         stage.runs.push_back(
             {run[0], run[1], run[2], static_cast<Precision>(precision), (flags & 16) != 0, (flags & 32) != 0});

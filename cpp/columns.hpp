@@ -3,7 +3,8 @@
 // V has: value (float or double); reg and part (a mask for the last register of a panel); width; registers,
 // how many accumulators fit beside the loaded registers; batch_registers, those of one row of a batch; asks_ahead,
 // whether processors that it runs on may want to be asked for lines ahead; and static functions over them. V of
-// floats also has words: ireg, and what looks them up, or turns them into floats or sums of integers.
+// floats also has words: ireg, and what turns them into floats or sums of integers; table and wide_table, which look
+// bytes up by six and by seven bits; and joined and rotated, which make these bits.
 //
 // Everything is in an anonymous namespace, so that no function compiled for one instruction set can be
 // linked into another.
@@ -108,39 +109,38 @@ struct Lookup {
         : table(codebook(precision)), columns(columns_per_word(precision)), bits(32 / columns) {}
 
     // Calls f(c, std::integral_constant<int, u>(), found) with what columns c to c + 3 stand for, as codes of int8, for
-    // all columns of the words of a run, with u by turns 0 and 1.
+    // all columns of a run and what is left of eight columns, with u by turns 0 and 1.
     template <int N, bool ahead, class F>
     INLINED void each_four(Columns<V, N, ahead>& words, std::ptrdiff_t length, F&& f) const {
+        typename V::ireg w[N], own[N], found[N];
+        const auto four = [&](std::ptrdiff_t c, auto u) INLINED {
+            UNROLL for (int i = 0; i < N; ++i) {
+                if constexpr (parallel) {
+                    found[i] = table.of(V::joined(own[i], w[i]));
+                    own[i] = V::rotated(own[i], parallel_width);
+                } else {
+                    found[i] = table.of(w[i]);
+                }
+                w[i] = V::rotated(w[i], bits);
+            }
+            f(c, u, found);
+        };
         const int step = parallel ? 32 / parallel_width : columns;
-        for (std::ptrdiff_t c = 0; c < length;) {
-            typename V::ireg w[N], own[N], found[N];
+        for (std::ptrdiff_t block = 0; block < length; block += columns) {
             words.words(w);
+            // The parallel bits take the lowest places of a window.
             if constexpr (parallel) UNROLL for (int i = 0; i < N; ++i) w[i] = V::rotated(w[i], 32 - parallel_width);
-            const std::ptrdiff_t end = c + columns;
-            while (c < end) {
+            for (std::ptrdiff_t word = block; word < block + columns; word += step) {
                 if constexpr (parallel) words.words(own);
-                for (int k = 0; k < step; k += 8) {
-                    const auto four = [&](auto u) INLINED {
-                        UNROLL for (int i = 0; i < N; ++i) {
-                            if constexpr (parallel) {
-                                found[i] = table.of(V::joined(own[i], w[i]));
-                                own[i] = V::rotated(own[i], parallel_width);
-                            } else {
-                                found[i] = table.of(w[i]);
-                            }
-                            w[i] = V::rotated(w[i], bits);
-                        }
-                        f(c, u, found);
-                        c += 4;
-                    };
-                    four(std::integral_constant<int, 0>());
-                    four(std::integral_constant<int, 1>());
+                for (std::ptrdiff_t c = word; c < std::min(word + step, length); c += 8) {
+                    four(c, std::integral_constant<int, 0>());
+                    four(c + 4, std::integral_constant<int, 1>());
                 }
             }
         }
     }
 
-    // Calls f(c, std::integral_constant<int, j>(), found) for the columns c of a run, which are column j of what is found.
+    // Calls f(c, std::integral_constant<int, j>(), found) for the columns c of a run: column j of what is found.
     template <int N, bool ahead, class F>
     INLINED void each_column(Columns<V, N, ahead>& words, std::ptrdiff_t length, F&& f) const {
         each_four(words, length, [&](std::ptrdiff_t c, auto, const auto& found) INLINED {

@@ -119,7 +119,7 @@ struct Float {
         __m256i quarters[4];
     };
     struct wide_table {
-        explicit wide_table(const std::uint8_t* bytes) : lower(bytes), upper(bytes + windows) {}
+        explicit wide_table(const std::uint8_t* bytes) : lower(bytes), upper(bytes + table_size) {}
         ireg of(ireg w) const { return _mm256_blendv_epi8(lower.of(w), upper.of(w), _mm256_slli_epi32(w, 1)); }
         table lower, upper;
     };

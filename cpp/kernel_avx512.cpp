@@ -88,7 +88,7 @@ struct Float {
     };
     struct wide_table {
         explicit wide_table(const std::uint8_t* bytes)
-            : lower(_mm512_load_si512(bytes)), upper(_mm512_load_si512(bytes + windows)) {}
+            : lower(_mm512_load_si512(bytes)), upper(_mm512_load_si512(bytes + table_size)) {}
         ireg of(ireg w) const { return _mm512_permutex2var_epi8(lower, w, upper); }
         __m512i lower, upper;
     };
@@ -109,7 +109,7 @@ struct Float {
         __m512i quarters[4];
     };
     struct wide_table {
-        explicit wide_table(const std::uint8_t* bytes) : lower(bytes), upper(bytes + windows) {}
+        explicit wide_table(const std::uint8_t* bytes) : lower(bytes), upper(bytes + table_size) {}
         ireg of(ireg w) const {
             const __mmask64 above = _mm512_test_epi8_mask(w, _mm512_set1_epi8(64));
             return _mm512_mask_blend_epi8(above, lower.of(w), upper.of(w));

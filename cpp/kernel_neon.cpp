@@ -111,16 +111,16 @@ struct Float {
     struct table {
         explicit table(const std::uint8_t* bytes) : all(vld1q_u8_x4(bytes)) {}
         ireg of(ireg w) const {
-            return vreinterpretq_u32_u8(vqtbl4q_u8(all, vandq_u8(vreinterpretq_u8_u32(w), vdupq_n_u8(windows - 1))));
+            return vreinterpretq_u32_u8(vqtbl4q_u8(all, vandq_u8(vreinterpretq_u8_u32(w), vdupq_n_u8(table_size - 1))));
         }
         uint8x16x4_t all;
     };
     struct wide_table {
-        explicit wide_table(const std::uint8_t* bytes) : lower(vld1q_u8_x4(bytes)), upper(vld1q_u8_x4(bytes + windows)) {}
+        explicit wide_table(const std::uint8_t* bytes) : lower(vld1q_u8_x4(bytes)), upper(vld1q_u8_x4(bytes + table_size)) {}
         ireg of(ireg w) const {
             // What an index beyond a table finds is left as it is.
-            const uint8x16_t index = vandq_u8(vreinterpretq_u8_u32(w), vdupq_n_u8(2 * windows - 1));
-            const uint8x16_t above = vsubq_u8(index, vdupq_n_u8(windows));
+            const uint8x16_t index = vandq_u8(vreinterpretq_u8_u32(w), vdupq_n_u8(2 * table_size - 1));
+            const uint8x16_t above = vsubq_u8(index, vdupq_n_u8(table_size));
             return vreinterpretq_u32_u8(vqtbx4q_u8(vqtbl4q_u8(lower, index), upper, above));
         }
         uint8x16x4_t lower, upper;

@@ -134,8 +134,8 @@ struct Portable {
         }
         const std::uint8_t* bytes;
     };
-    using table = bytes_of_table<windows - 1>;
-    using wide_table = bytes_of_table<2 * windows - 1>;
+    using table = bytes_of_table<table_size - 1>;
+    using wide_table = bytes_of_table<2 * table_size - 1>;
     // Bytes whose last two bits are those of a, and the others those of b.
     static ireg joined(const ireg& a, const ireg& b) {
         return each_word([&](int i) { return (a.v[i] & 0x03030303u) | (b.v[i] & ~0x03030303u); });

@@ -34,9 +34,9 @@ public:
                 case Precision::int1: return add_codes<Precision::int1>(run, end, source, quantized, first);
                 case Precision::float64:
                 case Precision::float32: return add_values(run, end, source, first);
-                case Precision::trellis3:
-                case Precision::trellis4p: return add_codes<parallel>(run, end, source, quantized, first);
-                default: return add_codes<looked_up>(run, end, source, quantized, first);
+                default:
+                    return parallel_bits(run->precision) > 0 ? add_codes<parallel>(run, end, source, quantized, first)
+                                                             : add_codes<looked_up>(run, end, source, quantized, first);
             }
         }
     }
@@ -79,6 +79,8 @@ private:
 
     // Stand for all precisions whose values are looked up, without parallel bits and with them.
     static constexpr Precision looked_up = Precision::lloyd4, parallel = Precision::trellis3;
+    template <Precision P>
+    using LookupOf = Lookup<V, (parallel_bits(P) > 0)>;
 
     // Whether the next run goes on with the registers of those before it. For several vectors there is more to do in each
     // run than between two, and there are so many sums that the compiler would keep them in memory.
@@ -154,7 +156,8 @@ private:
     template <Precision P>
     Sums with_looked_up(const Run& run, const T* const* x, Sums sums) {
         Columns<V, N, ahead> columns = columns_;
-        Lookup<V, (parallel_bits(P) > 0)>(run.precision).each_column(columns, run.length, [&](std::ptrdiff_t c, auto j, const auto& found) INLINED {
+        const LookupOf<P> lookup(run.precision);
+        lookup.each_column(columns, run.length, [&](std::ptrdiff_t c, auto j, const auto& found) INLINED {
             add_column<Precision::int8, j>(sums, found, x, c);
         });
         columns_ = columns;
@@ -181,6 +184,7 @@ private:
 
     template <Precision P>
     const Run* add_decoded(const Run* run, const Run* end, const Source<const T>& source, std::ptrdiff_t first) {
+        const Precision precision = run->precision;
         do {
             if (run->begins) columns_.values(scales_);
             const Entries x(source, *run, first);
@@ -193,17 +197,18 @@ private:
             UNROLL for (int b = 0; b < B; ++b)
                 UNROLL for (int i = 0; i < N; ++i) totals.of[b][i] = decoded.total(b, i);
             add_group(*run, totals);
-        } while (follows(++run, end, P));
+        } while (follows(++run, end, precision));
         return run;
     }
 
     template <Precision P>
     const Run* add_integers(const Run* run, const Run* end, const Quantized& quantized, std::ptrdiff_t first) {
+        const Precision precision = run->precision;
         Columns<V, N, ahead> columns = columns_;
         do {
             if (run->begins) columns.values(scales_);
             add_group(*run, of_integers<P>(columns, *run, quantized, first));
-        } while (follows(++run, end, P));
+        } while (follows(++run, end, precision));
         columns_ = columns;
         return run;
     }
@@ -242,7 +247,7 @@ private:
         };
         // The codes of the source are filled up with zeros, as words are.
         if constexpr (is_looked_up(P)) {
-            const Lookup<V, (parallel_bits(P) > 0)> lookup(run.precision);
+            const LookupOf<P> lookup(run.precision);
             lookup.each_four(columns, run.length, [&](std::ptrdiff_t c, auto u, const auto& found) INLINED {
                 four(u % U, c, [&](typename V::ireg sum, int i, const typename V::iword& entries) INLINED {
                     return V::template dot<Precision::int8, 0>(sum, found[i], entries);

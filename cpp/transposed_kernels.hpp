@@ -51,7 +51,8 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
                 }
             };
             const auto looked_up = [&](auto parallel) {
-                Lookup<V, parallel>(run->precision).each_column(columns, run->length, [&](std::ptrdiff_t c, auto j, const auto& found) {
+                const Lookup<V, parallel> lookup(run->precision);
+                lookup.each_column(columns, run->length, [&](std::ptrdiff_t c, auto j, const auto& found) {
                     out[c] += of_column<V, Precision::int8, j>(found, scaled);
                 });
             };
@@ -80,11 +81,8 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
                 case Precision::float32:
                     values();
                     break;
-                case Precision::trellis3:
-                case Precision::trellis4p:
-                    looked_up(std::true_type());
-                    break;
-                default: looked_up(std::false_type());
+                default:
+                    parallel_bits(run->precision) > 0 ? looked_up(std::true_type()) : looked_up(std::false_type());
             }
         }
     }

@@ -6,8 +6,9 @@
 namespace hmatrix {
 
 // Rows that are encoded in words of a trellis of some precision. A word is read in visits: visit m is of the entry
-// whose window begins at bit m * bits. With e what the word leaves of a row's target, the square of the row vector
-// owed + e * root is to be least. Where no column is present, the code is 0 and nothing is owed.
+// whose bits in the ring begin at m * bits, and its window holds its parallel bits, too. With e what the word leaves of
+// a row's target, the square of the row vector owed + e * root is to be least. Where no column is present, the code is 0
+// and nothing is owed.
 struct Words {
     Precision precision;
     std::ptrdiff_t rows;

@@ -29,9 +29,9 @@ using Bytes = std::uint8_t __attribute__((vector_size(lanes)));
 
 template <Precision P, bool owing>
 class Walk {
-    static constexpr int visits = columns_per_word(P), bits = 32 / visits, parallel = parallel_bits(P);
-    static constexpr int states = 1 << (window_bits(P) - parallel - bits), branches = 1 << bits;
-    static constexpr int own = bits + parallel;  // bits of a window that its state does not tell
+    static constexpr int visits = columns_per_word(P), ring = 32 / visits, parallel = parallel_bits(P);
+    static constexpr int states = 1 << (window_bits(P) - parallel - ring), branches = 1 << ring;
+    static constexpr int own = ring + parallel;  // bits of a window that its state does not tell
     static constexpr int sources = std::min(branches, states);  // states from which one is reached
     static constexpr float never = std::numeric_limits<float>::infinity();
 
@@ -124,7 +124,7 @@ private:
     // What the best path to state u owes: what it owed where it comes from, and the error of this visit.
     template <int open>
     void owe(int m, int u, const Floats& value, const Integers& lowest) {
-        const int base = (u << bits) & (states - 1);
+        const int base = (u << ring) & (states - 1);
         const Floats error = open > 1 ? target_[m] - value : Floats{};
         const Integers source = lowest >> parallel & (sources - 1);
         for (int j = m + 1; j < visits; ++j) {

@@ -38,7 +38,8 @@ VARIANTS: dict[str, Allowed] = {
     "all forms": lambda _, __: True,
     "no sums of low rank and dense": lambda form, _: not (form.rank and form.dense is not None),
     "no int8, int4 factors (nor sums)": lambda form, _: not (form.rank and form.factors.is_integer),
-    "no 3, 5, 6 bits": lambda form, _: form.dense not in (Depth.THREE, Depth.FIVE, Depth.SIX),
+    "no sums of two trellises": lambda form, _: form.dense not in (Depth.FIVE, Depth.SIX),
+    "no parallel bits (nor 5, 6)": lambda form, _: form.dense not in (Depth.THREE, Depth.FOUR, Depth.FIVE, Depth.SIX),
     "evenly spaced values only": lambda form, _: (
         not any(precision.trellis for precision in (*form.planes, form.factors))
     ),

@@ -38,7 +38,7 @@ CODES = ("int8", "int4", "int2", "int1", "lloyd4", "trellis4", "trellis2", "trel
 KINDS = [
     *((True, precision, "exact") for precision in ("float32", "bfloat16", *CODES)),
     *((True, precision, "int8") for precision in CODES),
-    *((False, precision, "exact") for precision in ("float32", "bfloat16", "int4", "trellis2")),
+    *((False, precision, "exact") for precision in ("float32", "bfloat16", "int4", "trellis2", "trellis3")),
     *((False, precision, "int8") for precision in ("int8", "trellis1")),
 ]
 

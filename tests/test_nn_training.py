@@ -98,6 +98,7 @@ def test_gradients_of_codes_and_scales(precision, rank):
         ("trellis2", -141.0, 141.0),
         ("trellis1", -138.5, 138.5),
         ("trellis3", -138.5, 138.5),
+        ("trellis4p", -137.5, 137.5),
     ],
 )
 def test_gradients_pass_straight_through(precision, first, last):

@@ -57,6 +57,21 @@ def test_numbers_of_precisions_are_fixed():
     }
     assert [precision.bits for precision in Precision] == [64, 32, 16, 8, 4, 2, 1, 4, 4, 2, 1, 3, 4]
     assert [precision.per_word for precision in Precision] == [1, 1, 2, 4, 8, 16, 32, 8, 8, 16, 32, 32, 16]
+    assert [[precision.words(n) for n in (1, 32, 33)] for precision in Precision] == [
+        [1, 32, 33],
+        [1, 32, 33],
+        [1, 16, 17],
+        [1, 8, 9],
+        [1, 4, 5],
+        [1, 2, 3],
+        [1, 1, 2],
+        [1, 4, 5],
+        [1, 4, 5],
+        [1, 2, 3],
+        [1, 1, 2],
+        [3, 3, 6],
+        [2, 4, 6],
+    ]
     assert [precision.zero for precision in CODES[:4]] == [128, 8, 1.5, 0.5]
     assert [precision.filling for precision in CODES] == [128, 8, 1, 0, 0, 0, 0, 0, 0, 0]
 
@@ -111,6 +126,14 @@ def test_words_of_codes(precision, n):
     words = to_words(units, precision)
     assert (words.dtype, words.shape) == (np.uint32, (7, precision.words(n)))
     assert equal_bits(from_words(words, precision, n), units)
+
+
+@every_code
+@pytest.mark.parametrize(("m", "n"), [(0, 40), (7, 0), (0, 0)])
+def test_words_of_nothing(precision, m, n):
+    words = to_words(codes(m, n, precision), precision)
+    assert words.shape == (m, precision.words(n))
+    assert from_words(words, precision, n).shape == (m, n)
 
 
 @pytest.mark.parametrize("n", COLUMNS)

@@ -69,7 +69,7 @@ def test_permuted():
     assert RowMoments().permuted(order).root is None
 
 
-@pytest.mark.parametrize("depth", [Depth.TWO, Depth.THREE, Depth.FOUR, Depth.EVEN_FOUR, Depth.EIGHT])
+@pytest.mark.parametrize("depth", [Depth.TWO, Depth.THREE, Depth.FOUR, Depth.FIVE, Depth.EVEN_FOUR, Depth.EIGHT])
 def test_rows_make_up_for_those_before_them(depth):
     m, n = 128, 96
     weight, inputs = problem(m, n)

@@ -37,6 +37,8 @@ def test_forms_cost_what_a_matrix_of_them_costs():
     A = random_matrix(100, 64, np.float32)
     for matrix, form in (
         (hm.quantize(A, "trellis4"), Form(Depth.FAST_FOUR)),
+        (hm.quantize(A, "trellis4p"), Form(Depth.FOUR)),
+        (hm.quantize(A, "trellis3"), Form(Depth.THREE)),
         (hm.quantize(A, "bfloat16"), Form(Precision.BFLOAT16)),
         (hm.global_svd(A, hm.Truncation(max_rank=7)).astype("int8"), Form(None, 7, Precision.INT8)),
     ):

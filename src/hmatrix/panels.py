@@ -12,7 +12,7 @@ The product ``y = A x`` has two stages, both made of *panels*. A panel is a matr
 Coefficients are stored in *words* of 32 bits (64 for float64), one column of words after the other. A
 word holds the entries of one row in 1 (float32) to 32 (int1) neighbouring columns, so that panels of
 all precisions are loaded in the same way; of trellis3 three that follow each other hold 32, of trellis4p two 16.
-The last word column of a run is filled up with zeros, and a run of integer codes is preceded by the scales of its rows
+The last words of a run are filled up with zeros, and a run of integer codes is preceded by the scales of its rows
 wherever a new group of columns begins.
 
 With int8 activations the source is cut into *segments*, each quantised with a scale of its own. No run

@@ -5,10 +5,10 @@ each group of columns. A scale may be negative: int4 has eight values below zero
 the longer side goes where the larger entries are. int2 and int1 have no zero: their values are
 -3/2, -1/2, 1/2 and 3/2 of the scale, which for bell-shaped entries leave a fifth less error than
 -1, 0, 1; and -1/2 and 1/2. The values of lloyd4 are not evenly spaced: they are those that leave
-normally distributed entries the least squared error, a sixth less than int4. Those of trellis4 to trellis1
+normally distributed entries the least squared error, a sixth less than int4. Those of trellis4, trellis2 and trellis1
 depend on the neighbouring codes, too (`hmatrix.trellis`): they leave nearly a half less than int4, a third less than
-int2 and a fifth less than int1. The codes of trellis3 and trellis4p lie in words of two kinds; trellis4p leaves an
-eighth less than trellis4, and its products take longer.
+int2 and a fifth less than int1. So do those of trellis3, and of trellis4p, which leaves an eighth less than trellis4:
+their codes lie in words of two kinds, and products with them take longer.
 
 References
 ----------
@@ -130,7 +130,7 @@ class Precision(IntEnum):
 
     @property
     def per_word(self) -> int:
-        """Neighbouring columns that share a word, of 32 bits, or of 64 for float64, or the same words."""
+        """Neighbouring columns that share a word, of 32 bits, or of 64 for float64, or a block of words."""
         return self.trellis.visits if self.trellis else max(32 // self.bits, 1)
 
     def words(self, columns: Any) -> Any:
@@ -189,14 +189,15 @@ def to_words(values: npt.NDArray[Any], precision: Precision) -> npt.NDArray[Any]
         return np.ascontiguousarray(values, np.float32).view(np.uint32)
     units = _to_bfloat16(values) if precision is Precision.BFLOAT16 else values
     m, n = units.shape
-    blocks = -(-n // precision.per_word)
-    filled = np.full((m, blocks * precision.per_word), precision.filling, np.uint32)
+    filled = np.full((m, -(-n // precision.per_word) * precision.per_word), precision.filling, np.uint32)
     filled[:, :n] = units
-    words = []
-    for first, bits in _kinds(precision):
-        own = (filled >> np.uint32(first)) & np.uint32(2**bits - 1)
-        words.append(np.bitwise_or.reduce(own.reshape(m, blocks, -1, 32 // bits) << _shifts(bits), axis=3))
-    return np.concatenate(words, axis=2).reshape(m, -1)
+    trellis = precision.trellis
+    if trellis is None or not trellis.parallel:
+        return _packed(filled, precision.bits)
+    ring = _packed(filled >> np.uint32(trellis.parallel), trellis.ring)
+    parallel = _packed(filled & np.uint32(2**trellis.parallel - 1), trellis.parallel)
+    blocks = np.concatenate([ring[:, :, None], parallel.reshape(*ring.shape, trellis.parallel_words)], axis=2)
+    return blocks.reshape(m, precision.words(n))
 
 
 def from_words(words: npt.NDArray[Any], precision: Precision, n: int) -> npt.NDArray[Any]:
@@ -215,27 +216,33 @@ def from_words(words: npt.NDArray[Any], precision: Precision, n: int) -> npt.NDA
         return words
     if precision is Precision.FLOAT32:
         return np.ascontiguousarray(words).view(np.float32)
-    m, blocks = len(words), -(-n // precision.per_word)
-    of_blocks = words.reshape(m, blocks, -1)
-    units = np.zeros((m, blocks * precision.per_word), np.uint32)
-    at = 0
-    for first, bits in _kinds(precision):
-        count = precision.per_word * bits // 32
-        own = (of_blocks[:, :, at : at + count, None] >> _shifts(bits)) & np.uint32(2**bits - 1)
-        units |= own.reshape(units.shape) << np.uint32(first)
-        at += count
-    columns = units[:, :n]
+    trellis = precision.trellis
+    if trellis is None or not trellis.parallel:
+        columns = _unpacked(words, precision.bits)[:, :n]
+    else:
+        m, count = len(words), -(-n // precision.per_word)
+        blocks = words.reshape(m, count, 1 + trellis.parallel_words)
+        ring = _unpacked(blocks[:, :, 0], trellis.ring) << np.uint32(trellis.parallel)
+        parallel = _unpacked(blocks[:, :, 1:].reshape(m, count * trellis.parallel_words), trellis.parallel)
+        columns = (ring | parallel)[:, :n]
     if precision is Precision.BFLOAT16:
-        return (columns.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return (columns << np.uint32(16)).view(np.float32)
     return columns.astype(np.uint8)
 
 
-def _kinds(precision: Precision) -> tuple[tuple[int, int], ...]:
-    """Return which bits of a code each kind of its words holds: the first, and how many."""
-    trellis = precision.trellis
-    if trellis is None or not trellis.parallel:
-        return ((0, precision.bits),)
-    return ((trellis.parallel, trellis.ring), (0, trellis.parallel))
+def _packed(units: npt.NDArray[np.uint32], bits: int) -> npt.NDArray[np.uint32]:
+    """Pack columns that fill words, of so many bits each."""
+    m, columns = units.shape
+    words: npt.NDArray[np.uint32] = np.bitwise_or.reduce(
+        units.reshape(m, columns * bits // 32, 32 // bits) << _shifts(bits), axis=2
+    )
+    return words
+
+
+def _unpacked(words: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint32]:
+    """Return what `_packed` packed."""
+    units = (words[:, :, None] >> _shifts(bits)) & np.uint32(2**bits - 1)
+    return units.reshape(len(words), words.shape[1] * (32 // bits)).astype(np.uint32, copy=False)
 
 
 def _shifts(bits: int) -> npt.NDArray[np.uint32]:

@@ -71,12 +71,14 @@ def least_words(shape: tuple[int, int], leaves: IndexArray) -> float:
     rows, columns = ((leaves[:, end] - leaves[:, first]).astype(float) for first, end in ((FIRST, END), (LEFT, RIGHT)))
     ranks = leaves[:, RANK].astype(float)
     precisions = leaves[:, PRECISION]
-    rows_of = np.arange(len(leaves))
+    per_word = np.array([precision.per_word for precision in Precision])[precisions]
+    per_block = np.array([precision.words(1) for precision in Precision])[precisions]
     groups = np.where(leaves[:, GROUP] == 0, LONGEST_RUN, leaves[:, GROUP]).clip(max=LONGEST_RUN)
 
     def words(length: npt.NDArray[np.float64]) -> FloatArray:
-        codes = np.array([precision.words(length) for precision in Precision])[precisions, rows_of]
-        counts: FloatArray = codes + np.where(precisions >= Precision.INT8, np.ceil(length / groups), 0)
+        counts: FloatArray = per_block * np.ceil(length / per_word) + np.where(
+            precisions >= Precision.INT8, np.ceil(length / groups), 0
+        )
         return counts
 
     dense = rows * words(columns)

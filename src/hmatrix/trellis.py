@@ -3,12 +3,12 @@
 A word of 32 bits holds 8, 16 or 32 neighbouring entries of a row, at 4, 2 or 1 bits each. It is read as a ring, in
 visits: the value of visit m is looked up by the six bits from bit ``m * bits`` on, so that each entry chooses between
 a few values, which depend on the entries after it. The path with the least error is found by the Viterbi algorithm.
-Of the bits of trellis3 one lies in such a ring, and of trellis4p two: the window holds five of a ring. The two others,
-their *parallel* bits, are the entry's alone, and lie in words of their own. Of normally distributed entries 0.292,
-0.082, 0.0203 and 0.0065 of the square is left at 1 to 4 bits, and 0.0057 by trellis4p, where the best values without a
-trellis leave 0.363, 0.118, 0.0345 and 0.0095, and no code of any length less than 0.25, 0.0625, 0.0156 and 0.0039. The
-values are those that Lloyd's iteration ends at, from
-quantiles of the normal distribution in the order that ends best (``studies/trellis.py``).
+Of the bits of trellis3 one lies in such a ring, and of those of trellis4p two: a window holds five bits of the ring.
+The two others, their *parallel* bits, are the entry's alone, and lie in words of their own behind the ring's. Of
+normally distributed entries 0.292, 0.082, 0.0203 and 0.0065 of the square is left at 1 to 4 bits, and 0.0057 by
+trellis4p, where the best values without a trellis leave 0.363, 0.118, 0.0345 and 0.0095, and no code of any length less
+than 0.25, 0.0625, 0.0156 and 0.0039. The values are those that Lloyd's iteration ends at, from quantiles of the normal
+distribution in an order that is among the best after a few steps (``studies/trellis.py``).
 
 References
 ----------
@@ -75,7 +75,7 @@ class Trellis:
 
     @property
     def visits(self) -> int:
-        """Entries of such a word."""
+        """Entries of a word that is read as a ring."""
         return _WORD // self.ring
 
     @property

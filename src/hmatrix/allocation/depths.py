@@ -60,7 +60,7 @@ _SPARED = {
     Precision.TRELLIS4: 0.565,
     Precision.TRELLIS4P: 0.494,
 }
-"""What a trellis leaves of the error of those evenly spaced values, of normally distributed entries."""
+"""What a trellis leaves of the error of its `Depth.even`, of normally distributed entries."""
 
 _REFINED = {1: 0.302, 2: 0.09}
 """What a trellis of so many bits leaves of what another one leaves."""

@@ -120,7 +120,7 @@ class Layout:
         """Spend what prices could not: on more and more rows, while it gains anything."""
         left = most - self.cost(pieces, cost)
         while left > 0:
-            richer = spend(pieces, left, cost, rounds=self._candidates.rounds)
+            richer = spend(pieces, left + _NOTHING * most, cost, rounds=self._candidates.rounds)
             over = self.cost(richer, cost) - most
             if richer is pieces:
                 break

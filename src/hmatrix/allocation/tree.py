@@ -238,8 +238,7 @@ def spend(pieces: list[Piece], left: float, cost: Cost, *, rounds: bool) -> list
             overhead = float(cost.of_form(form, np.array(0), n)) + 2 * float(cost.of_form(Form(), np.array(1), n))
             if extra <= 0 or left <= overhead:
                 continue
-            # What just fits may seem not to, by the rounding of sums.
-            rows = min(int((left - overhead) / extra * (1 + 1e-12)), m)
+            rows = min(int((left - overhead) / extra), m)
             gain = (piece.error - float(error)) * rows / m
             if rows and gain > best[0]:
                 best = (gain, number, rows, form)

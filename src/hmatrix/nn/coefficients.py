@@ -147,12 +147,12 @@ class Coefficients:
         table = TABLES.get(precision)
         trellis = precision.trellis
         codes = self.units.float()
-        if trellis is not None and table is not None:
+        if trellis is not None:
             blocks = torch.unflatten(codes, 2, (-1, 1 + trellis.parallel_words, 4))
-            apart = 2**trellis.parallel
-            codes = _read(blocks[:, :, :, :1].flatten(2), trellis.ring, len(table) // apart, ring=True)
+            choices = 2**trellis.parallel
+            codes = _read(blocks[:, :, :, :1].flatten(2), trellis.ring, len(trellis.values) // choices, ring=True)
             if trellis.parallel:
-                codes = apart * codes + _read(blocks[:, :, :, 1:].flatten(2), trellis.parallel, apart)
+                codes = choices * codes + _read(blocks[:, :, :, 1:].flatten(2), trellis.parallel, choices)
         elif precision.bits < 8:
             codes = _read(codes, precision.bits, 2**precision.bits)
         codes = self._unpadded(codes)
