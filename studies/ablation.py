@@ -21,6 +21,7 @@ from hmatrix.allocation.depths import Depth
 from hmatrix.allocation.forms import Floats, Form
 from hmatrix.coordinates import Points
 from hmatrix.files import default_cache
+from hmatrix.precision import Precision
 from hmatrix.study.blast import fit_blast, largest_rank
 from hmatrix.study.competitors import Approximation, Contender
 from hmatrix.study.fixed_accuracy import inverse_distance, sphere
@@ -38,8 +39,8 @@ VARIANTS: dict[str, Allowed] = {
     "all forms": lambda _, __: True,
     "no sums of low rank and dense": lambda form, _: not (form.rank and form.dense is not None),
     "no int8, int4 factors (nor sums)": lambda form, _: not (form.rank and form.factors.is_integer),
-    "no sums of two trellises": lambda form, _: form.dense not in (Depth.FIVE, Depth.SIX),
-    "no parallel bits (nor 5, 6)": lambda form, _: form.dense not in (Depth.THREE, Depth.FOUR, Depth.FIVE, Depth.SIX),
+    "no sums of two trellises": lambda form, _: form.dense not in (Depth.FIVE, Depth.SIX, Depth.SEVEN),
+    "no parallel bits (nor 5 to 7)": lambda form, _: not set(form.planes) & {Precision.TRELLIS3, Precision.TRELLIS4P},
     "evenly spaced values only": lambda form, _: (
         not any(precision.trellis for precision in (*form.planes, form.factors))
     ),

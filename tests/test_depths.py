@@ -20,9 +20,9 @@ def rounded(block, depth):
 
 
 def test_bits():
-    assert [depth.bits for depth in Depth] == [1, 2, 4, 1, 2, 3, 4, 4, 5, 6, 8]
+    assert [depth.bits for depth in Depth] == [1, 2, 4, 1, 2, 3, 4, 4, 5, 6, 7, 8]
     assert {depth.value[0] for depth in Depth if depth.name.startswith("EVEN")} == set(list(EVEN.values())[:3])
-    assert sum(len(depth.value) > 1 for depth in Depth) == 2
+    assert sum(len(depth.value) > 1 for depth in Depth) == 3
 
 
 @every_depth

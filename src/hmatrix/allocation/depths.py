@@ -1,6 +1,6 @@
 """Bit depths of dense leaves: integers of 1 to 8 bits, as one leaf or the sum of two.
 
-Of 1 to 4 bits entries are read from a trellis; 5 and 6 bits are the sum of two, the finer one of what the coarser one
+Of 1 to 4 bits entries are read from a trellis; 5 to 7 bits are the sum of two, the finer one of what the coarser one
 leaves. Evenly spaced values are for weights that are such integers already, which no trellis holds exactly.
 """
 
@@ -29,6 +29,7 @@ class Depth(Enum):
     FAST_FOUR = (Precision.TRELLIS4,)
     FIVE = (Precision.TRELLIS4P, Precision.TRELLIS1)
     SIX = (Precision.TRELLIS4P, Precision.TRELLIS2)
+    SEVEN = (Precision.TRELLIS4P, Precision.TRELLIS3)
     EIGHT = (Precision.INT8,)
 
     @property
@@ -62,7 +63,7 @@ _SPARED = {
 }
 """What a trellis leaves of the error of its `Depth.even`, of normally distributed entries."""
 
-_REFINED = {1: 0.302, 2: 0.09}
+_REFINED = {1: 0.302, 2: 0.09, 3: 0.0227}
 """What a trellis of so many bits leaves of what another one leaves."""
 
 
