@@ -1,4 +1,6 @@
 // What Python sees of all this.
+#include <algorithm>
+
 #include <nanobind/stl/vector.h>
 
 #include "arrays.hpp"
@@ -140,9 +142,15 @@ void encode(const std::string& instruction_set, std::uint8_t precision, const Ar
             "target, owed, root, present and windows must have the shapes of words");
     const auto encode_words = find(instruction_set).encode_words;
     const nb::gil_scoped_release release;
-    encode_words({of, static_cast<std::ptrdiff_t>(rows), target.data(), owed ? owed->data() : nullptr,
-                  root ? root->data() : nullptr, present.data(), tries},
-                 windows.data());
+    // A multiple of the rows that fill a register.
+    const std::size_t height = std::max(rows / most_tasks, std::size_t{63}) / 64 * 64 + 64;
+    const int tasks = static_cast<int>((rows + height - 1) / height);
+    run_tasks(tasks, std::min(tasks, get_num_threads()), [&](int task) {
+        const std::size_t first = static_cast<std::size_t>(task) * height, at = first * visits;
+        encode_words({of, static_cast<std::ptrdiff_t>(std::min(height, rows - first)), target.data() + at,
+                      owed ? owed->data() + at : nullptr, root ? root->data() : nullptr, present.data(), tries},
+                     windows.data() + at);
+    });
 }
 
 // Values (rows, columns) of codes from the lowest to the highest; see rounding.hpp.
