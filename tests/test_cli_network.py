@@ -153,7 +153,7 @@ def test_a_lone_matrix(capsys, tmp_path):
     page = (tmp_path / "matrix.html").read_text()
     assert page.count("<svg") == 2
     assert page.count("<tr>") == 1 + len(list(matrix.leaves()))
-    assert "dense trellis4p" in run(["show", "matrix.safetensors"], capsys)
+    assert "dense trellis4, " in run(["show", "matrix.safetensors"], capsys)
 
 
 def test_a_drop(capsys):

@@ -30,13 +30,14 @@ def weighted(A, E):
 def test_the_weighted_error_is_measured_and_less(calibrated):
     A = random_matrix(M, N, np.float32)
     X = random_matrix(4000, N, np.float32, seed=1) if calibrated else None
-    plain = hm.allocate(A, hm.Budget(storage=0.15), calibration=X)
-    other = hm.allocate(A, hm.Budget(storage=0.15), calibration=X, row_weights=WEIGHTS)
+    # Of so small a matrix the order of the rows takes a twelfth of the budget.
+    plain = hm.allocate(A, hm.Budget(storage=0.2), calibration=X)
+    other = hm.allocate(A, hm.Budget(storage=0.2), calibration=X, row_weights=WEIGHTS)
     errors = [weighted(A, A - allocation.matrix.to_dense()) for allocation in (plain, other)]
     assert errors[1] < 0.7 * errors[0]
     # Inputs of equal variance are as good as none, but for chance.
     assert other.measured_error == pytest.approx(errors[1], rel=0.05 if calibrated else 1e-4)
-    assert max(plain.matrix.storage().total, other.matrix.storage().total) <= 0.15 * A.nbytes
+    assert max(plain.matrix.storage().total, other.matrix.storage().total) <= 0.2 * A.nbytes
 
 
 def test_weights_that_are_all_the_same_change_nothing():

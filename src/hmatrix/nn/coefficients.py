@@ -148,9 +148,10 @@ class Coefficients:
         trellis = precision.trellis
         codes = self.units.float()
         if trellis is not None:
+            assert table is not None
             blocks = torch.unflatten(codes, 2, (-1, 1 + trellis.parallel_words, 4))
             choices = 2**trellis.parallel
-            codes = _read(blocks[:, :, :, :1].flatten(2), trellis.ring, len(trellis.values) // choices, ring=True)
+            codes = _read(blocks[:, :, :, :1].flatten(2), trellis.ring, len(table) // choices, ring=True)
             if trellis.parallel:
                 codes = choices * codes + _read(blocks[:, :, :, 1:].flatten(2), trellis.parallel, choices)
         elif precision.bits < 8:

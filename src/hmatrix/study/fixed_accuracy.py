@@ -24,6 +24,7 @@ from hmatrix.study.uniform import Uniform, fit_uniform
 Found = TypeVar("Found")
 
 _STEPS = 6
+_MARGIN = 0.02
 """Corrections of a tolerance, or of a budget."""
 
 
@@ -136,7 +137,8 @@ def search(
 ) -> Found | None:
     """Return what `make` makes of the largest tolerance that is found to reach an accuracy; ``None`` if none did.
 
-    The tolerance is corrected by how far the error missed, then halved between two of them.
+    The tolerance is corrected by how far the error missed, aiming a little lower until one does not miss, then halved
+    between two of them.
     """
     best: Found | None = None
     low, high = 0.0, np.inf
@@ -149,7 +151,8 @@ def search(
                 best, low = found, tolerance
         else:
             high = min(high, tolerance)
-        guess = tolerance * accuracy / max(reached, accuracy * 1e-3)
+        aim = accuracy if best is not None else (1 - _MARGIN) * accuracy
+        guess = tolerance * aim / max(reached, accuracy * 1e-3)
         tolerance = guess if low < guess < high and abs(guess / tolerance - 1) > 1e-3 else float(np.sqrt(low * high))
         if not np.isfinite(tolerance) or tolerance <= 0:
             tolerance = guess
