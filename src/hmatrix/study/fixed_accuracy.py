@@ -24,8 +24,10 @@ from hmatrix.study.uniform import Uniform, fit_uniform
 Found = TypeVar("Found")
 
 _STEPS = 6
-_MARGIN = 0.02
 """Corrections of a tolerance, or of a budget."""
+
+_MARGIN = 0.02
+"""By how much less than the accuracy they aim until one has reached it."""
 
 
 @dataclass(frozen=True)
