@@ -143,7 +143,7 @@ void encode(const std::string& instruction_set, std::uint8_t precision, const Ar
     const auto encode_words = find(instruction_set).encode_words;
     const nb::gil_scoped_release release;
     // A multiple of the rows that fill a register.
-    const std::size_t height = std::max(rows / most_tasks, std::size_t{63}) / 64 * 64 + 64;
+    const std::size_t height = 64 * (1 + rows / (64 * std::size_t{most_tasks}));
     const int tasks = static_cast<int>((rows + height - 1) / height);
     run_tasks(tasks, std::min(tasks, get_num_threads()), [&](int task) {
         const std::size_t first = static_cast<std::size_t>(task) * height, at = first * visits;

@@ -27,19 +27,7 @@ def error_of(weight, matrix, allocator):
     return np.sqrt(moments.error(weight - matrix.to_dense()) / moments.error(weight))
 
 
-PLAIN = (
-    "int8",
-    "int4",
-    "lloyd4",
-    "trellis4",
-    "trellis4p",
-    "trellis3",
-    "int2",
-    "trellis2",
-    "int1",
-    "trellis1",
-    "bfloat16",
-)
+PLAIN = [precision for precision in hm.Precision if precision.is_integer or precision is hm.Precision.BFLOAT16]
 
 
 def competitors(weight, most):

@@ -104,24 +104,7 @@ def write_head(path: Path, packed: PackedHead, x: np.ndarray, top: int) -> None:
 
 
 @pytest.mark.parametrize("instruction_set", ["neon", "portable"])
-@pytest.mark.parametrize(
-    "precision",
-    [
-        "float64",
-        "float32",
-        "bfloat16",
-        "int8",
-        "int4",
-        "int2",
-        "int1",
-        "lloyd4",
-        "trellis4",
-        "trellis2",
-        "trellis1",
-        "trellis3",
-        "trellis4p",
-    ],
-)
+@pytest.mark.parametrize("precision", [precision.name.lower() for precision in hm.Precision])
 @pytest.mark.parametrize("activations", ["exact", "int8"])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("batch", [1, 7])

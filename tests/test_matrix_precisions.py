@@ -16,6 +16,7 @@ from hmatrix.packing import PackedLeaf
 pytestmark = pytest.mark.usefixtures("any_kernel")
 
 PRECISIONS = [precision.name.lower() for precision in hm.Precision]
+INTEGERS = [precision.name.lower() for precision in hm.Precision if precision.is_integer]
 STEPS = {
     "float64": 2.0**-52,
     "float32": 2.0**-23,
@@ -79,9 +80,7 @@ def test_astype_and_back(precision, wide):
 
 
 @pytest.mark.parametrize("group", [1, 3, 8, 16, 64, 2**14, 2**40])
-@pytest.mark.parametrize(
-    "precision", ["int8", "int4", "int2", "int1", "lloyd4", "trellis4", "trellis2", "trellis1", "trellis3", "trellis4p"]
-)
+@pytest.mark.parametrize("precision", INTEGERS)
 def test_groups(precision, group):
     H, _ = make(np.float32)
     grouped, whole = H.astype(precision, group=group), H.astype(precision)
@@ -120,9 +119,7 @@ def test_int8_activations(precision, batch):
     assert other.astype("int4", activations="exact").activations is hm.Activations.EXACT
 
 
-@pytest.mark.parametrize(
-    "precision", ["int8", "int4", "int2", "int1", "lloyd4", "trellis4", "trellis2", "trellis1", "trellis3", "trellis4p"]
-)
+@pytest.mark.parametrize("precision", INTEGERS)
 def test_inputs_that_are_not_finite_do_not_pass_unseen(precision):
     H = make(np.float32)[0].astype(precision, activations="int8")
     for value in (np.nan, np.inf):

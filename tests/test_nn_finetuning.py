@@ -42,7 +42,7 @@ def low_rank(weight):
     return H.astype("int8", activations="int8")
 
 
-CODES = ("int8", "int4", "int2", "int1", "lloyd4", "trellis4", "trellis2", "trellis1", "trellis3", "trellis4p")
+CODES = [precision.name.lower() for precision in Precision if precision.is_integer]
 COMPRESSIONS = {name: int_of(name) for name in CODES} | {"low rank": low_rank}
 
 

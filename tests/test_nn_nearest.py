@@ -10,7 +10,7 @@ from hmatrix.nn.coefficients import Coefficients, Columns  # noqa: E402
 from hmatrix.nn.trainable import TrainableFactor  # noqa: E402
 
 INTEGERS = [precision.name.lower() for precision in Precision if precision.is_integer]
-TRELLISES = ["trellis4", "trellis2", "trellis1", "trellis3", "trellis4p"]
+TRELLISES = [precision.name.lower() for precision in Precision if precision.trellis]
 
 
 @pytest.mark.parametrize("precision", TRELLISES)

@@ -34,7 +34,7 @@ def assert_same(actual, expected):
     assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-CODES = ("int8", "int4", "int2", "int1", "lloyd4", "trellis4", "trellis2", "trellis1", "trellis3", "trellis4p")
+CODES = [precision.name.lower() for precision in hm.Precision if precision.is_integer]
 KINDS = [
     *((True, precision, "exact") for precision in ("float32", "bfloat16", *CODES)),
     *((True, precision, "int8") for precision in CODES),

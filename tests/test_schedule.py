@@ -10,9 +10,7 @@ from hmatrix.panels import PANEL_HEIGHT
 from hmatrix.precision import Precision
 from hmatrix.schedule import DENSE, LONGEST_RUN, build_schedule
 
-FLOAT32, BFLOAT16, INT8, INT4, INT2, INT1, LLOYD4, TRELLIS4, TRELLIS2, TRELLIS1, TRELLIS3, TRELLIS4P = list(Precision)[
-    1:
-]
+_, FLOAT32, BFLOAT16, INT8, INT4, INT2, INT1, LLOYD4, TRELLIS4, TRELLIS2, TRELLIS1, TRELLIS3, TRELLIS4P = Precision
 BEGINS, ENDS = 16, 32
 
 of_both_kinds = given(stored_partitions(), st.booleans())
@@ -186,9 +184,7 @@ def test_runs_of_floats_that_adjoin_are_one(precision):
     assert plan.near.tables[2].tolist() == [[0, 5, -1, precision], [9, 1, -1, precision], [10, 2, -1, precision]]
 
 
-@pytest.mark.parametrize(
-    "precision", [BFLOAT16, INT8, INT4, INT2, INT1, LLOYD4, TRELLIS4, TRELLIS2, TRELLIS1, TRELLIS3, TRELLIS4P]
-)
+@pytest.mark.parametrize("precision", [BFLOAT16, *(precision for precision in Precision if precision.is_integer)])
 def test_runs_of_words_that_may_not_be_full_stay_apart(precision):
     plan = build((4, 5), (0, 4, 0, 3, -1, precision, 0), (0, 4, 3, 5, -1, precision, 0))
     flags = precision | (BEGINS | ENDS) * precision.is_integer
