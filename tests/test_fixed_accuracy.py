@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from hmatrix.coordinates import Points
 from hmatrix.errors import ArgumentError
 from hmatrix.study import fixed_accuracy
 from hmatrix.study.fixed_accuracy import AtAccuracy, at_accuracy, inverse_distance, markdown_lines, search, sphere
@@ -23,7 +25,7 @@ def test_the_kernel_entry_by_entry():
 
 def test_every_method_reaches_the_accuracy():
     points = sphere(400)
-    rows = list(at_accuracy(inverse_distance(points), points, 1e-2))
+    rows = list(at_accuracy(inverse_distance(points), Points(points), 1e-2))
     methods = ["SVD blocks", "SVD blocks", "uniform H-matrix", "allocator"]
     assert [row.method.split(",")[0] for row in rows] == methods
     assert all(row.error <= 1e-2 for row in rows)
@@ -51,7 +53,7 @@ def test_search_returns_nothing_that_misses():
 
 def test_an_accuracy_of_zero():
     with pytest.raises(ArgumentError, match="accuracy"):
-        list(at_accuracy(np.ones((4, 4), np.float32), sphere(4), 0.0))
+        list(at_accuracy(np.ones((4, 4), np.float32), None, 0.0))
 
 
 def test_the_command(capsys):
@@ -59,6 +61,34 @@ def test_the_command(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| method |")
     assert len(lines) == 6
+
+
+@pytest.fixture
+def shuffled():
+    """Return groups of rows and columns that permutations have hidden, (256, 320)."""
+    rng = np.random.default_rng(0)
+    A = np.zeros((256, 320), np.float32)
+    for k in range(4):
+        part = (slice(64 * k, 64 * k + 64), slice(80 * k, 80 * k + 80))
+        A[part] = rng.standard_normal((64, 2)) @ rng.standard_normal((2, 80))
+    return A[rng.permutation(256)][:, rng.permutation(320)]
+
+
+def test_without_geometry_the_allocator_finds_an_order(shuffled):
+    rows = list(at_accuracy(shuffled, None, 0.05))
+    assert all(row.error <= 0.05 for row in rows)
+    assert rows[-1].nbytes < 0.2 * min(row.nbytes for row in rows[:-1])
+
+
+def test_the_layer_of_a_study(shuffled, tmp_path, capsys):
+    save_file({"weight": shuffled}, tmp_path / "weight.safetensors")
+    study = tmp_path / "study.toml"
+    study.write_text(f"[[network]]\nweights = '{tmp_path / 'weight.safetensors'}'\n")
+    assert fixed_accuracy.main([str(study), "--accuracy", "0.5"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6
+    (tmp_path / "weight.safetensors").unlink()
+    assert fixed_accuracy.main([str(study)]) == 1
+    assert "weight.safetensors" in capsys.readouterr().err
 
 
 def test_table_does_not_wait_for_its_end():

@@ -1,6 +1,7 @@
-"""Storage at one accuracy: blocks truncated to a tolerance against the allocator, where there is a geometry.
+"""Storage at one accuracy: blocks truncated to a tolerance against the allocator.
 
-``python -m hmatrix.study.fixed_accuracy`` takes the kernel 1/|x - y| on points of a sphere, and prints a table.
+``python -m hmatrix.study.fixed_accuracy`` takes the kernel 1/|x - y| on points of a sphere, and prints a table;
+``python -m hmatrix.study.fixed_accuracy --accuracy 0.01 studies/digits.toml`` takes the layer of a study.
 """
 
 import argparse
@@ -8,17 +9,22 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from hmatrix._validation import FloatArray, check_number
 from hmatrix.allocation import Allocator, Budget
-from hmatrix.assembly import build, partition
-from hmatrix.coordinates import Points
+from hmatrix.assembly import Sides, build, partition
+from hmatrix.coordinates import Index, Points
+from hmatrix.errors import HMatrixError
+from hmatrix.files import default_cache
 from hmatrix.lowrank import Truncation
 from hmatrix.matrix import HMatrix
 from hmatrix.study.frontier import leaf_shares
+from hmatrix.study.studyfile import read_study
+from hmatrix.study.subject import load_subject
 from hmatrix.study.uniform import Uniform, fit_uniform
 
 Found = TypeVar("Found")
@@ -73,15 +79,15 @@ def inverse_distance(points: FloatArray) -> FloatArray:
     return kernel
 
 
-def at_accuracy(weight: FloatArray, points: FloatArray, accuracy: float) -> Iterator[AtAccuracy]:
+def at_accuracy(weight: FloatArray, coordinates: Sides | None, accuracy: float) -> Iterator[AtAccuracy]:
     """Measure the storage that a relative error needs: truncated blocks, shared bases, the allocator.
 
     Parameters
     ----------
     weight
-        ``(n, n)``, float32.
-    points
-        Where rows and columns lie, ``(n, d)``.
+        ``(m, n)``, float32.
+    coordinates
+        Where rows and columns lie; for ``None`` blocks are those of the index, and the allocator tries its own orders.
     accuracy
         Relative error, in the Frobenius norm.
 
@@ -96,10 +102,10 @@ def at_accuracy(weight: FloatArray, points: FloatArray, accuracy: float) -> Iter
         If an argument cannot be used.
     """
     check_number("accuracy", accuracy, above=0.0)
-    coordinates = Points(points)
+    given = Index() if coordinates is None else coordinates
 
     def truncated(rtol: float) -> HMatrix:
-        return build(weight, coordinates=coordinates, truncation=Truncation(rtol=rtol))
+        return build(weight, coordinates=given, truncation=Truncation(rtol=rtol))
 
     start = time.perf_counter()
     matrix = truncated(accuracy)
@@ -109,8 +115,8 @@ def at_accuracy(weight: FloatArray, points: FloatArray, accuracy: float) -> Iter
     if loose:
         yield _row("SVD blocks, all together to the accuracy", weight, loose, _ranks(loose), start)
     start = time.perf_counter()
-    tree = partition(weight.shape, coordinates=coordinates)
-    unit = float(np.linalg.norm(weight)) / len(weight)
+    tree = partition((len(weight), weight.shape[1]), coordinates=given)
+    unit = float(np.sqrt(np.square(weight, dtype=np.float64).mean()))
     shared = search(
         lambda rtol: fit_uniform(weight, tree, rtol * unit), lambda found: _error(weight, found), accuracy, accuracy
     )
@@ -192,15 +198,31 @@ def _bases(matrix: Uniform) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table for the kernel on a sphere."""
-    parser = argparse.ArgumentParser(description="Storage at one accuracy, 1/|x - y| on a sphere.")
-    parser.add_argument("--points", type=int, default=4096, metavar="N")
+    """Print the table of a study's first layer, or of the kernel on a sphere."""
+    parser = argparse.ArgumentParser(description="Storage at one accuracy, of a layer or of 1/|x - y| on a sphere.")
+    parser.add_argument("study", type=Path, nargs="?", help="a study file (.toml), for the layer of its first network")
+    parser.add_argument("--points", type=int, default=4096, metavar="N", help="on the sphere")
     parser.add_argument("--accuracy", type=float, default=1e-4, metavar="X", help="relative, Frobenius norm")
+    parser.add_argument("--cache", type=Path, default=default_cache(), metavar="DIR", help="where features are kept")
     options = parser.parse_args(arguments)
-    points = sphere(options.points)
-    for line in markdown_lines(at_accuracy(inverse_distance(points), points, options.accuracy)):
-        print(line, flush=True)
+    try:
+        weight, coordinates = _matrix(options)
+        for line in markdown_lines(at_accuracy(weight, coordinates, options.accuracy)):
+            print(line, flush=True)
+    except HMatrixError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _matrix(options: argparse.Namespace) -> tuple[FloatArray, Points | None]:
+    """Return the matrix that the command line names, and where its rows and columns lie, if they lie anywhere."""
+    if options.study is None:
+        points = sphere(options.points)
+        return inverse_distance(points), Points(points)
+    study = read_study(options.study)
+    subject = load_subject(study.networks[0], study.data, options.cache)
+    return subject.weight.astype(np.float32, copy=False), None
 
 
 if __name__ == "__main__":
