@@ -53,6 +53,19 @@ class Pictures:
         torch.manual_seed(0)
         return timm.create_model("mobilenetv2_035", pad_type="same").eval()
 
+    @staticmethod
+    def by_transformers(model, folder):
+        transformers = pytest.importorskip("transformers")
+        from hmatrix.nn import huggingface
+
+        config = transformers.TimmWrapperConfig(architecture="mobilenetv2_035", model_args={"pad_type": "same"})
+        config.num_labels = 1000
+        wrapped = transformers.TimmWrapperForImageClassification(config)
+        wrapped.timm_model = model
+        huggingface.carry(wrapped)
+        wrapped.save_pretrained(folder)
+        return transformers.AutoModelForImageClassification.from_pretrained(folder).timm_model
+
 
 class Encoder(nn.Module):
     """The embeddings and the first layer of a sentence encoder, with positional arguments."""
@@ -83,6 +96,14 @@ class Sentences:
             transformers.AutoModel.from_pretrained(folder, num_hidden_layers=1, add_pooling_layer=False)
         ).eval()
 
+    @staticmethod
+    def by_transformers(model, folder):
+        from hmatrix.nn import huggingface
+
+        huggingface.carry(model)
+        model.model.save_pretrained(folder)
+        return Encoder(type(model.model).from_pretrained(folder, add_pooling_layer=False))
+
 
 @pytest.fixture(scope="module", params=[Pictures, Sentences])
 def subject(request):
@@ -109,17 +130,10 @@ def test_safetensors(subject, tmp_path):
         assert torch.equal(hnn.load(tmp_path / "network", kind.build())(*inputs), expected)
 
 
-@pytest.mark.parametrize("subject", [Sentences], indirect=True)
 def test_save_pretrained(subject, tmp_path):
-    _, model, inputs, expected = subject
-    from hmatrix.nn import huggingface
-
-    huggingface.carry(model)
-    model.model.save_pretrained(tmp_path)
+    kind, model, inputs, expected = subject
     with torch.inference_mode():
-        assert torch.equal(
-            Encoder(type(model.model).from_pretrained(tmp_path, add_pooling_layer=False))(*inputs), expected
-        )
+        assert torch.equal(kind.by_transformers(model, tmp_path)(*inputs), expected)
 
 
 def test_torch_export(subject, tmp_path):

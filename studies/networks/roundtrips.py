@@ -28,22 +28,29 @@ from minilm import States, model_folder
 from mobilenet import pointwise
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModel
+from transformers import (
+    AutoModel,
+    AutoModelForImageClassification,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+)
 
 import hmatrix as hm
 import hmatrix.nn as hnn
-import hmatrix.nn.huggingface
+from hmatrix.nn import huggingface
 
 Inputs = tuple[Tensor, ...]
+TIMM = {"pad_type": "same"}
 
 
 class Subject(NamedTuple):
-    """A compressed network, inputs, and how to build the network that was compressed."""
+    """A compressed network, inputs, how to build the network that was compressed, and transformers' way to a folder."""
 
     name: str
     model: nn.Module
     inputs: Inputs
     build: Callable[[], nn.Module]
+    pretrained: Callable[[Path], nn.Module]
 
 
 def main() -> None:
@@ -77,9 +84,7 @@ def round_trips(subject: Subject) -> Iterator[tuple[str, Tensor]]:
         folder = Path(place)
         hnn.save(model, folder / "network.safetensors")
         yield "hmatrix.nn.save, load", hnn.load(folder / "network.safetensors", subject.build())(*inputs)
-        if isinstance(model, States):
-            model.model.save_pretrained(folder / "pretrained")
-            yield "save_pretrained, from_pretrained", States(AutoModel.from_pretrained(folder / "pretrained"))(*inputs)
+        yield "save_pretrained, from_pretrained", subject.pretrained(folder / "pretrained")(*inputs)
         torch.export.save(torch.export.export(model, inputs), folder / "program.pt2")
         yield "torch.export, saved and loaded", torch.export.load(folder / "program.pt2").module()(*inputs)
         names = [f"x{number}" for number in range(len(inputs))]
@@ -95,13 +100,21 @@ def round_trips(subject: Subject) -> Iterator[tuple[str, Tensor]]:
 
 def mobilenet(options: argparse.Namespace) -> Subject:
     """Return MobileNetV2 and one image of chance."""
-    network = timm.create_model("mobilenetv2_100", pad_type="same").eval()
+    network = timm.create_model("mobilenetv2_100", **TIMM).eval()
     if folder := os.environ.get("HMATRIX_DATA"):
         network.load_state_dict(load_file(Path(folder) / "models" / "mobilenetv2_100.safetensors"))
     x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 4 - 2
-
     model = compressed(network, options, pointwise)
-    return Subject("MobileNetV2", model, (x,), lambda: timm.create_model("mobilenetv2_100", pad_type="same"))
+
+    def pretrained(folder: Path) -> nn.Module:
+        config = TimmWrapperConfig(architecture="mobilenetv2_100", model_args=TIMM, num_labels=1000)
+        wrapped = TimmWrapperForImageClassification(config)
+        wrapped.timm_model = model
+        huggingface.carry(wrapped)
+        wrapped.save_pretrained(folder)
+        return AutoModelForImageClassification.from_pretrained(folder).timm_model
+
+    return Subject("MobileNetV2", model, (x,), lambda: timm.create_model("mobilenetv2_100", **TIMM), pretrained)
 
 
 def minilm(options: argparse.Namespace) -> Subject:
@@ -110,7 +123,13 @@ def minilm(options: argparse.Namespace) -> Subject:
     ids = torch.arange(1000, 1032)[None]
     # An exporter puts all modules back into the mode of the outermost one.
     model = States(compressed(encoder, options, lambda *_: True)).eval()
-    return Subject("all-MiniLM-L6-v2", model, (ids, torch.ones_like(ids)), lambda: States(copy.deepcopy(encoder)))
+
+    def pretrained(folder: Path) -> nn.Module:
+        model.model.save_pretrained(folder)
+        return States(AutoModel.from_pretrained(folder))
+
+    inputs = (ids, torch.ones_like(ids))
+    return Subject("all-MiniLM-L6-v2", model, inputs, lambda: States(copy.deepcopy(encoder)), pretrained)
 
 
 def compressed(network: nn.Module, options: argparse.Namespace, select: Callable[[str, nn.Module], bool]) -> nn.Module:
