@@ -10,6 +10,7 @@ back to the outputs of the original afterwards: on 7/8 of the calibration images
 """
 
 import argparse
+import copy
 import json
 from functools import partial
 from pathlib import Path
@@ -100,7 +101,12 @@ def main() -> None:
         models[f"{storage:.1%}"] = model
         if options.cache:
             (options.cache / f"mobilenet-{storage}.json").write_text(json.dumps(report.to_dict()))
-    calls = {name: partial(model, judged[0][:1]) for name, model in models.items()}
+    image = judged[0][:1]
+    calls = {}
+    for name, model in models.items():
+        last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        calls[name] = partial(model, image)
+        calls[f"{name}, channels last"] = partial(last, image.contiguous(memory_format=torch.channels_last))
     print("\ntime of one image, and quartiles, in ms, alternating")
     for threads in (1, 2):
         torch.set_num_threads(threads)
