@@ -3,12 +3,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import hmatrix as hm
 from hmatrix.errors import ArgumentError, OutputError
 from hmatrix.study import frontier
 from hmatrix.study.classifiers import LastLayer
 from hmatrix.study.competitors import OWN, Approximation, Contender
+from hmatrix.study.drawing import style
 from hmatrix.study.features import Features
 from hmatrix.study.frontier import Evaluation, Split, leaf_shares, run_frontier, write_frontier
 from hmatrix.study.frontier_plot import LOOKS, frontier_figure
@@ -159,6 +161,22 @@ def test_figure_shows_the_records(records):
         assert drawn.get_xydata() == pytest.approx(np.array(expected))
     lower, upper = lost_interval(records[0])
     assert any(bar.get_segments()[0][:, 1] == pytest.approx([lower, upper]) for bar in left.collections)
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_the_legend_stays_on_the_paper(records, measured):
+    shown = list(Contender) if measured else [c for c in Contender if c not in OWN[1:]]
+    made = [replace(records[0], contender=contender) for contender in shown]
+    if not measured:
+        made = [replace(record, accuracy=None, output_error=None) for record in made]
+    figure = frontier_figure(made)
+    with style():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    labels = [text for legend in figure.legends for text in legend.get_texts()]
+    assert len(labels) == len(shown)
+    for text in labels:
+        assert text.get_window_extent(canvas.get_renderer()).x1 <= figure.bbox.x1, text
 
 
 def test_every_contender_has_a_look_of_its_own():

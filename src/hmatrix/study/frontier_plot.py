@@ -14,8 +14,11 @@ from hmatrix.study.frontier_records import FrontierRecord
 from hmatrix.study.frontier_table import error, lost_interval, lost_points
 
 HEIGHT = 4.9
-LEFT, RIGHT, TOP, BOTTOM, GAP, PANEL = 0.75, 0.2, 1.05, 0.6, 0.75, 4.4
-"""Inches of paper, of the margins of the axes, between two panels, and of each panel."""
+LEFT, RIGHT, TOP, BOTTOM, GAP = 0.75, 0.2, 1.05, 0.6, 0.75
+"""Inches of paper, of the margins of the axes, and between two panels."""
+
+PANEL, LONE_PANEL = 4.4, 5.5
+"""Inches of each of two panels, and of one that has the legend above it for itself."""
 
 LOOKS: Mapping[Contender, Look] = MappingProxyType(
     {
@@ -48,7 +51,8 @@ def frontier_figure(records: Sequence[FrontierRecord]) -> Figure:
     ]
     if measured:
         panels.insert(0, ("top-1 lost / points", lost_points))
-    width = LEFT + RIGHT + len(panels) * PANEL + (len(panels) - 1) * GAP
+    panel = PANEL if measured else LONE_PANEL
+    width = LEFT + RIGHT + len(panels) * panel + (len(panels) - 1) * GAP
     with style():
         figure = new_figure(
             width,
@@ -57,8 +61,8 @@ def frontier_figure(records: Sequence[FrontierRecord]) -> Figure:
             f"{first.rows} × {first.columns}, lower left is better" + (", bars: paired 95 % interval" * measured),
         )
         for i, (label, value) in enumerate(panels):
-            left = (LEFT + i * (PANEL + GAP)) / width
-            size = (PANEL / width, (HEIGHT - TOP - BOTTOM) / HEIGHT)
+            left = (LEFT + i * (panel + GAP)) / width
+            size = (panel / width, (HEIGHT - TOP - BOTTOM) / HEIGHT)
             axes = figure.add_axes((left, BOTTOM / HEIGHT, *size))
             axes.set_ylabel(label)
             axes.set_xlabel("storage / % of float32")
