@@ -1,5 +1,7 @@
 """What a budget bounds: bytes, time, or both; and budgets that are none."""
 
+import re
+
 import numpy as np
 import pytest
 from allocated import MATRICES, M, N, competitors, error_of, every_matrix
@@ -137,3 +139,13 @@ def test_budgets_that_are_none(arguments, message):
 def test_impossible_budgets(budget, message):
     with pytest.raises(ArgumentError, match=message):
         hm.allocate(MATRICES["random"], budget)
+
+
+@pytest.mark.parametrize("name", ["storage", "time", "bytes"])
+def test_what_a_message_says_is_possible_is_possible(name):
+    allocator = hm.Allocator(MATRICES["structured"])
+    with pytest.raises(ArgumentError) as caught:
+        allocator.allocate(hm.Budget(**{name: 1 if name == "bytes" else 1e-6}))
+    limits = re.search(r"give (\S+) to (\S+)", str(caught.value)).groups()
+    for limit in limits:
+        allocator.allocate(hm.Budget(**{name: int(limit) if name == "bytes" else float(limit)}))

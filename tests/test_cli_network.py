@@ -156,6 +156,15 @@ def test_a_lone_matrix(capsys, tmp_path):
     assert "dense trellis4, " in run(["show", "matrix.safetensors"], capsys)
 
 
+def test_one_matrix_of_several(capsys):
+    weight = np.random.default_rng(0).standard_normal((48, 40)).astype(np.float32)
+    save_file({"fc.weight": weight, "head.weight": weight[:20]}, "both.safetensors")
+    run(["compress", "both.safetensors", "--storage", "0.2", "--layers", "head", "-o", "small"], capsys)
+    assert hm.load("small").shape == (20, 40)
+    assert main(["compress", "both.safetensors", "--storage", "0.2", "-o", "small"]) == 1
+    assert "--layers); hmatrix.nn.compress takes your own network" in capsys.readouterr().err
+
+
 def test_a_drop(capsys):
     printed = run(["compress", "digits", "--max-drop", "1", "--trials", "2", "-o", "small", "--layers", "fc2"], capsys)
     assert printed.count("trial ") <= 2

@@ -159,6 +159,8 @@ def test_what_newcomers_give():
         compress(network, 0.25, calibration=data, progress=False)
     with pytest.raises(ArgumentError, match="budget: is a storage of 25; give a fraction"):
         compress(network, hm.Budget(storage=25), calibration=data, progress=False)
+    with pytest.raises(ArgumentError, match="budget: is a time of 30; give a fraction"):
+        compress(network, hm.Budget(time=30), calibration=data, progress=False)
     with pytest.raises(ArgumentError, match="select: is a list; give a function"):
         compress(network, hm.Budget(storage=0.25), select=["0"], calibration=data, progress=False)
     with pytest.raises(ArgumentError, match="overrides: classifier fits no layer; there are 0, 2"):

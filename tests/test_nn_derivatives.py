@@ -199,6 +199,19 @@ def test_many_columns_are_added_up_at_random():
     assert_proportional(second_moment(found.derivatives[0].columns), wanted, tolerance=0.5)
 
 
+def test_batches_of_one_sample_tell_as_much_as_one_batch():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 5))
+    x = torch.randn(500, 12) + 1
+    wanted = collected(model, [x]).sensitivities
+    assert min(wanted) > 0
+    # With and without a dimension for the batch; random signs leave some noise.
+    for batches in (x.split(1), x):
+        assert collected(model, list(batches)).sensitivities == pytest.approx(wanted, rel=0.1)
+    # A single sample varies with nothing.
+    assert collected(model, [x[:1]]).sensitivities == [0, 0]
+
+
 def test_without_enough_to_tell():
     model = Tokens()
     assert collected(model, [torch.randn(PARTS - 1, 5, 12)]).derivatives[0] is None

@@ -265,6 +265,14 @@ def test_it_ends_by_time():
     assert 0 < report.measurements[-1].steps < 10**9
 
 
+def test_without_time_for_a_step_biases_are_measured_once():
+    teacher = network()
+    settings = hnn.Finetuning(seconds=1e-6)
+    report = hnn.finetune(compressed(teacher), teacher, batches(), settings, progress=False).report
+    assert [measured.steps for measured in report.measurements] == [0]
+    assert "biases alone" in str(report)
+
+
 def test_a_report_is_plain():
     teacher = network()
     report = finetune(compressed(teacher), teacher, steps=8, measurements=2).report

@@ -72,6 +72,7 @@ def written(path: Path) -> Iterator[Path]:
         raise OutputError(f"file {path}", "cannot be written (it has no name)", "name a file")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
+        check_place(path)
         # safetensors writes files that nobody else may read; a new file has the mode that the user wants.
         temporary.touch(exist_ok=False)
         mode = S_IMODE(temporary.stat().st_mode)

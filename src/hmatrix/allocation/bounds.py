@@ -1,5 +1,8 @@
 """What a budget bounds: a cost, and how much of it there may be."""
 
+import math
+from collections.abc import Callable
+
 from hmatrix.allocation.budget import Budget
 from hmatrix.allocation.costs import Both, Bytes, Cost
 from hmatrix.allocation.layout import Layout
@@ -32,30 +35,36 @@ def bound(budget: Budget, shape: tuple[int, ...], activations: Activations, layo
     """
     m, n = shape
     bounded = []
-    fractions = "give {:.3g} to {:.3g} of the dense matrix's "
     if budget.bytes is not None:
-        bounded.append(
-            _possible(Bytes(), budget.bytes, 1.0, layout, f"is {budget.bytes} bytes", "give {:.0f} to {:.0f}")
-        )
+        bounded.append(_possible(Bytes(), budget.bytes, 1.0, layout, f"is {budget.bytes} bytes", ""))
     if budget.storage is not None:
         came = f"is a storage of {budget.storage:g}"
-        bounded.append(_possible(Bytes(), budget.storage, 4.0 * m * n, layout, came, f"{fractions}bytes"))
+        bounded.append(_possible(Bytes(), budget.storage, 4.0 * m * n, layout, came, " of the dense matrix's bytes"))
     if budget.time is not None:
         came = f"is a time of {budget.time:g}"
         cost, dense = time_cost(activations), dense_seconds((m, n))
-        bounded.append(_possible(cost, budget.time, dense, layout, came, f"{fractions}time"))
+        bounded.append(_possible(cost, budget.time, dense, layout, came, " of the dense matrix's time"))
     if len(bounded) == 1:
         return bounded[0]
     (first, most_first), (second, most_second) = bounded
     return _balanced((first, second), (most_first, most_second), layout), 1.0
 
 
-def _possible(cost: Cost, asked: float, unit: float, layout: Layout, came: str, mend: str) -> tuple[Cost, float]:
+def _possible(cost: Cost, asked: float, unit: float, layout: Layout, came: str, of: str) -> tuple[Cost, float]:
     """Return a cost and its bound, `asked` times `unit`, if a matrix keeps it and the dense one reaches it."""
     smallest, largest = (limit / unit for limit in layout.limits(cost))
     if not smallest <= asked <= largest:
-        raise ArgumentError("budget", came, mend.format(smallest, largest))
+        mend = f"give {_shortened(smallest, math.ceil)} to {_shortened(largest, math.floor)}{of}"
+        raise ArgumentError("budget", came, mend)
     return cost, asked * unit
+
+
+def _shortened(limit: float, whole: Callable[[float], int]) -> str:
+    """Return a limit in three digits, from 1000 on in all of them, rounded to what is possible."""
+    if not 0 < limit < 1000:
+        return str(whole(limit))
+    step = 10.0 ** (math.floor(math.log10(limit)) - 2)
+    return f"{whole(limit / step) * step:.3g}"
 
 
 def _balanced(costs: tuple[Cost, Cost], bounds: tuple[float, float], layout: Layout) -> Both:

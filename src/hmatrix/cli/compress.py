@@ -1,6 +1,7 @@
 """``hmatrix compress``: a network, or a matrix, in the best H-matrices for a budget."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,8 @@ def add(commands: Commands) -> None:
         "--layers",
         default="all",
         metavar="WHICH",
-        help="all, last (the last nn.Linear), a name, or re: and a regular expression for names (default: all)",
+        help="all, last (the last nn.Linear), a name, or re: and a regular expression for names (default: all); of a "
+        "file with several matrices, the name of one",
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="safetensors file or torch state dict")
     parser.add_argument("--data", metavar="DATA", help="an ImageNet validation folder, imagenette, digits, or a text")
@@ -125,7 +127,9 @@ def run(options: argparse.Namespace) -> int:
                 if value is not None:
                     raise ArgumentError(name, "was given with a lone matrix", "give --storage or --time")
             if budget is not None:
-                return _compress_matrix(load_matrix(study.networks[0])[0], budget, options.output)
+                named = study.networks[0].layer if options.layers in ("all", "last") else options.layers
+                weight, _, _ = load_matrix(replace(study.networks[0], layer=named))
+                return _compress_matrix(weight, budget, options.output)
         whole = open_classifier(study.networks[0], study.data)
     model, report = whole.module, None
     if budget is not None:

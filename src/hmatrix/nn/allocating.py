@@ -81,14 +81,17 @@ class Allocation:
     def _timed(self, budget: Budget) -> dict[int, Fitted | None]:
         """Give each layer the same fraction of its time; small ones, for which it is impossible, stay as they are."""
         found: dict[int, Fitted | None] = {}
+        refused: dict[int, ArgumentError] = {}
         for part in shown(self._sharing, "layers", enabled=self._progress):
             try:
                 found[id(part)] = part.fitter.fit(budget)
             except ArgumentError as error:
-                found[id(part)] = None
-                impossible = ArgumentError(f"budget of layer {part.target.name}", error.came, error.mend)
+                found[id(part)], refused[id(part)] = None, error
         if not any(found.values()):
-            raise impossible
+            largest = max(self._sharing, key=lambda part: part.target.dense_bytes)
+            error = refused[id(largest)]
+            mend = f"{error.mend}; no other layer can do it either: products of small ones hardly become faster"
+            raise ArgumentError(f"budget of layer {largest.target.name}", error.came, mend)
         return found
 
     def _shared(self, total: float, time: float | None) -> dict[int, Fitted | None]:

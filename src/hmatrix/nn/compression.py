@@ -126,8 +126,9 @@ def compress(
     start = time.perf_counter()
     if not isinstance(budget, Budget):
         raise ArgumentError("budget", f"is {budget!r}", "give hmatrix.Budget(storage=0.25), for example")
-    if budget.storage is not None and budget.storage > 1:
-        raise ArgumentError("budget", f"is a storage of {budget.storage:g}", "give a fraction: a quarter is 0.25")
+    for name, asked in (("storage", budget.storage), ("time", budget.time)):
+        if asked is not None and asked > 1:
+            raise ArgumentError("budget", f"is a {name} of {asked:g}", "give a fraction: a quarter is 0.25")
     if not callable(select):
         mend = "give a function of a layer's name and module; names go into `overrides`"
         raise ArgumentError("select", f"is a {type(select).__name__}", mend)

@@ -108,7 +108,10 @@ class Derivatives:
             if gradient is None:
                 continue
             by_position, vectors = call.by_position(gradient), call.vectors()
-            self._sensitivities.add(call.index, by_position, call.variance)
+            if call.lone is None:
+                self._sensitivities.add(call.index, by_position, call.variance)
+            else:
+                self._sensitivities.add_lone(call.index, by_position, call.lone)
             if vectors is not None:
                 given.setdefault(call.index, []).append((vectors, by_position))
         samples = len(output) if output.dim() else 1
@@ -163,7 +166,9 @@ class _Call:
         self.index = index
         self.error = torch.zeros_like(output, requires_grad=True)
         by_channel = output.movedim(kind.channels, -1)
-        self.variance = by_channel.reshape(-1, by_channel.shape[-1]).to("cpu", torch.float32).var(dim=0, correction=0)
+        given = by_channel.reshape(-1, by_channel.shape[-1]).to("cpu", torch.float32)
+        self.lone = given if len(given) == 1 else None
+        self.variance = given.var(dim=0, correction=0)
         self._kind = kind
         self._module = module
         self._x = x

@@ -79,7 +79,8 @@ def finetune(
         How long, and how.
     held_out
         Batches on which the packed network is measured, so that the best is returned. By default the first of every
-        eight batches of `data`, eight at most, which then must come in the same order each time.
+        eight batches of `data`, eight at most, which then must come in the same order each time: where they are
+        shuffled, give others, or what is measured on is trained on, too.
     forward
         From a network and a batch to the output that matters, where it is not the (first) tensor that
         ``model(batch)`` returns.
@@ -137,11 +138,12 @@ def finetune(
             trainer = _Trainer(Pair(copy.deepcopy(best.model), teacher, _LAYERS), settings, forward)
             due = 1
             for fraction in shown(_fractions(settings, start), "distillation", enabled=progress, total=settings.steps):
-                if fraction * settings.measurements >= due:
+                if trainer.steps and fraction * settings.measurements >= due:
                     best.offer(trainer.packed(), trainer.steps)
                     due = int(fraction * settings.measurements) + 1
                 trainer.step(next(batches), settings.rate_at(fraction))
-            best.offer(trainer.packed(), trainer.steps)
+            if trainer.steps:
+                best.offer(trainer.packed(), trainer.steps)
     except KeyboardInterrupt:
         interrupted = True
     seconds = time.perf_counter() - start

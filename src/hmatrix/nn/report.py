@@ -24,7 +24,8 @@ class LayerReport:
     shape
         Of the matrix, ``(m, n)``.
     before, after
-        Bytes of everything that the product needs, without biases that were there before.
+        Bytes of everything that the product needs, without biases that were there before; the schedule of the product
+        is made anew wherever the network is loaded, and is not stored.
     sensitivity
         Mean square change of the network's output, in proportion to its variance, per square of the predicted relative
         error of this layer's output; ``None`` where it was not measured.
@@ -34,7 +35,8 @@ class LayerReport:
         For each precision the number of leaves.
     predicted_error, measured_error
         Of the layer's output, relative, as in `hmatrix.allocation.Allocation`; with calibration data, as the output of
-        the network depends on it. ``None`` for a layer that stays as it is.
+        the network depends on it: predicted row by row, and measured with what errors of rows do together, which is
+        often less. ``None`` for a layer that stays as it is.
     arrangement
         How rows and columns were ordered.
     seconds
@@ -152,9 +154,9 @@ class Report:
         ]
         lines.append("")
         lines.append(
-            f"layers   {_megabytes(self.before)} -> {_megabytes(self.after)} ({self.ratio:.1%}); "
+            f"layers   {_megabytes(self.before)} -> {_megabytes(self.after)} ({self.ratio:.1%}) in use; "
             f"network {_megabytes(self.network_before)} -> {_megabytes(self.network_after)} "
-            f"({self.network_after / self.network_before:.1%}); {self.seconds:.0f} s"
+            f"({self.network_after / self.network_before:.1%}) as stored; {self.seconds:.0f} s"
         )
         if self.output_change is not None:
             line = f"output   changed by {self.output_change:.2g} of its variance, on the first calibration data"

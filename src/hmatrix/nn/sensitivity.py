@@ -44,6 +44,7 @@ class Sensitivities:
 
     def __init__(self, layers: int) -> None:
         self._totals = [0.0] * layers
+        self._lone = [_Lone() for _ in range(layers)]
         self._spread = Spread()
 
     def see(self, output: Tensor) -> None:
@@ -64,6 +65,18 @@ class Sensitivities:
         """
         self._totals[index] += float(gradient.square().sum(dim=0) @ variance)
 
+    def add_lone(self, index: int, gradient: Tensor, output: Tensor) -> None:
+        """Add what a layer did at a single position, which tells nothing of how its output varies: the others do.
+
+        Parameters
+        ----------
+        index
+            Of the layer.
+        gradient, output
+            As for `add`, and what the layer gave, ``(1, m)``.
+        """
+        self._lone[index].add(gradient, output)
+
     def values(self) -> list[float]:
         """Return them, by what was seen so far.
 
@@ -75,12 +88,40 @@ class Sensitivities:
         scale = self._spread.total
         if not math.isfinite(scale):
             raise NetworkError("network", "its output holds NaN or infinity", "use intact weights and inputs")
-        return [rounded(total / scale if scale > 0 else total) for total in self._totals]
+        totals = [total + lone.total for total, lone in zip(self._totals, self._lone, strict=True)]
+        return [rounded(total / scale if scale > 0 else total) for total in totals]
 
 
 def rounded(sensitivity: float) -> float:
     """Return an estimate without the noise of floating-point sums, which would change what it leads to."""
     return float(f"{sensitivity:.{_DIGITS}g}")
+
+
+class _Lone:
+    """The share of a layer's calls with one position each: they vary from one to the next."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._first = self._sum = self._squares = self._gradients = torch.zeros(0, dtype=torch.float64)
+
+    def add(self, gradient: Tensor, output: Tensor) -> None:
+        vector = output[0].double()
+        if self._calls == 0:
+            self._first = vector
+            self._sum = self._squares = self._gradients = torch.zeros_like(vector)
+        # About the first of them, so that nothing is left of equal ones.
+        moved = vector - self._first
+        self._sum, self._squares = self._sum + moved, self._squares + moved.square()
+        self._gradients = self._gradients + gradient[0].double().square()
+        self._calls += 1
+
+    @property
+    def total(self) -> float:
+        """As if all calls had been one."""
+        if self._calls == 0:
+            return 0.0
+        variance = self._squares / self._calls - (self._sum / self._calls).square()
+        return float(self._gradients @ variance.clamp(min=0))
 
 
 class Spread:

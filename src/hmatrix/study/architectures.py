@@ -58,7 +58,9 @@ def build(model: str, network: Network, *, bare: bool = False) -> tuple[str, nn.
     raise NetworkError(
         f"model {model}",
         "is no image classifier of " + (library if library in libraries else "torchvision or timm"),
-        f"did you mean {' or '.join(close)}?" if close else "name a torchvision or timm model, or digits",
+        f"did you mean {' or '.join(close)}?"
+        if close
+        else "name a torchvision or timm model, or digits; hmatrix.nn.compress takes a network of your own",
     )
 
 

@@ -162,5 +162,6 @@ def _find_matrix(tensors: Mapping[str, torch.Tensor], layer: str | None, subject
         return key
     if len(matrices) != 1:
         came = f"holds {len(matrices)} matrices" + (f" ({shortened(sorted(matrices))})" if matrices else "")
-        raise NetworkError(subject, came, "name one with --layer" if matrices else "name a file with a matrix")
+        mend = "name one with --layer (hmatrix compress: --layers); hmatrix.nn.compress takes your own network, whole"
+        raise NetworkError(subject, came, mend if matrices else "name a file with a matrix")
     return matrices[0]
