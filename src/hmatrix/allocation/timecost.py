@@ -16,15 +16,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.optimize
+from threadpoolctl import threadpool_limits
 
-from hmatrix._validation import IndexArray
+from hmatrix._validation import FloatArray, IndexArray
 from hmatrix.allocation.costs import Sizes, words
 from hmatrix.allocation.forms import Floats, Form
 from hmatrix.assembly import build, quantize
@@ -117,17 +118,38 @@ def time_cost(activations: Activations) -> TimeCost:
     return cost
 
 
-def dense_seconds(shape: tuple[int, int]) -> float:
-    """Return the seconds of the fastest dense float32 product of a shape: NumPy's or the native one, measured now."""
+def dense_seconds(shape: tuple[int, int], activations: Activations) -> float:
+    """Return the seconds of the fastest dense float32 product of a shape, NumPy's or the native one, in the model's.
+
+    They are measured now, beside products that the model knows, and scaled by what these take now: the processor may
+    have been slower, or faster, when the model was fitted, and a budget is a fraction.
+    """
     weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     native, x = quantize(weight, "float32"), np.ones(shape[1], np.float32)
+    known, ones = _known(activations), np.ones(_SHAPE[1], np.float32)
+    calls = [partial(operator.matmul, matrix, x) for matrix in (native, weight)]
+    calls += [partial(operator.matmul, matrix, ones) for matrix in known]
     with _one_thread():
-        return min(_measured([lambda: native @ x, lambda: weight @ x]))
+        of_native, of_numpy, *of_known = _measured(calls)
+    cost = time_cost(activations)
+    modelled = [cost.of_matrix(packed.leaves, packed.schedule) for packed in (matrix.pack() for matrix in known)]
+    ratio = np.exp(np.log(np.divide(modelled, of_known)).mean())
+    return min(of_native, of_numpy) * float(ratio)
+
+
+@cache
+def _known(activations: Activations) -> list[HMatrix]:
+    """Return two matrices of the model: one whose product is limited by reading it, and one by instructions."""
+    return [quantize(_weight(), precision, activations=activations) for precision in (Precision.INT8, Precision.INT4)]
+
+
+def _weight() -> FloatArray:
+    """Return what all matrices that the model is fitted to are made of."""
+    return np.random.default_rng(0).standard_normal(_SHAPE).astype(np.float32)
 
 
 def _fitted(activations: Activations) -> TimeCost:
-    weight = np.random.default_rng(0).standard_normal(_SHAPE).astype(np.float32)
-    x = np.ones(_SHAPE[1], np.float32)
+    weight, x = _weight(), np.ones(_SHAPE[1], np.float32)
     structures = [
         build(weight, truncation=Truncation(max_rank=30)),
         build(weight, splitter=Cardinality(250), truncation=Truncation(max_rank=8)),
@@ -185,10 +207,12 @@ def _measured(calls: Sequence[Callable[[], object]]) -> list[float]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
+    """Let the kernel and NumPy's library have one thread each."""
     before = backend().threads
     set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1, user_api="blas"):
+            yield
     finally:
         set_num_threads(before)
 

@@ -89,9 +89,9 @@ class Allocation:
                 found[id(part)], refused[id(part)] = None, error
         if not any(found.values()):
             largest = max(self._sharing, key=lambda part: part.target.dense_bytes)
-            error = refused[id(largest)]
-            mend = f"{error.mend}; no other layer can do it either: products of small ones hardly become faster"
-            raise ArgumentError(f"budget of layer {largest.target.name}", error.came, mend)
+            refusal = refused[id(largest)]
+            mend = f"{refusal.mend}; no other layer can do it either: products of small ones hardly become faster"
+            raise ArgumentError(f"budget of layer {largest.target.name}", refusal.came, mend)
         return found
 
     def _shared(self, total: float, time: float | None) -> dict[int, Fitted | None]:
