@@ -167,6 +167,11 @@ def test_what_newcomers_give():
         compress(network, hm.Budget(storage=0.25), overrides={"classifier": None}, progress=False)
 
 
+def test_a_single_sample_tells_nothing():
+    with pytest.raises(NetworkError, match="none of the chosen layers; choose others, or give several samples"):
+        compress(small(32, 48, 10), hm.Budget(storage=0.25), calibration=[torch.ones(1, 32)], progress=False)
+
+
 def test_batches_that_the_network_cannot_take():
     network = small(32, 48, 10)
     with pytest.raises(DataError, match=r"calibration: a batch, a tensor of shape \(4, 33\), does not go through"):

@@ -50,7 +50,17 @@ def test_forms_cost_what_a_matrix_of_them_costs():
     assert COST.of_form(Form(), np.array(100), np.array(64)) == 0
 
 
+@pytest.fixture
+def smaller(monkeypatch):
+    """Let the matrices of the model be smaller, which are quickly made."""
+    timecost._known.cache_clear()
+    monkeypatch.setattr(timecost, "_SHAPE", (500, 640))
+    yield
+    timecost._known.cache_clear()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("smaller")
 def test_coefficients_are_fitted(monkeypatch):
     def measured(calls):
         matrices = [call.args[0] for call in calls]
@@ -94,6 +104,7 @@ def test_no_place_to_keep_it(cache, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("smaller")
 def test_real_times(monkeypatch):
     monkeypatch.setattr(timecost, "_ROUNDS", 2)
     monkeypatch.setattr(timecost, "_ROUND_SECONDS", 1e-4)

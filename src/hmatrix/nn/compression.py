@@ -169,7 +169,8 @@ def compress(
         if weight > 0
     ]
     if not parts:
-        raise NetworkError("network", "its output depends on none of the chosen layers", "choose others")
+        mend = "choose others, or give several samples: of a single one nothing varies"
+        raise NetworkError("network", "its output depends on none of the chosen layers", mend)
     allocation = Allocation(parts, measured=bool(inputs.probes), progress=progress)
     reference = outputs(model, inputs.probes, forward)
     trials: list[Trial] = []
