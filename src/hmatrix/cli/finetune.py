@@ -11,7 +11,7 @@ from hmatrix.files import check_place, default_cache
 EXAMPLES = """\
 examples:
   hmatrix finetune small.safetensors --steps 500 -o better.safetensors
-      the embedded network, in a few minutes; it needs neither weights nor data
+      the embedded network, in a minute; it needs neither weights nor data
   hmatrix finetune small.safetensors --data imagenet/val --weights mine.safetensors -o better.safetensors
       images of even-numbered classes train, as they calibrated; those of odd-numbered ones judge
   hmatrix finetune small.safetensors --data imagenet/val --codes 0 --rate 1e-5 --divergence 1 -o better.safetensors
