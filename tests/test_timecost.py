@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from matrices import random_leaves, random_matrix
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import hmatrix as hm
 from hmatrix.allocation import timecost
@@ -113,33 +113,35 @@ def test_real_times(monkeypatch):
     assert hm.backend().threads == before
     assert all(np.isfinite(found.word))
     assert found.call >= 0
-    sizes = [dense_seconds((50, n), Activations.INT8) for n in (10, 20000)]
+    sizes = [dense_seconds((50, n), found, Activations.INT8) for n in (10, 20000)]
     assert all(a < b for a, b in pairwise(sizes))
 
 
-def test_all_products_are_timed_with_one_thread(monkeypatch):
-    threads = []
+def test_all_products_are_timed_with_one_thread(monkeypatch, threads):
+    def of_all():
+        pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        return {hm.backend().threads, *pools}
 
     def measured(calls):
-        pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-        threads.extend([hm.backend().threads, *pools])
+        found.append(of_all())
         return [1e-5] * len(calls)
 
-    monkeypatch.setattr(timecost, "time_cost", lambda activations: COST)  # noqa: ARG005
+    found = []
     monkeypatch.setattr(timecost, "_measured", measured)
-    dense_seconds((30, 20), Activations.INT8)
-    assert len(threads) > 1
-    assert set(threads) == {1}
+    threads(2)
+    with threadpool_limits(2, user_api="blas"):
+        assert of_all() == {2}
+        dense_seconds((30, 20), COST, Activations.INT8)
+        assert of_all() == {2}
+    assert found == [{1}]
 
 
 @pytest.mark.parametrize("now", [0.5, 1.0, 2.0])
 def test_the_dense_product_is_told_as_when_the_model_was_fitted(monkeypatch, now):
-    monkeypatch.setattr(timecost, "time_cost", lambda activations: COST)  # noqa: ARG005
-
     def measured(calls):
         # NumPy's, on a machine that takes `now` times as long as it did.
         products = [call.args[0].pack() for call in calls[2:]]
         return [now * seconds for seconds in (8e-5, 6e-5, *(COST.of_matrix(p.leaves, p.schedule) for p in products))]
 
     monkeypatch.setattr(timecost, "_measured", measured)
-    assert dense_seconds((30, 20), Activations.INT8) == pytest.approx(6e-5)
+    assert dense_seconds((30, 20), COST, Activations.INT8) == pytest.approx(6e-5)

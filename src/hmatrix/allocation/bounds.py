@@ -42,7 +42,8 @@ def bound(budget: Budget, shape: tuple[int, ...], activations: Activations, layo
         bounded.append(_possible(Bytes(), budget.storage, 4.0 * m * n, layout, came, " of the dense matrix's bytes"))
     if budget.time is not None:
         came = f"is a time of {budget.time:g}"
-        cost, dense = time_cost(activations), dense_seconds((m, n), activations)
+        cost = time_cost(activations)
+        dense = dense_seconds((m, n), cost, activations)
         bounded.append(_possible(cost, budget.time, dense, layout, came, " of the dense matrix's time"))
     if len(bounded) == 1:
         return bounded[0]

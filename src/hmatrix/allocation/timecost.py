@@ -118,8 +118,8 @@ def time_cost(activations: Activations) -> TimeCost:
     return cost
 
 
-def dense_seconds(shape: tuple[int, int], activations: Activations) -> float:
-    """Return the seconds of the fastest dense float32 product of a shape, NumPy's or the native one, in the model's.
+def dense_seconds(shape: tuple[int, int], cost: TimeCost, activations: Activations) -> float:
+    """Return the seconds of the fastest dense float32 product of a shape, NumPy's or the native one, in a model's.
 
     They are measured now, beside products that the model knows, and scaled by what these take now: the processor may
     have been slower, or faster, when the model was fitted, and a budget is a fraction.
@@ -131,7 +131,6 @@ def dense_seconds(shape: tuple[int, int], activations: Activations) -> float:
     calls += [partial(operator.matmul, matrix, ones) for matrix in known]
     with _one_thread():
         of_native, of_numpy, *of_known = _measured(calls)
-    cost = time_cost(activations)
     modelled = [cost.of_matrix(packed.leaves, packed.schedule) for packed in (matrix.pack() for matrix in known)]
     ratio = np.exp(np.log(np.divide(modelled, of_known)).mean())
     return min(of_native, of_numpy) * float(ratio)

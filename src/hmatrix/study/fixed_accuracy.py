@@ -115,7 +115,7 @@ def at_accuracy(weight: FloatArray, coordinates: Sides | None, accuracy: float) 
     if loose:
         yield _row("SVD blocks, all together to the accuracy", weight, loose, _ranks(loose), start)
     start = time.perf_counter()
-    tree = partition((len(weight), weight.shape[1]), coordinates=given)
+    tree = partition(weight.shape, coordinates=given)
     unit = float(np.sqrt(np.square(weight, dtype=np.float64).mean()))
     shared = search(
         lambda rtol: fit_uniform(weight, tree, rtol * unit), lambda found: _error(weight, found), accuracy, accuracy
