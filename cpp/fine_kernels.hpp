@@ -1,5 +1,6 @@
 // Products with the fine rows of a progressive head, over the vector type V of columns.hpp: one row after the other, those
-// that follow being fetched meanwhile.
+// that follow being fetched meanwhile. Sums are made in 64 lanes and without fma, so that all instruction sets give the
+// same bits, and equal rows equal outputs.
 #pragma once
 
 #include "progressive.hpp"
@@ -16,6 +17,14 @@ struct Input {
     std::int32_t sum, rest_sum;
 };
 
+// Adds the second half of 16 lanes to the first until one is left.
+template <class V>
+float sum_of_lanes(typename V::reg (&lanes)[strip_height / V::width]) {
+    for (int half = strip_height / V::width / 2; half > 0; half /= 2)
+        for (int p = 0; p < half; ++p) lanes[p] = V::add(lanes[p], lanes[p + half]);
+    return V::sum(lanes[0]);
+}
+
 // One fine row of floats times x, whose columns are filled up to whole blocks.
 template <class V, Precision P>
 float multiply_row(const std::uint32_t* words, const float* x, std::int32_t blocks) {
@@ -25,7 +34,8 @@ float multiply_row(const std::uint32_t* words, const float* x, std::int32_t bloc
         for (auto& t : lane) t = V::zero();
     for (std::int32_t b = 0; b < blocks; ++b, x += block_columns, words += groups * strip_height) {
         const auto add = [&](int quarter, int p, const typename V::reg& value) {
-            total[quarter][p] = V::fma(value, V::load(x + quarter * strip_height + p * V::width), total[quarter][p]);
+            const auto entries = V::load(x + quarter * strip_height + p * V::width);
+            total[quarter][p] = V::add(total[quarter][p], V::mul(value, entries));
         };
         for (int g = 0; g < groups; ++g)
             for (int p = 0; p < parts; ++p) {
@@ -39,9 +49,9 @@ float multiply_row(const std::uint32_t* words, const float* x, std::int32_t bloc
                 }
             }
     }
-    auto sum = V::zero();
-    for (int p = 0; p < parts; ++p) sum = V::add(sum, V::add(V::add(total[0][p], total[1][p]), V::add(total[2][p], total[3][p])));
-    return V::sum(sum);
+    for (int p = 0; p < parts; ++p)
+        total[0][p] = V::add(V::add(total[0][p], total[1][p]), V::add(total[2][p], total[3][p]));
+    return sum_of_lanes<V>(total[0]);
 }
 
 // One fine row of codes times x = step * (codes + rest / rest_steps).

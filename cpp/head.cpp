@@ -1,4 +1,7 @@
 // Takes over the arrays of a progressive head.
+#include <algorithm>
+#include <limits>
+
 #include "checks.hpp"
 #include "progressive.hpp"
 
@@ -37,6 +40,11 @@ CheckedHead::CheckedHead(const HeadArrays& arrays) {
     head_.places = level(arrays, clusters > 0 ? starts.data[clusters] * strip_height : head_.rows, 0);
     head_.clusters = level(arrays, clusters, 1);
     head_.fine_words = words[3].data, head_.fine_scales = floats[10].data;
+    // Each of the lanes adds so many products, which are then added in six steps; and some for the product and the bias.
+    const std::int32_t steps = padded_to(head_.columns, block_columns) / block_columns + 8;
+    head_.rounding = static_cast<float>(steps) * 0.5f * std::numeric_limits<float>::epsilon();
+    for (std::int32_t place = 0; place < head_.places.rows; ++place)
+        head_.largest_norm = std::max(head_.largest_norm, head_.places.remainder[place] + head_.places.reach[place]);
 }
 
 void CheckedHead::arrange(const HeadArrays& arrays, std::int32_t clusters) {

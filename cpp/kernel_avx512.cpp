@@ -32,7 +32,13 @@ struct Float {
     static reg mul(reg a, reg b) { return _mm512_mul_ps(a, b); }
     static reg abs(reg a) { return _mm512_abs_ps(a); }
     static reg max(reg a, reg b) { return _mm512_max_ps(a, b); }
-    static float sum(reg a) { return _mm512_reduce_add_ps(a); }
+    static float sum(reg a) {
+        const __m256 upper = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1));
+        const __m256 e = _mm256_add_ps(_mm512_castps512_ps256(a), upper);
+        __m128 s = _mm_add_ps(_mm256_castps256_ps128(e), _mm256_extractf128_ps(e, 1));
+        s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+        return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
+    }
     static float largest(reg a) { return _mm512_reduce_max_ps(a); }
     // Which entries of a are at least those of b, a bit for each; none where either is NaN.
     static unsigned at_least(reg a, reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }

@@ -38,7 +38,10 @@ struct Float {
     static reg mul(reg a, reg b) { return vmulq_f32(a, b); }
     static reg abs(reg a) { return vabsq_f32(a); }
     static reg max(reg a, reg b) { return vmaxq_f32(a, b); }
-    static float sum(reg a) { return vaddvq_f32(a); }
+    static float sum(reg a) {
+        const float32x2_t s = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+        return vget_lane_f32(s, 0) + vget_lane_f32(s, 1);
+    }
     static float largest(reg a) { return vmaxvq_f32(a); }
     static unsigned at_least(reg a, reg b) {
         const std::uint32_t bits[4] = {1, 2, 4, 8};

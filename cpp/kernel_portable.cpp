@@ -57,10 +57,10 @@ struct Portable {
     static reg max(const reg& a, const reg& b) {
         return each([&](int i) { return std::max(a.v[i], b.v[i]); });
     }
-    static T sum(const reg& a) {
-        T s = 0;
-        for (int i = 0; i < width; ++i) s += a.v[i];
-        return s;
+    static T sum(reg a) {
+        for (int half = width / 2; half > 0; half /= 2)
+            for (int i = 0; i < half; ++i) a.v[i] += a.v[i + half];
+        return a.v[0];
     }
     static T largest(const reg& a) { return *std::max_element(a.v, a.v + width); }
     static unsigned at_least(const reg& a, const reg& b) {

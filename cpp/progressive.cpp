@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "plan.hpp"
+#include "ties.hpp"
 
 namespace hmatrix {
 namespace {
@@ -103,14 +104,18 @@ void head_outputs(Refine refine, const Head& head, const float* x, float* y, std
             std::fill_n(out, head.rows, std::numeric_limits<float>::quiet_NaN());
             return;
         }
-        const float best = *std::max_element(work.refined.begin(), work.refined.begin() + count);
+        const auto largest = std::max_element(work.refined.begin(), work.refined.begin() + count) - work.refined.begin();
+        const float best = work.refined[largest];
         const float below = std::nextafter(best, -std::numeric_limits<float>::infinity());
         const float* coarse = work.coarse.data();
         if (head.order)
             spread_out(head, work, below, out);
         else
             for (std::int32_t i = 0; i < head.rows; ++i) out[i] = coarse[i] < below ? coarse[i] : below;
-        for (std::int32_t i = 0; i < count; ++i) out[work.chosen[i]] = work.refined[i];
+        for (std::int32_t i = 0; i < count; ++i) out[work.row_at(head, work.chosen[i])] = work.refined[i];
+        Refined(head, work, count).each_equal(static_cast<std::int32_t>(largest), [&](std::int32_t i) {
+            out[work.row_at(head, work.chosen[i])] = best;
+        });
     });
 }
 
@@ -127,17 +132,7 @@ void head_largest(Refine refine, const Head& head, const float* x, std::int32_t 
             std::iota(index, index + top, 0);
             return;
         }
-        // Insertion: nearly all rows are less than the last of the largest.
-        std::int32_t kept = 0;
-        for (std::int32_t i = 0; i < count; ++i) {
-            const float v = work.refined[i];
-            const std::int32_t row = work.chosen[i];
-            const auto before = [&](std::int32_t j) { return v > value[j] || (v == value[j] && row < index[j]); };
-            if (kept == top && !before(top - 1)) continue;
-            std::int32_t j = kept < top ? kept++ : top - 1;
-            for (; j > 0 && before(j - 1); --j) value[j] = value[j - 1], index[j] = index[j - 1];
-            value[j] = v, index[j] = row;
-        }
+        Refined(head, work, count).largest(top, value, index);
     });
 }
 

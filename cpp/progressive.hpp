@@ -64,6 +64,8 @@ struct Head {
     const std::uint32_t* fine_words;  // row by row
     const float* fine_scales;         // one for each row
     const Plan<float>* matrix;        // what gives the coarse outputs in the place of factors, whose rank is 0; or null
+    float rounding;                   // how far a refined output is off by rounding at most, relative to norms of x and row
+    float largest_norm;               // of a row, at most: its remainder and its reach
 
     std::int64_t fine_row_words() const { return padded_to(columns, block_columns) / columns_per_word(fine); }
 };
@@ -130,8 +132,9 @@ struct Workspace {
     std::int32_t opened_count;
     std::vector<float> coarse, upper;      // outputs, and what they may be at most, of the strips that are looked at
     std::vector<std::int32_t> strips;      // which these are; not set without clusters
-    std::vector<std::int32_t> chosen;      // rows that are refined, in the order in which they are
+    std::vector<std::int32_t> chosen;      // which of these are refined, in the order in which they are
     std::vector<float> refined, sorted;    // their outputs, and room for ordering them
+    float rounding;                        // how far refined outputs are off by rounding, relative to norms of the rows
 };
 
 // Fills the workspace: coarse (where there is a matrix, its product is there already, filled up with zeros), chosen and
@@ -139,10 +142,10 @@ struct Workspace {
 // are not.
 using Refine = std::int32_t (*)(const Head& head, const float* x, std::int32_t top, Workspace& work);
 
-// y[b] = all outputs of x[b]: refined ones, and coarse ones that are less than the largest refined one.
+// y[b] = all outputs of x[b]: refined ones, where those that equal the largest are as large, and coarse ones that are less.
 void head_outputs(Refine refine, const Head& head, const float* x, float* y, std::ptrdiff_t batch);
 
-// The `top` largest refined outputs of x[b] and their rows, the largest first, of equal ones the first row first.
+// The `top` largest refined outputs of x[b] and their rows, the largest first, of equal ones (ties.hpp) the first row first.
 // Where x is not finite these are NaN, and the first rows. Counts, if any, get the number of refined rows.
 void head_largest(Refine refine, const Head& head, const float* x, std::int32_t top, float* values,
                   std::int64_t* indices, std::int64_t* counts, std::ptrdiff_t batch);

@@ -1,5 +1,5 @@
-// The product with a progressive head, over the vector type V of panel_kernels.hpp. Everything but the refined
-// outputs is rounded alike by all instruction sets: sums of floats are made in 16 lanes, and without fma.
+// The product with a progressive head, over the vector type V of panel_kernels.hpp. Everything is rounded alike by all
+// instruction sets: sums of floats are made in 16 or 64 lanes, and without fma.
 #pragma once
 
 #include <algorithm>
@@ -27,11 +27,7 @@ float sum_of_squares(const float* a, const float* weights, std::int32_t length) 
             if constexpr (weighted) square = V::mul(square, V::load(weights + i + p * V::width));
             total[p] = V::add(total[p], square);
         }
-    float lanes[strip_height];
-    for (int p = 0; p < parts; ++p) V::store(lanes + p * V::width, total[p]);
-    for (int half = strip_height / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-    return lanes[0];
+    return sum_of_lanes<V>(total);
 }
 
 // What rows' outputs may be at most, by their coarse ones.
@@ -135,6 +131,8 @@ Input take_in(const Head& head, const float* x, Workspace& work) {
     constexpr float huge = 1e37f, tiny = 1e-37f;
     input.norm = square < huge ? std::sqrt(square) : std::numeric_limits<float>::max();
     input.outside = square < huge ? std::sqrt(std::max(square * 1.0001f - known * known, tiny)) : input.norm;
+    // Of outputs that may overflow none are equal.
+    work.rounding = square < huge ? head.rounding * input.norm : 0.0f;
     return input;
 }
 
@@ -168,7 +166,9 @@ std::int32_t refine_head(const Head& head, const float* x, std::int32_t top, Wor
     const std::int32_t first = work.drop_filling(head, 0, choose_largest<V>(coarse, length, wanted, chosen));
     if (first < wanted) return 0;
     refine(0, first);
-    const float threshold = nth_largest(work.refined.data(), first, top, work.sorted.data()) - (head.places.bound.rounding * input.norm + head.places.bound.offset);
+    const float slack = head.places.bound.rounding * input.norm + head.places.bound.offset +
+                        2.0f * (work.rounding * head.largest_norm);
+    const float threshold = nth_largest(work.refined.data(), first, top, work.sorted.data()) - slack;
     if (clustered) length = open_more<V>(head, input, work, threshold, length);
     // The first ones are done.
     for (std::int32_t i = 0; i < first; ++i) upper[chosen[i]] = -infinity;
@@ -185,7 +185,6 @@ std::int32_t refine_head(const Head& head, const float* x, std::int32_t top, Wor
     }
     const std::int32_t count = work.drop_filling(head, first, first + more);
     if (count > first) refine(first, count);
-    for (std::int32_t i = 0; i < count; ++i) chosen[i] = work.row_at(head, chosen[i]);
     return count;
 }
 

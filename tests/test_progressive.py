@@ -33,7 +33,7 @@ def test_kernels_agree_with_the_reference(kernel, rule, precision, coarse, shape
         coarse_precisions=[coarse],
     )
     assert head.coarse_precision.name.lower() == coarse
-    check_agreement(head, kernel, weight, held_out, (1, 3))
+    check_agreement(head, kernel, held_out, (1, 3))
 
 
 @every_kernel
@@ -72,7 +72,7 @@ def test_where_inputs_say_less_more_rows_are_refined():
 def test_a_margin_with_room_for_fewer_rows_refines_the_best(kernel):
     weight, bias, X, held_out = layer(noise=0.5)
     head = hm.progressive(weight, bias, calibration=X, agreement=0.9, ranks=(6,))
-    check_agreement(capped(head, 12), kernel, weight, held_out, (1, 3))
+    check_agreement(capped(head, 12), kernel, held_out, (1, 3))
     counts, free = (largest(one, kernel, held_out, 1)[2] for one in (capped(head, 12), head))
     assert free.max() > 12
     np.testing.assert_array_equal(counts, np.minimum(free, 12))

@@ -234,10 +234,11 @@ class PackedHead:
         """Codes of ``V^T`` ``(rank, n)``, with the rows of zeros that fill up strips."""
         return from_strips(self.basis, self.rank, self.shape[1], self.coarse)
 
-    def rows_of(self, rows: npt.NDArray[np.integer[Any]]) -> FloatArray:
-        """Return fine rows decoded, float32 ``(rows, n)``."""
+    def rows_of(self, rows: npt.NDArray[np.integer[Any]], *, scaled: bool = True) -> FloatArray:
+        """Return fine rows decoded, float32 ``(rows, n)``, with or without their scales."""
         m, n = self.shape
-        return from_fine(self.fine.reshape(m, -1)[rows], self.fine_scales[rows], self.precision, n)
+        scales = self.fine_scales[rows] if scaled else np.ones(len(rows), np.float32)
+        return from_fine(self.fine.reshape(m, -1)[rows], scales, self.precision, n)
 
 
 def _all_finite(words: Words, precision: Precision) -> bool:

@@ -5,7 +5,8 @@ from typing import Protocol
 from hmatrix import _core
 from hmatrix._validation import FloatArray
 from hmatrix.head import PackedHead
-from hmatrix.head_reference import Indices, ReferenceHead
+from hmatrix.head_reference import ReferenceHead
+from hmatrix.head_ties import Indices
 from hmatrix.kernels import REFERENCE, backend, native_product
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +10,12 @@ import numpy.typing as npt
 from hmatrix._validation import FloatArray
 from hmatrix.head import PackedHead
 from hmatrix.head_levels import Level
+from hmatrix.head_selection import choose_largest
+from hmatrix.head_ties import Indices, equal, largest_outputs, sum_rounding
 from hmatrix.head_words import BLOCK, REST_STEPS, STRIP, padded
 from hmatrix.kernels import Product, ReferenceProduct, quantize_activations
 from hmatrix.precision import Codes, Precision, from_words
 
-Indices: TypeAlias = npt.NDArray[np.int64]
-
-BISECTIONS = 12
 _HUGE, _TINY = np.float32(1e37), np.float32(1e-37)
 _NONE = np.empty(0, np.int64)
 
@@ -31,6 +30,8 @@ class Known:
         Steps of quantisation, NaN where x is not finite; norms; and norms outside the span of V; ``(batch,)`` each.
     inner_codes, inner_step
         Those of ``V^T x``.
+    rounding
+        Rounding errors of refined outputs, relative to the norms of their rows ``(batch,)``.
     products
         With the coarse H-matrix, filled up to whole strips with zeros; ``None`` where there is none.
     """
@@ -40,15 +41,15 @@ class Known:
     outside: FloatArray
     inner_codes: npt.NDArray[np.int8]
     inner_step: FloatArray
+    rounding: FloatArray
     products: FloatArray | None
 
 
 class ReferenceHead:
     """The product in NumPy, with the kernel's arithmetic.
 
-    Coarse outputs, bounds and the rows that are refined are the kernel's to the bit, except that a row within
-    rounding of the threshold may be refined by one and not by the other; refined outputs differ by rounding. Where the
-    coarse part is an H-matrix with floating-point sums, coarse outputs differ by rounding, too.
+    All outputs and rows are the kernels' to the bit, unless the coarse part is an H-matrix with floating-point sums:
+    then coarse outputs differ by rounding, and a row within rounding of a threshold may be refined by one alone.
 
     Parameters
     ----------
@@ -64,6 +65,8 @@ class ReferenceHead:
         if packed.matrix is not None and product is None:
             self._product = ReferenceProduct(packed.matrix)
         m = packed.shape[0]
+        self._rounding = sum_rounding(packed.shape[1])
+        self._largest_norm = (packed.places.remainder + packed.places.reach).max()
         self._order = packed.order if len(packed.order) else np.where(packed.real, np.arange(padded(m, STRIP)), -1)
 
     def multiply(self, x: FloatArray, y: FloatArray) -> None:
@@ -73,14 +76,16 @@ class ReferenceHead:
     def multiply_batch(self, x: FloatArray, y: FloatArray) -> None:
         """Set y ``(batch, m)`` to the outputs of x ``(batch, n)``."""
         for b, product in enumerate(self._products(x)):
-            rows, refined, opened = product.refine(int(self._packed.sizes[3]))
-            if not len(rows):
+            places, refined, opened = product.refine(int(self._packed.sizes[3]))
+            if not len(places):
                 y[b] = np.nan
                 continue
             outputs = product.outputs(opened)
             y[b, self._order[self._order >= 0]] = outputs[self._order >= 0]
-            y[b] = np.minimum(y[b], np.nextafter(refined.max(), np.float32(-np.inf)))
-            y[b, rows] = refined
+            best = refined.max()
+            y[b] = np.minimum(y[b], np.nextafter(best, np.float32(-np.inf)))
+            same = equal(refined, product.off_by(places), int(refined.argmax()))
+            y[b, self._order[places]] = np.where(same, best, refined)
 
     def largest_one(self, x: FloatArray, values: FloatArray, indices: Indices) -> None:
         """Set values and indices ``(k,)`` to the largest outputs of x ``(n,)``."""
@@ -90,11 +95,14 @@ class ReferenceHead:
         """Set values and indices ``(batch, k)`` to the largest outputs, and counts ``(batch,)`` to refined rows."""
         k = values.shape[1]
         for b, product in enumerate(self._products(x)):
-            rows, refined, _ = product.refine(max(k, int(self._packed.sizes[3])))
+            places, refined, _ = product.refine(max(k, int(self._packed.sizes[3])))
             if counts is not None:
-                counts[b] = len(rows)
-            order = np.lexsort((rows, -refined))[:k]
-            values[b], indices[b] = (refined[order], rows[order]) if len(rows) else (np.nan, np.arange(k))
+                counts[b] = len(places)
+            if len(places):
+                rows = self._order[places].astype(np.int64)
+                values[b], indices[b] = largest_outputs(refined, product.off_by(places), rows, k)
+            else:
+                values[b], indices[b] = np.nan, np.arange(k)
 
     def look(self, level: Level, known: Known) -> tuple[FloatArray, FloatArray]:
         """Return outputs of a level, and what the fine ones may be at most, ``(batch, its places)`` each."""
@@ -111,9 +119,14 @@ class ReferenceHead:
             return coarse, coarse + off
 
     def slack(self, known: Known) -> FloatArray:
-        """Return how far refined outputs may be off ``(batch,)``."""
+        """Return how far below a refined output others may be that can equal it ``(batch,)``."""
         bound = self._packed.places.bound
-        return np.float32(bound.rounding) * known.norm + np.float32(bound.offset)
+        return np.float32(bound.rounding) * known.norm + np.float32(bound.offset) + self.ties(known)
+
+    def ties(self, known: Known) -> FloatArray:
+        """Return how far equal outputs may be apart ``(batch,)``."""
+        apart: FloatArray = np.float32(2) * (known.rounding * self._largest_norm)
+        return apart
 
     def take_in(self, x: FloatArray) -> Known:
         """Return what is to be known of inputs ``(batch, n)``."""
@@ -128,7 +141,9 @@ class ReferenceHead:
             outside = np.sqrt(np.maximum(square * np.float32(1.0001) - known * known, _TINY))
             norm = np.where(square < _HUGE, np.sqrt(square), np.finfo(np.float32).max).astype(np.float32)
         products = self._products_of(x)
-        return Known(step, norm, np.where(square < _HUGE, outside, norm), inner_codes, inner_step, products)
+        # Of outputs that may overflow none are equal.
+        rounding = np.where(square < _HUGE, self._rounding * norm, np.float32(0)).astype(np.float32)
+        return Known(step, norm, np.where(square < _HUGE, outside, norm), inner_codes, inner_step, rounding, products)
 
     def _products_of(self, x: FloatArray) -> FloatArray | None:
         """Return the products with the coarse H-matrix, if there is one, filled up to whole strips."""
@@ -149,7 +164,8 @@ class ReferenceHead:
         slack = self.slack(known)
         for b in range(len(x)):
             clusters = (of_clusters[0][b], of_clusters[1][b])
-            yield _Product(self._packed, self._order, x[b], outputs[b], upper[b], *clusters, slack[b], known.step[b])
+            known_of = (slack[b], known.step[b], known.rounding[b])
+            yield _Product(self._packed, self._order, x[b], outputs[b], upper[b], *clusters, *known_of)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,11 +181,12 @@ class _Product:
     cluster_upper: FloatArray
     slack: np.floating
     step: np.floating
+    rounding: np.floating
 
     def refine(self, top: int) -> tuple[Indices, FloatArray, Indices]:
-        """Return the rows that are refined, their outputs, and the clusters that are looked into.
+        """Return the places of rows that are refined, their outputs, and the clusters that are looked into.
 
-        No rows where x is not finite, or outputs are not.
+        No places where x is not finite, or outputs are not.
         """
         nothing = _NONE, np.empty(0, np.float32), _NONE
         clustered = len(self.packed.order) > 0
@@ -181,7 +198,7 @@ class _Product:
         wanted = max(top, int(self.packed.sizes[9]))
         opened = self._first_clusters(wanted) if clustered else _NONE
         places = self._places(opened)
-        first = self._real(places[_choose_largest(self.coarse[places], wanted)]) if len(places) else _NONE
+        first = self._real(places[choose_largest(self.coarse[places], wanted)]) if len(places) else _NONE
         if len(first) < wanted:
             return nothing
         refined = self._fine(first)
@@ -199,10 +216,10 @@ class _Product:
             more = candidates
         elif room:
             coarse = np.where(np.isneginf(rest), rest, self.coarse)[places]
-            more = self._real(places[_choose_largest(coarse, room)])
+            more = self._real(places[choose_largest(coarse, room)])
         else:
             more = _NONE
-        return self.order[np.concatenate([first, more])], np.concatenate([refined, self._fine(more)]), opened
+        return np.concatenate([first, more]), np.concatenate([refined, self._fine(more)]), opened
 
     def outputs(self, opened: Indices) -> FloatArray:
         """Return the coarse outputs of all places: those of their clusters where these are not `opened`."""
@@ -216,11 +233,17 @@ class _Product:
         seen[opened] = True
         return np.where(np.repeat(seen, sizes), self.coarse, np.repeat(of_clusters, sizes) + self.packed.bias)
 
+    def off_by(self, places: Indices) -> FloatArray:
+        """Return how far refined outputs may be off by rounding."""
+        rows = self.order[places]
+        squares = _block_lanes(np.square(self.packed.rows_of(rows, scaled=False)))
+        return self.rounding * (np.sqrt(squares) * self.packed.fine_scales[rows])
+
     def _first_clusters(self, top: int) -> Indices:
         """Return the clusters with nearly the largest outputs, of at least `top` rows."""
         count, wanted = self.packed.sizes[6:8].tolist()
         while True:
-            opened = _choose_largest(self.cluster_outputs, wanted)
+            opened = choose_largest(self.cluster_outputs, wanted)
             if len(opened) < wanted or len(self._real(self._places(opened))) >= top:
                 return opened
             wanted = min(2 * wanted, count)
@@ -241,7 +264,8 @@ class _Product:
         if self.packed.precision is Precision.INT8:
             outputs = self._products_of_codes(rows) * self.packed.fine_scales[rows] + self.packed.bias[places]
         else:
-            outputs = self.packed.rows_of(rows) @ self.x + self.packed.bias[places]
+            unscaled = self.packed.rows_of(rows, scaled=False)
+            outputs = _block_lanes(unscaled * self.x) * self.packed.fine_scales[rows] + self.packed.bias[places]
         return outputs
 
     def _products_of_codes(self, rows: Indices) -> FloatArray:
@@ -270,51 +294,27 @@ def _multiply(
 
 def _lanes(terms: FloatArray) -> FloatArray:
     """Sum rows ``(batch, length)`` in float32 in the order of the kernel: in 16 lanes, which are then halved."""
-    whole = np.zeros((len(terms), max(padded(terms.shape[1], STRIP), STRIP)), np.float32)
+    return _halved(_by_blocks(terms, STRIP))
+
+
+def _block_lanes(terms: FloatArray) -> FloatArray:
+    """Sum rows ``(batch, length)`` in float32 as the kernel does those of fine rows: in four times 16 lanes."""
+    lanes = _by_blocks(terms, BLOCK).reshape(len(terms), BLOCK // STRIP, STRIP)
+    return _halved((lanes[:, 0] + lanes[:, 1]) + (lanes[:, 2] + lanes[:, 3]))
+
+
+def _by_blocks(terms: FloatArray, block: int) -> FloatArray:
+    """Add up blocks of columns ``(batch, length)``, one after the other, ``(batch, block)``."""
+    whole = np.zeros((len(terms), max(padded(terms.shape[1], block), block)), np.float32)
     whole[:, : terms.shape[1]] = terms
-    lanes = np.zeros((len(terms), STRIP), np.float32)
-    for start in range(0, whole.shape[1], STRIP):
-        lanes += whole[:, start : start + STRIP]
+    lanes = np.zeros((len(terms), block), np.float32)
+    for start in range(0, whole.shape[1], block):
+        lanes += whole[:, start : start + block]
+    return lanes
+
+
+def _halved(lanes: FloatArray) -> FloatArray:
+    """Add the second half of the lanes ``(batch, lanes)`` to the first until one is left."""
     while lanes.shape[1] > 1:
         lanes = lanes[:, : lanes.shape[1] // 2] + lanes[:, lanes.shape[1] // 2 :]
     return lanes[:, 0]
-
-
-def _choose(values: FloatArray, low: np.floating, wanted: int) -> Indices:
-    """Choose `wanted` rows with nearly the largest values, where at least so many are at least `low`."""
-    high = np.nextafter(values.max(), np.float32(np.inf))
-    low = np.float32(low)
-    for _ in range(BISECTIONS):
-        middle = np.float32(0.5) * low + np.float32(0.5) * high
-        count = int(np.count_nonzero(values >= middle))
-        if count > wanted:
-            low = middle
-        else:
-            high = middle
-        if count == wanted:
-            break
-    above = np.flatnonzero(values >= high)
-    return np.concatenate([above, np.flatnonzero((values >= low) & (values < high))[: wanted - len(above)]])
-
-
-def _choose_largest(values: FloatArray, wanted: int) -> Indices:
-    """Choose the `wanted` rows with nearly the largest values of all; none if there are not so many finite ones."""
-    most = values.max()
-    if not np.isfinite(most):
-        return _NONE
-    if wanted == 1:
-        return np.flatnonzero(values >= most)[:1]
-    if wanted <= STRIP:
-        # At least so many values are no less than the last of so many lanes' largest.
-        lanes = np.full(padded(len(values), STRIP), -np.inf, np.float32)
-        lanes[: len(values)] = values
-        low = np.sort(lanes.reshape(-1, STRIP).max(axis=0))[-wanted]
-        if np.isfinite(low):
-            return _choose(values, low, wanted)
-    step = np.maximum(np.abs(most), np.float32(1e-30)) / np.float32(64)
-    with np.errstate(over="ignore"):
-        while np.count_nonzero(values >= most - step) < wanted:
-            step *= np.float32(2)
-            if not np.isfinite(step):
-                return _NONE
-    return _choose(values, most - step, wanted)

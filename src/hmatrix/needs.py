@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
 from hmatrix.calibration import conservative_quantile
 from hmatrix.coarse_matrix import CoarseMatrix
 from hmatrix.head_levels import Level
 from hmatrix.head_reference import ReferenceHead
+from hmatrix.head_samples import Samples, largest_rows
 from hmatrix.head_words import STRIP
 from hmatrix.kernels import prepare
 from hmatrix.row_clusters import RowClusters
@@ -88,18 +88,6 @@ class Needs:
     looked: float
 
 
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Inputs ``(samples, n)``, the dense outputs ``(samples, m)``, and the rows of the largest ``(samples, top)``."""
-
-    inputs: FloatArray
-    dense: FloatArray
-    wanted: npt.NDArray[np.intp]
-
-    def __getitem__(self, chosen: npt.NDArray[np.intp]) -> "Samples":
-        return Samples(self.inputs[chosen], self.dense[chosen], self.wanted[chosen])
-
-
 def needs_of(
     groups: Sequence[tuple[CoarsePart, Samples]], openings: Sequence[Opening], rule: Rule, agreement: float
 ) -> list[Needs]:
@@ -150,15 +138,6 @@ def calibrated_radius(level: Level) -> FloatArray:
     return np.hypot(level.remainder, level.reach)
 
 
-def largest_rows(outputs: FloatArray, top: int) -> npt.NDArray[np.intp]:
-    """Return the rows of the `top` largest outputs ``(samples, top)``; of equal ones the first, where it is one."""
-    if top == 1:
-        best: npt.NDArray[np.intp] = outputs.argmax(axis=1)[:, None]
-        return best
-    rows: npt.NDArray[np.intp] = np.argpartition(-outputs, min(top, outputs.shape[1]) - 1, axis=1)[:, :top]
-    return rows
-
-
 def _limits(scores: FloatArray | None, rule: Rule, agreement: float, m: int, opening: Opening) -> list[Limits]:
     """Return the constants, in as many ways as there are; none where the rule cannot agree."""
     if scores is None:
@@ -197,7 +176,7 @@ class _Look:
         outputs, upper = self._reference.look(head.places, self.known)
         self.outputs, self.upper = outputs[:, :m], upper[:, :m]
         self.remainder = calibrated_remainder(head.places)[:m]
-        self.slack = self._reference.slack(self.known)
+        self.slack, self.ties = self._reference.slack(self.known), self._reference.ties(self.known)
 
     def views(self, openings: Sequence[Opening]) -> Iterator["_View"]:
         """Yield what is seen with each opening."""
@@ -233,9 +212,10 @@ class _View:
             outputs = np.where(rows < 0, -np.inf, np.take_along_axis(look.outputs, rows, axis=1))
             first = np.take_along_axis(rows, largest_rows(outputs, opening.first), axis=1).astype(np.intp)
         self._first = first
+        self._wanted = samples.easiest(look.outputs, first)
         top = samples.wanted.shape[1]
         self._threshold = np.partition(np.take_along_axis(samples.dense, first, axis=1), -top, axis=1)[:, -top]
-        self._done = (samples.wanted[:, :, None] == first[:, None, :]).any(axis=2)
+        self._done = (self._wanted[:, :, None] == first[:, None, :]).any(axis=2)
 
     def scores(self) -> FloatArray:
         """Return the constants that each sample needs: with its norm, without, and of clusters, ``(3, samples)``."""
@@ -258,13 +238,13 @@ class _View:
         """Return the least constant with which each sample's largest outputs are all refined."""
         look = self._look
         missing = np.where(self._done, 0, self._threshold[:, None] - self._of_wanted(look.outputs))
-        return _least(missing, look.remainder[look.samples.wanted])
+        return _least(missing, look.remainder[self._wanted])
 
     def _cluster_scales(self) -> FloatArray:
         """Return the least constant with which the clusters of each sample's largest outputs are all looked into."""
         if self._clusters is None:
             return np.zeros(len(self._threshold))
-        labels = self._clusters.labels[self._look.samples.wanted]
+        labels = self._clusters.labels[self._wanted]
         opened, outputs, spread = (
             np.take_along_axis(array, labels, axis=1) for array in (self._opened, self._outputs, self._spread)
         )
@@ -273,7 +253,7 @@ class _View:
     def counts(self, limits: Limits, rule: Rule) -> FloatArray:
         """Return how many rows are refined, and how many places are looked at, ``(2, samples)``."""
         look = self._look
-        threshold = (self._threshold - look.slack if isinstance(rule, Rigorous) else self._threshold)[:, None]
+        threshold = (self._threshold - (look.slack if isinstance(rule, Rigorous) else look.ties))[:, None]
         if isinstance(rule, FixedRows):
             return np.broadcast_to([[float(self._first.shape[1])], [look.outputs.shape[1]]], (2, len(threshold)))
         rigorous = isinstance(rule, Rigorous)
@@ -289,7 +269,7 @@ class _View:
         return np.stack([np.count_nonzero(within, axis=1), looked]).astype(np.float64)
 
     def _of_wanted(self, array: FloatArray) -> FloatArray:
-        return np.take_along_axis(array, self._look.samples.wanted, axis=1)
+        return np.take_along_axis(array, self._wanted, axis=1)
 
 
 def _least(missing: FloatArray, spread: FloatArray) -> FloatArray:

@@ -15,14 +15,13 @@ from hmatrix.errors import ArgumentError
 from hmatrix.fine_rows import FineRows
 from hmatrix.head import PackedHead
 from hmatrix.head_levels import Bound
+from hmatrix.head_samples import Samples, largest_rows
 from hmatrix.needs import (
     Limits,
     Needs,
     Opening,
-    Samples,
     calibrated_radius,
     calibrated_remainder,
-    largest_rows,
     needs_of,
 )
 from hmatrix.packed import PackedBlocks
@@ -92,8 +91,7 @@ def choose(weight: FloatArray, bias: FloatArray, calibration: FloatArray | None,
     """
     samples = None
     if calibration is not None:
-        dense = calibration @ weight.T + bias
-        samples = Samples(calibration, dense, largest_rows(dense, asked.top))
+        samples = Samples.of(calibration, weight, bias, asked.top)
     if isinstance(asked.coarse, PackedBlocks):
         return _after_matrix(weight, bias, samples, asked.coarse, asked)
     return _after_low_rank(weight, bias, samples, asked.coarse, asked)
@@ -249,7 +247,6 @@ def _with_rule(head: PackedHead, asked: Asked, needs: Needs) -> PackedHead:
 
 def _disagreement(weight: FloatArray, bias: FloatArray, samples: Samples, precision: Precision) -> float:
     """Return in which part of the samples the rows alone do not agree with the dense layer."""
-    wanted = samples.wanted
-    own = largest_rows(samples.inputs @ FineRows.of(weight, precision).weight.T + bias, wanted.shape[1])
-    different = (np.sort(own, axis=1) != np.sort(wanted, axis=1)).any(axis=1)
-    return float(different.mean())
+    rows = FineRows.of(weight, precision).weight
+    own = largest_rows(samples.inputs @ rows.T + bias, samples.wanted.shape[1])
+    return float(np.mean(~samples.agree(own)))

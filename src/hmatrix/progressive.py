@@ -26,7 +26,7 @@ from hmatrix.errors import ArgumentError, FormatError
 from hmatrix.files import read_arrays, write_arrays
 from hmatrix.head import FINE, MAX_COLUMNS, PackedHead
 from hmatrix.head_kernels import prepare_head
-from hmatrix.head_reference import Indices
+from hmatrix.head_ties import Indices
 from hmatrix.matrix import HMatrix, Storage
 from hmatrix.operating import Asked, choose
 from hmatrix.precision import Precision
@@ -48,10 +48,12 @@ class ProgressiveHead:
 
     Notes
     -----
-    Of equal outputs the first row is the larger one. An input with NaN or infinity in it, or one so large that its
-    outputs overflow, makes all outputs NaN, and the largest are then the first rows. A head of one class refines it
-    always; equal rows are all within each other's margin, and all refined, but with `FixedRows` the first ones, or
-    where there are clusters, those of the first clusters.
+    Outputs that differ by less than the rounding of their sums are equal: they have the largest of their values, and
+    the first row comes first. Products have the same bits on every kernel, unless the coarse part is an H-matrix with
+    floating-point sums. An input with NaN or infinity in it, or one so large that its outputs overflow, makes all
+    outputs NaN, and the largest are then the first rows. A head of one class refines it always; equal rows are all
+    within each other's margin, and all refined, but with `FixedRows` the first ones, or where there are clusters, those
+    of the first clusters.
     """
 
     def __init__(self, packed: PackedHead) -> None:
@@ -252,7 +254,8 @@ def progressive(
         Inputs of the layer ``(samples, n)``, like those that it will get. The rarer a disagreement is to be, the
         more of them it takes: to know one in a thousand, a thousand.
     agreement
-        In which part of the samples the head's `top` largest outputs are to be the dense layer's.
+        In which part of the samples the head's `top` largest outputs are to be the dense layer's, or equal to them but
+        for rounding.
     top
         Outputs that are to be the dense layer's; at most m count.
     rule
