@@ -5,7 +5,7 @@
 // whether processors that it runs on may want to be asked for lines ahead; and static functions over them. V of
 // floats also has words: ireg, and what turns them into floats or sums of integers; table and wide_table, which look
 // bytes up by six and by seven bits; and joined and rotated, which make these bits. Its sum adds the second half of the
-// entries to the first until one is left.
+// entries to the first until one is left; fused is an fma that rounds once on every processor.
 //
 // Everything is in an anonymous namespace, so that no function compiled for one instruction set can be
 // linked into another.

@@ -1,6 +1,6 @@
 // Products with the fine rows of a progressive head, over the vector type V of columns.hpp: one row after the other, those
-// that follow being fetched meanwhile. Sums are made in 64 lanes and without fma, so that all instruction sets give the
-// same bits, and equal rows equal outputs.
+// that follow being fetched meanwhile. Sums are made in 64 lanes by steps that round
+// once, so that all instruction sets give the same bits, and equal rows equal outputs.
 #pragma once
 
 #include "progressive.hpp"
@@ -34,8 +34,7 @@ float multiply_row(const std::uint32_t* words, const float* x, std::int32_t bloc
         for (auto& t : lane) t = V::zero();
     for (std::int32_t b = 0; b < blocks; ++b, x += block_columns, words += groups * strip_height) {
         const auto add = [&](int quarter, int p, const typename V::reg& value) {
-            const auto entries = V::load(x + quarter * strip_height + p * V::width);
-            total[quarter][p] = V::add(total[quarter][p], V::mul(value, entries));
+            total[quarter][p] = V::fused(value, V::load(x + quarter * strip_height + p * V::width), total[quarter][p]);
         };
         for (int g = 0; g < groups; ++g)
             for (int p = 0; p < parts; ++p) {

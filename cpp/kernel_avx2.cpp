@@ -35,6 +35,7 @@ struct Float {
     }
     static reg broadcast(const float* p) { return _mm256_broadcast_ss(p); }
     static reg fma(reg a, reg b, reg c) { return _mm256_fmadd_ps(a, b, c); }
+    static reg fused(reg a, reg b, reg c) { return fma(a, b, c); }
     static reg add(reg a, reg b) { return _mm256_add_ps(a, b); }
     static reg mul(reg a, reg b) { return _mm256_mul_ps(a, b); }
     static reg abs(reg a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }

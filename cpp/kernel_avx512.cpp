@@ -28,6 +28,7 @@ struct Float {
     static reg load_values_part(const std::uint32_t* p, part_type m) { return _mm512_maskz_loadu_ps(m, p); }
     static reg broadcast(const float* p) { return _mm512_set1_ps(*p); }
     static reg fma(reg a, reg b, reg c) { return _mm512_fmadd_ps(a, b, c); }
+    static reg fused(reg a, reg b, reg c) { return fma(a, b, c); }
     static reg add(reg a, reg b) { return _mm512_add_ps(a, b); }
     static reg mul(reg a, reg b) { return _mm512_mul_ps(a, b); }
     static reg abs(reg a) { return _mm512_abs_ps(a); }

@@ -34,6 +34,7 @@ struct Float {
     static reg load_values_part(const std::uint32_t* p, int n) { return vreinterpretq_f32_u32(load_words_part(p, n)); }
     static reg broadcast(const float* p) { return vld1q_dup_f32(p); }
     static reg fma(reg a, reg b, reg c) { return vfmaq_f32(c, a, b); }
+    static reg fused(reg a, reg b, reg c) { return fma(a, b, c); }
     static reg add(reg a, reg b) { return vaddq_f32(a, b); }
     static reg mul(reg a, reg b) { return vmulq_f32(a, b); }
     static reg abs(reg a) { return vabsq_f32(a); }

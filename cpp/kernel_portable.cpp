@@ -1,5 +1,8 @@
 // Standard C++ only, in loops over a few entries that any compiler can vectorise.
 #define UNROLL
+#include <cstdint>
+#include <limits>
+
 #include "kernels.hpp"
 #include "panel_kernels.hpp"
 #include "progressive_kernels.hpp"
@@ -44,6 +47,22 @@ struct Portable {
     }
     static reg fma(const reg& a, const reg& b, const reg& c) {
         return each([&](int i) { return c.v[i] + a.v[i] * b.v[i]; });
+    }
+    // a * b + c, rounded once, on processors that have no such instruction, too: the sum in double is rounded to odd, which
+    // rounding to float then cannot take for a tie (S. Boldo, G. Melquiond, doi:10.1109/TC.2007.70819).
+    static reg fused(const reg& a, const reg& b, const reg& c) {
+        return each([&](int i) {
+            const double product = double{a.v[i]} * b.v[i], addend = c.v[i];  // the product is exact
+            double sum = product + addend;
+            const double part = sum - product, error = (product - (sum - part)) + (addend - part);
+            std::int64_t bits;
+            std::memcpy(&bits, &sum, sizeof bits);
+            if (error != 0.0 && (bits & 1) == 0 && std::abs(sum) <= std::numeric_limits<double>::max()) {
+                bits += (error > 0.0) == (sum > 0.0) ? 1 : -1;
+                std::memcpy(&sum, &bits, sizeof sum);
+            }
+            return static_cast<T>(sum);
+        });
     }
     static reg add(const reg& a, const reg& b) {
         return each([&](int i) { return a.v[i] + b.v[i]; });

@@ -1,5 +1,5 @@
 // The product with a progressive head, over the vector type V of panel_kernels.hpp. Everything is rounded alike by all
-// instruction sets: sums of floats are made in 16 or 64 lanes, and without fma.
+// instruction sets: sums of floats are made in 16 lanes without fma, or in 64 with steps that round once.
 #pragma once
 
 #include <algorithm>

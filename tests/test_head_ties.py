@@ -1,5 +1,7 @@
 """Outputs that differ by less than the rounding of their sums are equal, on every kernel and every BLAS."""
 
+from fractions import Fraction
+
 import blas
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from multiplying import KERNELS, every_kernel
 import hmatrix as hm
 from hmatrix.head_kernels import REFERENCE
 from hmatrix.head_samples import Samples, largest_rows
+from hmatrix.head_sums import fused
 from hmatrix.head_ties import equal, largest_outputs, sum_rounding
 from hmatrix.rules import FixedRows, Margin, Rigorous
 
@@ -175,3 +178,21 @@ def test_the_largest_rows_are_the_first_of_equal_ones():
     assert largest_rows(values, 2).tolist() == [[1, 2], [0, 1]]
     assert largest_rows(values, 1).tolist() == [[1], [0]]
     assert largest_rows(values, 5).tolist() == [[0, 1, 2, 3, 4]] * 2
+
+
+def test_fused_steps_round_once():
+    """Against sums of fractions: random ones, halfway cases, and those that rounding twice gets wrong."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(500).astype(np.float32) for _ in range(2))
+    c = (rng.standard_normal(500) * 2.0 ** rng.integers(-40, 40, 500)).astype(np.float32)
+    one, ulp = np.float32(1), np.finfo(np.float32).eps
+    a, b = np.append(a, [one + ulp, one, ulp / 2, 0]), np.append(b, [one + ulp, ulp / 2, one - ulp / 2, 3])
+    c = np.append(c, [np.float32(2.0**24), one, one + ulp, 0])
+    found = fused(*(array.astype(np.float32)[None] for array in (a, b, c)))[0]
+    for value, *factors in zip(found, a, b, c, strict=True):
+        x, y, z = (Fraction(float(factor)) for factor in factors)
+        around = [value, np.nextafter(value, np.float32(-np.inf)), np.nextafter(value, np.float32(np.inf))]
+        errors = [abs(Fraction(float(other)) - (x * y + z)) for other in around]
+        assert errors[0] <= min(errors[1:])
+        if errors[0] == min(errors[1:]):
+            assert value.view(np.uint32) % 2 == 0

@@ -27,6 +27,7 @@ ROOMS = {
     "hmatrix.rules": 2,
     "hmatrix.head_words": 5,
     "hmatrix.head_ties": 6,
+    "hmatrix.head_sums": 6,
     "hmatrix.head_selection": 7,
     "hmatrix.fine_rows": 6,
     "hmatrix.head_samples": 7,

@@ -11,6 +11,7 @@ from hmatrix._validation import FloatArray
 from hmatrix.head import PackedHead
 from hmatrix.head_levels import Level
 from hmatrix.head_selection import choose_largest
+from hmatrix.head_sums import multiply_rows, sum_block_lanes, sum_lanes
 from hmatrix.head_ties import Indices, equal, largest_outputs, sum_rounding
 from hmatrix.head_words import BLOCK, REST_STEPS, STRIP, padded
 from hmatrix.kernels import Product, ReferenceProduct, quantize_activations
@@ -135,8 +136,8 @@ class ReferenceHead:
         t = _multiply(packed.basis_codes, packed.coarse, codes, step, packed.basis_scales)
         inner_codes, inner_step = quantize_activations(t)
         with np.errstate(over="ignore", invalid="ignore"):
-            square = _lanes(np.square(x))
-            known = np.sqrt(_lanes(t * t * packed.weights)) - np.float32(packed.places.bound.quantised) * step
+            square = sum_lanes(np.square(x))
+            known = np.sqrt(sum_lanes(t * t * packed.weights)) - np.float32(packed.places.bound.quantised) * step
             known = np.maximum(known, 0)
             outside = np.sqrt(np.maximum(square * np.float32(1.0001) - known * known, _TINY))
             norm = np.where(square < _HUGE, np.sqrt(square), np.finfo(np.float32).max).astype(np.float32)
@@ -236,7 +237,7 @@ class _Product:
     def off_by(self, places: Indices) -> FloatArray:
         """Return how far refined outputs may be off by rounding."""
         rows = self.order[places]
-        squares = _block_lanes(np.square(self.packed.rows_of(rows, scaled=False)))
+        squares = sum_block_lanes(np.square(self.packed.rows_of(rows, scaled=False)))
         return self.rounding * (np.sqrt(squares) * self.packed.fine_scales[rows])
 
     def _first_clusters(self, top: int) -> Indices:
@@ -265,7 +266,7 @@ class _Product:
             outputs = self._products_of_codes(rows) * self.packed.fine_scales[rows] + self.packed.bias[places]
         else:
             unscaled = self.packed.rows_of(rows, scaled=False)
-            outputs = _block_lanes(unscaled * self.x) * self.packed.fine_scales[rows] + self.packed.bias[places]
+            outputs = multiply_rows(unscaled, self.x) * self.packed.fine_scales[rows] + self.packed.bias[places]
         return outputs
 
     def _products_of_codes(self, rows: Indices) -> FloatArray:
@@ -290,31 +291,3 @@ def _multiply(
     with np.errstate(over="ignore", invalid="ignore"):
         products: FloatArray = (2 * integers).astype(np.float32) * (np.float32(0.5) * step)[:, None] * scales
     return products
-
-
-def _lanes(terms: FloatArray) -> FloatArray:
-    """Sum rows ``(batch, length)`` in float32 in the order of the kernel: in 16 lanes, which are then halved."""
-    return _halved(_by_blocks(terms, STRIP))
-
-
-def _block_lanes(terms: FloatArray) -> FloatArray:
-    """Sum rows ``(batch, length)`` in float32 as the kernel does those of fine rows: in four times 16 lanes."""
-    lanes = _by_blocks(terms, BLOCK).reshape(len(terms), BLOCK // STRIP, STRIP)
-    return _halved((lanes[:, 0] + lanes[:, 1]) + (lanes[:, 2] + lanes[:, 3]))
-
-
-def _by_blocks(terms: FloatArray, block: int) -> FloatArray:
-    """Add up blocks of columns ``(batch, length)``, one after the other, ``(batch, block)``."""
-    whole = np.zeros((len(terms), max(padded(terms.shape[1], block), block)), np.float32)
-    whole[:, : terms.shape[1]] = terms
-    lanes = np.zeros((len(terms), block), np.float32)
-    for start in range(0, whole.shape[1], block):
-        lanes += whole[:, start : start + block]
-    return lanes
-
-
-def _halved(lanes: FloatArray) -> FloatArray:
-    """Add the second half of the lanes ``(batch, lanes)`` to the first until one is left."""
-    while lanes.shape[1] > 1:
-        lanes = lanes[:, : lanes.shape[1] // 2] + lanes[:, lanes.shape[1] // 2 :]
-    return lanes[:, 0]

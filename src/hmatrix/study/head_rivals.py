@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
+from hmatrix.head_samples import Samples
 from hmatrix.study.head_subjects import Subject
 
 Search: TypeAlias = Callable[[FloatArray], npt.NDArray[np.int64]]
@@ -31,10 +32,10 @@ def faiss_rivals(subject: Subject) -> dict[str, Search]:
     print(f"\nfaiss {faiss.__version__}, {faiss.get_compile_options().strip()}")
     m, n = subject.weight.shape
     weight, X = subject.weight, subject.calibration
-    truth = (X @ weight.T + subject.bias).argmax(axis=1)
+    truth = Samples.of(X, weight, subject.bias, 1)
 
     def agrees(index: object) -> bool:
-        return bool(np.mean(_search(index)(X) == truth) >= 0.999)
+        return bool(truth.agree(_search(index)(X)[:, None]).mean() >= 0.999)
 
     flat = faiss.IndexFlatIP(n)
     flat.add(weight)

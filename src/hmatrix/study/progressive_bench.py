@@ -17,6 +17,7 @@ import hmatrix as hm
 from hmatrix._memory import aligned
 from hmatrix._validation import FloatArray
 from hmatrix.files import default_cache
+from hmatrix.head_samples import Samples
 from hmatrix.nn.progressive import ProgressiveLinear
 from hmatrix.rules import Rule
 from hmatrix.study.environment import environment
@@ -98,7 +99,7 @@ def report(
 ) -> None:
     """Print agreement and time of the heads of a subject, and of what else there is."""
     make = partial(hm.progressive, subject.weight, subject.bias, top=top)
-    dense = (subject.inputs @ subject.weight.T + subject.bias).argmax(axis=1)
+    dense = Samples.of(subject.inputs, subject.weight, subject.bias, 1)
     heads = {
         f"{type(rule).__name__} {agreement}": make(
             calibration=subject.calibration, agreement=agreement, rule=rule, ranks=ranks
@@ -138,7 +139,7 @@ def report(
         low_rank = f"{head.rank} {head.coarse_precision.name.lower()}"
         part = low_rank if head.coarse is None else f"{len(head.coarse.pack().leaves)} leaves"
         point = f"{part}, {head.clusters}, {head.most}, {head.precision.name.lower()}"
-        agreed = np.mean(head.topk(subject.inputs)[1][:, 0] == dense)
+        agreed = dense.agree(head.topk(subject.inputs)[1]).mean()
         refined = head.refined(subject.inputs, top).mean()
         for call in (name, f"{name}, topk", f"{name}, module"):
             time = times[call]
@@ -148,7 +149,7 @@ def report(
                 f"| {time.median / fastest:.3f} | {head.storage().ratio:.2f} |"
             )
     for name, search in others.items():
-        agreed = np.mean(search(subject.inputs) == dense)
+        agreed = dense.agree(search(subject.inputs)[:, None]).mean()
         median = times[name].median
         print(f"| {name} | | | {agreed:.2%} | | | {median * 1e6:.1f} | {median / fastest:.3f} | |")
     if corrupted:
@@ -170,13 +171,13 @@ def _report_corrupted(heads: dict[str, hm.ProgressiveHead], corrupted: Sequence[
     print("\n| inputs | | agreement | with its own rows | rows refined | top-1 (dense) | top-5 (dense) |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for other in corrupted:
-        truth = (other.inputs @ other.weight.T + other.bias).argmax(axis=1)
+        truth = Samples.of(other.inputs, other.weight, other.bias, 1)
         for name, head in heads.items():
-            found = head.topk(other.inputs)[1][:, 0]
+            found = head.topk(other.inputs)[1]
             rows = head.pack().rows_of(np.arange(len(other.weight)))
-            own = (other.inputs @ rows.T + other.bias).argmax(axis=1)
+            own = Samples.of(other.inputs, rows, other.bias, 1)
             print(
-                f"| {other.name} | {name} | {np.mean(found == truth):.2%} | {np.mean(found == own):.2%} "
+                f"| {other.name} | {name} | {truth.agree(found).mean():.2%} | {own.agree(found).mean():.2%} "
                 f"| {head.refined(other.inputs).mean():.1f} | {_accuracies(other, head)} |"
             )
 
