@@ -238,7 +238,8 @@ class _Product:
         """Return how far refined outputs may be off by rounding."""
         rows = self.order[places]
         squares = sum_block_lanes(np.square(self.packed.rows_of(rows, scaled=False)))
-        return self.rounding * (np.sqrt(squares) * self.packed.fine_scales[rows])
+        off_by: FloatArray = self.rounding * (np.sqrt(squares) * self.packed.fine_scales[rows])
+        return off_by
 
     def _first_clusters(self, top: int) -> Indices:
         """Return the clusters with nearly the largest outputs, of at least `top` rows."""
