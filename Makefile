@@ -5,7 +5,7 @@ SANITIZE := build/sanitize
 # Tests run side by side, those of a file one after the other, in the order of tests/conftest.py.
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: study test lint bench sanitize clean
+.PHONY: study test lint bench sanitize nightly clean
 
 study: .venv/installed
 	$(BIN)/hmatrix study
@@ -34,6 +34,11 @@ sanitize:
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	$(SANITIZE)/bin/python -m pytest -q $(PARALLEL) tests/test_fuzz.py tests/test_progressive.py tests/test_progressive_files.py tests/test_progressive_clusters.py tests/test_progressive_coarse.py tests/test_coarse_bounds.py tests/test_coarse_files.py tests/test_rows.py tests/test_trellis.py tests/test_steps.py tests/test_kernels.py tests/test_plan.py tests/test_threads.py tests/test_packed.py tests/test_schedule.py tests/test_schedule_refusals.py tests/test_io.py tests/test_io_damage.py
+
+# CASES: groups (oldest newest processors pythons) or patterns of names; all if there is none. The tables of
+# docs/versions.md go to build/nightly/table.md.
+nightly:
+	PYTHONPATH=tests $(PYTHON) -m nightly $(CASES) --pytest "-q $(PARALLEL)"
 
 .venv/installed: pyproject.toml CMakeLists.txt $(wildcard cpp/*.?pp)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
