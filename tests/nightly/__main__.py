@@ -11,6 +11,7 @@ its OpenBLAS has no kernels for) is told with the reason. All else that is not g
 import argparse
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="nightly", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("cases", nargs="*", help="groups, or patterns of names; all cases if none is given")
     parser.add_argument("--list", action="store_true", help="only list the cases")
-    parser.add_argument("--here", action="store_true", help="run them in the environment of this Python")
+    parser.add_argument(
+        "--here", action="store_true", help="run them with this Python, unless their kernels are those of all tests"
+    )
     parser.add_argument("--pytest", default="", metavar="OPTIONS", help="options of pytest, as one word")
     parser.add_argument("--keep", action="store_true", help="keep the environments")
     arguments = parser.parse_args()
@@ -40,7 +43,7 @@ def main() -> int:
     failed = 0
     for case, following in zip(chosen, [*chosen[1:], None], strict=True):
         here = Path(sys.executable) if arguments.here else None
-        result = run_case(case, here, arguments.pytest.split())
+        result = run_case(case, here, shlex.split(arguments.pytest))
         failed += result.outcome == "failed"
         numbers = f"{result.passed} passed, {result.failed} failed, {result.skipped} skipped"
         print(f"{case.name}: {result.outcome}; {result.told or numbers}, {result.seconds:.0f} s", flush=True)
@@ -77,12 +80,14 @@ def run_case(case: Case, here: Path | None, options: Sequence[str]) -> Result:
             make(case.environment)
         python = here or case.environment.executable
         result.versions = installed(python)
-        found = check_kernels(case, python)
+        found, usual = check_kernels(case, python)
         result.core_types, result.kernel = ", ".join(found["core_types"]), found["kernel"]
+        if here and found == usual:
+            raise ImpossibleError("other tests run these kernels: they are what runs if none is asked for")
         tests = files(core=not case.environment.optional)
         run([python, "-m", "pytest", f"--junitxml={report}", *options, *tests], log, "pytest", **case.variables)
     except ImpossibleError as reason:
-        result.outcome, result.told = "cannot run here", str(reason)
+        result.outcome, result.told = "not run", str(reason)
     except FailedError as reason:
         result.outcome, result.told = "failed", str(reason)
     if report.exists():

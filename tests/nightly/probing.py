@@ -26,15 +26,15 @@ print(json.dumps({
 """
 
 
-def check_kernels(case: Case, python: Path) -> dict:
-    """Return which kernels run.
+def check_kernels(case: Case, python: Path) -> tuple[dict, dict]:
+    """Return which kernels run, and which run if none is asked for.
 
     Raises
     ------
     ImpossibleError
         If the processor or its OpenBLAS cannot run the wanted ones.
     """
-    usual = _probe(python, {})
+    usual = _probe(python, {"OPENBLAS_NUM_THREADS": "1"})
     if isinstance(usual, str):
         raise FailedError(f"the package does not run: {usual}")
     if case.kernel and case.kernel not in usual["available"]:
@@ -48,7 +48,7 @@ def check_kernels(case: Case, python: Path) -> dict:
         raise ImpossibleError(f"OpenBLAS {', '.join(found['blas'])} runs {', '.join(found['core_types'])} instead")
     if found["threads"] != [case.blas_threads] or found["kernel"] != (case.kernel or usual["kernel"]):
         raise FailedError(f"with {case.variables}: {found}")
-    return found
+    return found, usual
 
 
 def _probe(python: Path, variables: dict[str, str]) -> dict | str:

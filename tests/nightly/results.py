@@ -14,7 +14,7 @@ HEADER = "| case | environment | BLAS kernels | BLAS threads | kernel | passed |
 
 @dataclass
 class Result:
-    """The newest run of a case; `told` says what failed besides the tests, or why the case cannot run here."""
+    """The newest run of a case; `told` says what failed besides the tests, or why the case was not run."""
 
     case: str
     environment: str
@@ -66,7 +66,7 @@ def table(results: Sequence[Result], packages: Sequence[str]) -> str:
 
 def _cells(result: Result) -> list[object]:
     first = [result.case, result.environment]
-    if result.outcome == "cannot run here":
+    if result.outcome == "not run":
         return [*first, result.told, "", "", "", "", "", ""]
     failed = result.failed or (result.told if result.outcome == "failed" else 0)
     counts = [result.passed, failed, result.skipped, round(result.seconds)]
