@@ -19,6 +19,7 @@ import numpy.typing as npt
 from hmatrix._validation import FloatArray, Generator, check_integer, frobenius
 from hmatrix.entries import Block
 from hmatrix.lowrank import LowRank, Truncation
+from hmatrix.ties import first_largest, rounding_of
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,11 @@ class PartialACA:
         by_columns = frobenius(column_residuals) * np.sqrt(n / columns.size)
         if max(by_rows, by_columns) <= truncation.tolerance(factors.norm):
             return None
-        if by_columns > by_rows:
+        # Norms of rows with the same entries in another order, such as a symmetric kernel's, differ in the last bits.
+        rounding = rounding_of(np.float64, column_residuals.size)
+        if by_columns > by_rows * (1 + rounding):
             return int(candidates[np.argmax(np.abs(column_residuals[:, candidates]).max(axis=0))])
-        return int(rows[np.argmax(row_norms)])
+        return int(rows[first_largest(row_norms, rounding * row_norms.max())])
 
 
 @dataclass

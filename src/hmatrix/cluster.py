@@ -8,15 +8,14 @@ doi:10.1007/978-3-662-47324-5.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from hmatrix._validation import FloatArray, check_integer, check_matrix, check_number
 from hmatrix.errors import ArgumentError
-
-Order: TypeAlias = npt.NDArray[np.intp]
+from hmatrix.ties import Order, first_largest, rounding_of, tied_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +141,11 @@ def _halves(keys: npt.NDArray[Any]) -> tuple[Order, int]:
     return np.argsort(keys, kind="stable"), (keys.size + 1) // 2
 
 
+def _tied_halves(keys: FloatArray, rounding: FloatArray) -> tuple[Order, int]:
+    """Order by `keys`, those that rounding alone tells apart by their index; the first half is the larger one."""
+    return tied_order(keys, rounding), (keys.size + 1) // 2
+
+
 def _longest_side(points: FloatArray) -> FloatArray:
     """Coordinates along the longest side of the bounding box, ``(n,)``."""
     side: FloatArray = points[:, int(np.argmax(np.ptp(points, axis=0)))]
@@ -183,7 +187,11 @@ class Geometric:
 
 @dataclass(frozen=True)
 class PrincipalDirection:
-    """Halves of equal cardinality along the direction in which the points vary most."""
+    """Halves of equal cardinality along the direction in which the points vary most.
+
+    Points that lie equally far along it are ordered by their index. Where they vary as much along several directions,
+    as those of a square grid do, the one next to the coordinate axis that most of them contain is taken.
+    """
 
     leaf_size: int = 60
 
@@ -191,12 +199,38 @@ class PrincipalDirection:
         check_integer("leaf_size", self.leaf_size, at_least=1)
 
     def __call__(self, points: FloatArray) -> tuple[Order, int]:
-        centred = points - points.mean(axis=0)
-        _, directions = np.linalg.eigh(centred.T @ centred)
-        direction = directions[:, -1]
-        # An eigenvector's sign is arbitrary; fix it so that the order is reproducible.
-        direction = direction * np.copysign(1.0, direction[np.argmax(np.abs(direction))])
-        return _halves(centred @ direction)
+        # In float64, so that rounding ties next to no points that are not equal.
+        exact = points.astype(np.float64, copy=False)
+        centred = exact - exact.mean(axis=0)
+        direction, turned = _principal(centred)
+        lengths = np.linalg.norm(centred, axis=1)
+        reach = float(np.abs(exact).max()) * rounding_of(np.float64, points.shape[1]) + turned * float(lengths.max())
+        return _tied_halves(centred @ direction, _known(points) * lengths + reach)
+
+
+def _principal(centred: FloatArray) -> tuple[FloatArray, float]:
+    """Return the direction in which points ``(n, d)`` vary most, and by how much rounding may turn it.
+
+    An eigenvector is known up to the rounding of the matrix over the distance to the other eigenvalues. Those within
+    the root of the rounding count as equal to the largest, so that what is left turns it by no more than that root.
+    """
+    values, directions = np.linalg.eigh(centred.T @ centred)
+    rounding = rounding_of(np.float64, len(centred)) + rounding_of(np.float64, len(values) ** 2)
+    largest = values[-1]
+    tied = values >= largest * (1 - np.sqrt(rounding))
+    rest = values[~tied].max(initial=0.0)
+    turned = rounding * largest / (largest - rest) if largest > rest else 0.0
+    space = directions[:, tied]
+    # An eigenvector's sign is arbitrary, and so is a basis of several: the first largest entry shall be positive.
+    lengths = np.linalg.norm(space, axis=1)
+    nearest = first_largest(lengths, 2 * float(turned) + rounding)
+    direction: FloatArray = space @ (space[nearest] / lengths[nearest])
+    return direction, float(turned)
+
+
+def _known(points: FloatArray) -> float:
+    """Return by how much coordinates that are sums in the type of `points` may be off, relative to their size."""
+    return rounding_of(points.dtype, points.shape[1])
 
 
 @dataclass(frozen=True)
@@ -222,10 +256,15 @@ class TwoMeans:
 
     def __call__(self, points: FloatArray) -> tuple[Order, int]:
         order, first = PrincipalDirection(self.leaf_size)(points)
+        exact = points.astype(np.float64, copy=False)
+        lengths = np.linalg.norm(exact - exact.mean(axis=0), axis=1)
+        reach = float(np.abs(exact).max()) * rounding_of(np.float64, exact.size)
         for _ in range(self.iterations):
-            centres = points[order[:first]].mean(axis=0), points[order[first:]].mean(axis=0)
+            centres = exact[order[:first]].mean(axis=0), exact[order[first:]].mean(axis=0)
+            apart = centres[1] - centres[0]
             # How much nearer a point lies to the first centre than to the second.
-            closer, _ = _halves(points @ (centres[1] - centres[0]))
+            rounding = (_known(points) * lengths + reach) * np.linalg.norm(apart)
+            closer, _ = _tied_halves(exact @ apart, rounding)
             if set(closer[:first].tolist()) == set(order[:first].tolist()):
                 break
             order = closer

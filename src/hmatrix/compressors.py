@@ -19,7 +19,8 @@ import scipy.linalg
 
 from hmatrix._validation import FloatArray, Generator, check_integer, frobenius
 from hmatrix.entries import Block
-from hmatrix.lowrank import LowRank, Truncation, tail_norms, truncated_svd
+from hmatrix.lowrank import LowRank, Truncation, rounding_of_tails, tail_norms, truncated_svd
+from hmatrix.ties import rounding_of
 
 
 class Compressor(Protocol):
@@ -48,7 +49,8 @@ class PivotedQR:
     def __call__(self, block: Block, truncation: Truncation) -> LowRank:
         Q, R, pivots = scipy.linalg.qr(np.asarray(block), mode="economic", pivoting=True, check_finite=False)
         errors = tail_norms(np.array([frobenius(row) for row in R]))
-        k = truncation.choose(errors, float(errors[0]), block.shape)
+        norm = float(errors[0])
+        k = truncation.choose(errors, norm, block.shape, rounding_of(R.dtype, len(R)) * norm)
         V = np.empty((R.shape[1], k), dtype=R.dtype)
         V[pivots] = R[:k].T
         return LowRank(np.ascontiguousarray(Q[:, :k]), V)
@@ -98,7 +100,7 @@ class RandomizedSVD:
             samples = min(largest, 2 * samples)
         # The range's error and the truncation's are orthogonal, so that their squares add up.
         U, s, Vt = scipy.linalg.svd(projection, full_matrices=False, check_finite=False)
-        k = truncation.choose(np.hypot(tail_norms(s), missed), norm, A.shape)
+        k = truncation.choose(np.hypot(tail_norms(s), missed), norm, A.shape, rounding_of_tails(s))
         return LowRank(Q @ (U[:, :k] * s[:k]), np.ascontiguousarray(Vt[:k].T))
 
     def _range(self, A: FloatArray, samples: int, rng: np.random.Generator) -> FloatArray:

@@ -15,6 +15,10 @@ import scipy.linalg
 
 from hmatrix._validation import FloatArray, check_integer, check_number
 from hmatrix.errors import ArgumentError
+from hmatrix.ties import rounding_of
+
+_MOST_EXCESS = 1e-5
+"""A tolerance may be exceeded by no larger part of it, however large rounding is beside it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,9 @@ class Truncation:
         """Return the largest rank for a block of `shape`."""
         return min(*shape) if self.max_rank is None else min(*shape, self.max_rank)
 
-    def choose(self, errors: npt.NDArray[np.floating[Any]], norm: float, shape: tuple[int, int]) -> int:
+    def choose(
+        self, errors: npt.NDArray[np.floating[Any]], norm: float, shape: tuple[int, int], rounding: float = 0.0
+    ) -> int:
         """Return the rank.
 
         Parameters
@@ -77,10 +83,13 @@ class Truncation:
             Frobenius norm of the block.
         shape
             Of the block.
+        rounding
+            By how much `errors` may be off: an error that should equal the tolerance meets it.
         """
         if norm == 0:
             return 0
-        sufficient = np.flatnonzero(errors <= self.tolerance(norm))
+        tolerance = self.tolerance(norm)
+        sufficient = np.flatnonzero(errors <= tolerance + min(rounding, _MOST_EXCESS * tolerance))
         return min(int(sufficient[0]) if sufficient.size else len(errors) - 1, self.cap(shape))
 
 
@@ -129,11 +138,16 @@ def tail_norms(values: FloatArray) -> FloatArray:
     return norms
 
 
+def rounding_of_tails(values: FloatArray) -> float:
+    """Return by how much norms of singular values may be off, which are all off by the rounding of the largest."""
+    return rounding_of(values.dtype, len(values)) * float(values.max(initial=0.0))
+
+
 def truncated_svd(block: FloatArray, truncation: Truncation) -> LowRank:
     """Return the best approximation of `block` ``(m, n)`` that `truncation` allows; U carries the singular values."""
     U, s, Vt = scipy.linalg.svd(block, full_matrices=False, check_finite=False)
     errors = tail_norms(s)
-    k = truncation.choose(errors, float(errors[0]), block.shape)
+    k = truncation.choose(errors, float(errors[0]), block.shape, rounding_of_tails(s))
     return LowRank(U[:, :k] * s[:k], np.ascontiguousarray(Vt[:k].T))
 
 

@@ -30,6 +30,7 @@ from hmatrix.cluster import Cardinality, Splitter
 from hmatrix.errors import ArgumentError
 from hmatrix.matrix import HMatrix
 from hmatrix.precision import Activations, Floats32
+from hmatrix.ties import first_least, rounding_of
 
 Evaluate: TypeAlias = Callable[[HMatrix, FloatArray], float | Scores]
 """A score, higher for better, of an H-matrix and a correction of the bias, or one for each sample."""
@@ -173,9 +174,10 @@ class Allocator:
         # Where a single leaf was predicted to do better than what came out, it is tried.
         whole = first.whole(cost, most)
         least = min(allocation.measured_error for allocation in allocations)
-        if whole is not None and _relative(whole.error, self._energy) < least:
+        if whole is not None and _relative(whole.error, self._energy) < least * (1 - self._rounding):
             allocations.append(self._realised(first, [whole], start, unbiased))
-        return min(allocations, key=lambda allocation: allocation.measured_error)
+        errors = [allocation.measured_error for allocation in allocations]
+        return allocations[first_least(errors, self._rounding * min(errors))]
 
     def frontier(self, budgets: Sequence[Budget], *, unbiased: bool = False) -> list[Allocation]:
         """Return the best H-matrix for each of several budgets."""
@@ -185,7 +187,9 @@ class Allocator:
         """Return the smallest H-matrix found whose score falls by no more than `max_drop`."""
         smallest, largest = self.limits
         best = self._within(Budget(bytes=largest), unbiased)
-        least = _score(evaluate, best) - max_drop
+        # Less what rounding may take of a score that falls by just as much as is allowed.
+        reference = _score(evaluate, best)
+        least = reference - max_drop - rounding_of(np.float64, 1) * abs(reference)
         low, high = np.log(smallest), np.log(largest)
         for _ in range(_EVALUATIONS - 1):
             # Halves first: most of the range lies below what any network bears.
@@ -203,7 +207,8 @@ class Allocator:
         if self._is_given:
             return [first]
         best = self._layout(*self._screening(cost).best(most))
-        return [first, best] if best.bound(cost, most) < first.bound(cost, most) else [first]
+        bounds = first.bound(cost, most), best.bound(cost, most)
+        return [first, best] if bounds[1] < bounds[0] * (1 - self._rounding) else [first]
 
     def _screening(self, cost: Cost) -> Screening:
         if cost not in self._screenings:
@@ -259,6 +264,14 @@ class Allocator:
         exact = HMatrix(replace(matrix.pack(), quantized=False))
         added = self._row_moments.weighted((matrix.apply(X) - exact.apply(X)).T * self._row_scales[:, None])
         return float(np.square(added).sum(axis=0).mean())
+
+    @property
+    def _rounding(self) -> float:
+        """By how much errors that should be equal may differ, relative to them: they are float32, summed over columns.
+
+        Of equal choices the first is taken, the order of the index before others.
+        """
+        return rounding_of(np.float32, self._weight.shape[1])
 
     @cached_property
     def _energy(self) -> float:

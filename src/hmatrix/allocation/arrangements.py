@@ -10,6 +10,7 @@ from hmatrix.cluster import Cardinality, PrincipalDirection, Splitter, TwoMeans
 from hmatrix.compressors import RandomizedSVD
 from hmatrix.coordinates import Coordinates, Index, Points
 from hmatrix.lowrank import Truncation
+from hmatrix.ties import Order, first_equal, rounding_of
 
 _DIRECTIONS = 8
 """Principal directions that serve as coordinates."""
@@ -46,21 +47,25 @@ def of_columns(weight: FloatArray, moments: Moments, leaf_size: int) -> list[Arr
     cluster, or clustered by two means; and by the correlations of the inputs.
     """
     variances = moments.variances
+    equal = _equal_columns(weight, variances)
     found = [
-        _by_energy(np.square(weight).sum(axis=0) * variances, leaf_size),
-        *_by_directions((weight * np.sqrt(variances)).T, leaf_size),
+        _by_energy((np.square(weight).sum(axis=0) * variances)[equal], leaf_size),
+        *_by_directions((weight * np.sqrt(variances)).T, equal, leaf_size),
     ]
     if moments.root is not None:
         # Columns of the root's transpose have the correlations of the inputs as their inner products.
         units = moments.root / np.sqrt(variances)[:, None]
-        found.append(Arrangement("correlation", _coordinates(units), PrincipalDirection(leaf_size)))
+        points = _points(_coordinates(units))
+        found.append(Arrangement("correlation", points, PrincipalDirection(leaf_size)))
     return found
 
 
 def of_rows(weight: FloatArray, moments: Moments, leaf_size: int) -> list[Arrangement]:
     """Return arrangements of the rows of a weight ``(m, n)`` other than by index."""
     weighted = weight if moments.root is None else weight @ moments.root
-    return [_by_energy(np.square(weighted).sum(axis=1), leaf_size), *_by_directions(weighted, leaf_size)]
+    equal = first_equal(weight)
+    energies = np.square(weighted).sum(axis=1)[equal]
+    return [_by_energy(energies, leaf_size), *_by_directions(weighted, equal, leaf_size)]
 
 
 def of_both(weight: FloatArray, moments: Moments, leaf_size: int) -> tuple[Arrangement, Arrangement]:
@@ -74,7 +79,9 @@ def of_both(weight: FloatArray, moments: Moments, leaf_size: int) -> tuple[Arran
     I. S. Dhillon, "Co-clustering documents and words using bipartite spectral graph partitioning", KDD 2001,
     doi:10.1145/502512.502550.
     """
-    edges = np.square(weight * np.sqrt(moments.variances))
+    variances = moments.variances
+    equal = first_equal(weight), _equal_columns(weight, variances)
+    edges = np.square(weight * np.sqrt(variances))
     degrees = edges.sum(axis=1), edges.sum(axis=0)
     rows, columns = (1 / np.sqrt(np.where(degree > 0, degree, 1)) for degree in degrees)
     edges *= rows[:, None]
@@ -83,26 +90,41 @@ def of_both(weight: FloatArray, moments: Moments, leaf_size: int) -> tuple[Arran
     lengths = np.linalg.norm(factors.U, axis=0)
     # The first direction tells degrees alone: divided by their roots it is the same for all.
     points = factors.U * rows[:, None], factors.V * lengths * columns[:, None]
-    sides = [Arrangement("co-clustering", _points(side), PrincipalDirection(leaf_size)) for side in points]
+    sides = [
+        Arrangement("co-clustering", _points(side[first]), PrincipalDirection(leaf_size))
+        for side, first in zip(points, equal, strict=True)
+    ]
     return sides[0], sides[1]
+
+
+def _equal_columns(weight: FloatArray, variances: FloatArray) -> Order:
+    """Return, for each column, the number of the first that equals it, in the weight and in the variance ``(n,)``.
+
+    A BLAS may give equal rows or columns different last bits; with the coordinates of the first of them, they stay in
+    the order of their indices.
+    """
+    first = first_equal(weight.T)
+    # Variances are sums, and so equal up to rounding; of columns of zeros they do not matter.
+    near = np.abs(variances - variances[first]) <= rounding_of(variances.dtype, len(variances)) * variances[first]
+    return np.where(near | ~weight.any(axis=0), first, np.arange(len(first)))
 
 
 def _by_energy(energies: FloatArray, leaf_size: int) -> Arrangement:
     return Arrangement("energy", Points(-energies.astype(np.float64)), Cardinality(leaf_size))
 
 
-def _by_directions(vectors: FloatArray, leaf_size: int) -> list[Arrangement]:
-    """Arrange vectors ``(size, d)`` by their coordinates along the principal directions."""
-    points = _coordinates(vectors)
+def _by_directions(vectors: FloatArray, equal: Order, leaf_size: int) -> list[Arrangement]:
+    """Arrange vectors ``(size, d)`` by their coordinates along the principal directions, those of the first equal."""
+    points = _points(_coordinates(vectors)[equal])
     return [
         Arrangement("principal directions", points, PrincipalDirection(leaf_size)),
         Arrangement("two means", points, TwoMeans(leaf_size)),
     ]
 
 
-def _coordinates(vectors: FloatArray) -> Points:
+def _coordinates(vectors: FloatArray) -> FloatArray:
     """Return the coordinates of vectors ``(size, d)`` along their principal directions."""
-    return _points(RandomizedSVD()(vectors, Truncation(max_rank=_DIRECTIONS)).U)
+    return RandomizedSVD()(vectors, Truncation(max_rank=_DIRECTIONS)).U
 
 
 def _points(coordinates: FloatArray) -> Points:

@@ -27,6 +27,7 @@ import scipy.linalg
 
 from hmatrix._validation import FloatArray, check_matrix
 from hmatrix.errors import ArgumentError
+from hmatrix.ties import first_largest, rounding_of
 
 FEWEST_PARTS = 2
 _FOLDS = 5
@@ -177,12 +178,23 @@ def _cross_validated(vectors: Vectors, directions: FloatArray | None) -> Damping
     mean_shares, weight_shares = (_MEAN_SHARES[:1], ()) if directions is None else (_MEAN_SHARES, _WEIGHT_SHARES)
     identity = _Target(None, 0.0)
     known = {share: _likelihoods(vectors, identity, share) for share in mean_shares}
-    mean_share = max(known, key=lambda share: max(known[share]))
+    mean_share = mean_shares[_likeliest([max(known[share]) for share in mean_shares], vectors)]
     found = {Damping(a, 0.0, mean_share): value for a, value in zip(_SAMPLE_SHARES, known[mean_share], strict=True)}
     for weight_share in weight_shares:
         values = _likelihoods(vectors, _Target(directions, weight_share), mean_share)
         found |= {Damping(a, weight_share, mean_share): value for a, value in zip(_SAMPLE_SHARES, values, strict=True)}
-    return max(found, key=lambda damping: found[damping])
+    return list(found)[_likeliest(list(found.values()), vectors)]
+
+
+def _likeliest(likelihoods: list[float], vectors: Vectors) -> int:
+    """Return the first of those that are the largest, up to the rounding of their float32 sums over all entries.
+
+    Shares are equally likely where nothing depends on them: those of the weight where its columns are orthogonal, say.
+    """
+    found = np.array(likelihoods)
+    if not np.isfinite(found).all():
+        return int(found.argmax())
+    return first_largest(found, rounding_of(np.float32, vectors.rows.shape[1]) * float(np.abs(found).max()))
 
 
 def _variances(Z: FloatArray, share: float) -> FloatArray:

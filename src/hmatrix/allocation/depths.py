@@ -11,6 +11,7 @@ import numpy as np
 from hmatrix._validation import FloatArray
 from hmatrix.encoding import decode, encode
 from hmatrix.precision import Precision
+from hmatrix.ties import rounding_of
 
 
 class Depth(Enum):
@@ -140,4 +141,8 @@ def _least_errors(block: FloatArray, precision: Precision, weights: FloatArray, 
         errors = values @ both
         better = errors[:, 0] < best[:, 0]
         best[better] = errors[better]
+    # Rows on a grid have no error but that of the sums which find their scale. It is none: otherwise a trellis, which
+    # cannot hold them, would seem to leave a part of it.
+    exact = best[:, 0] <= np.square(rounding_of(np.float32, block.shape[1])) * np.einsum("ij,ij->i", block, block)
+    best[exact, 1] = 0
     return best[:, 1]

@@ -15,6 +15,7 @@ from hmatrix.allocation.sides import Side
 from hmatrix.allocation.tree import Dual, Pruner, spend
 from hmatrix.cluster import build_cluster_tree
 from hmatrix.schedule import build_schedule
+from hmatrix.ties import first_least
 
 _BISECTIONS = 14
 
@@ -89,8 +90,13 @@ class Layout:
 
     def whole(self, cost: Cost, most: float) -> Piece | None:
         """Return the best single block for a budget, or ``None`` where none is cheap enough."""
-        affordable = [piece for piece in self._candidates.whole() if self.cost([piece], cost) <= most]
-        return min(affordable, key=lambda piece: piece.error, default=None)
+        forms = self._candidates.whole()
+        affordable = [piece for piece in forms if self.cost([piece], cost) <= most]
+        if not affordable:
+            return None
+        # The first form drops all. What float32 does not hold of it is no error: of a low rank no further one is less.
+        nothing = forms[0].error * float(np.finfo(np.float32).eps) ** 2
+        return affordable[first_least([piece.error for piece in affordable], nothing)]
 
     def pieces(self, cost: Cost, most: float, *, sums: bool = True) -> list[Piece]:
         """Return the best pieces for a budget that is within the limits, with or without sums of low rank and dense."""

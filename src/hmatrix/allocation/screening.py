@@ -10,9 +10,14 @@ from hmatrix.allocation.costs import Cost
 from hmatrix.allocation.layout import Layout
 from hmatrix.allocation.moments import Moments
 from hmatrix.allocation.tree import Dual
+from hmatrix.ties import first_least, rounding_of
 
 _SAMPLE = 1024
 """Orders of one side are tried with at most so many rows or columns of the other, evenly spread."""
+
+
+_ROUNDING = rounding_of(np.float32, 2 * _SAMPLE)
+"""By how much errors of equal orders may differ, relative to those in the order of the index."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +84,10 @@ class Screening:
         bounds = [np.array([trial.bound(most) for trial in side]) for side in trials]
         # By what each leaves of the error in the order of the index, since the parts of the matrix differ.
         rows, columns, both = (side / side[0] if side[0] > 0 else np.ones_like(side) for side in bounds)
-        if both[1] < rows.min() * columns.min():
+        best = self._rows[first_least(rows, _ROUNDING)], self._columns[first_least(columns, _ROUNDING)]
+        if both[1] < rows.min() * columns.min() - _ROUNDING:
             return self._together
-        return self._rows[int(rows.argmin())].rows, self._columns[int(columns.argmin())].columns
+        return best[0].rows, best[1].columns
 
 
 def _spread(size: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:

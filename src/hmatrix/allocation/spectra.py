@@ -18,7 +18,9 @@ from hmatrix.allocation.strips import strips
 def energies(block: FloatArray) -> Floats:
     """Return the squares of the singular values of a block ``(m, n)``, falling, ``(min(m, n),)``."""
     squares: Floats = scipy.linalg.eigvalsh(_gram(block, None), overwrite_a=True, check_finite=False)
-    return squares[::-1].clip(min=0)
+    # Those that are rounding errors are none, so that no rank seems to gain by them.
+    squares[squares <= squares[-1] * _rounding(block)] = 0
+    return squares[::-1]
 
 
 def leading_directions(block: FloatArray, root: FloatArray | None, rank: int) -> FloatArray:
@@ -37,7 +39,7 @@ def leading_directions(block: FloatArray, root: FloatArray | None, rank: int) ->
     values, vectors = scipy.linalg.eigh(
         _gram(block, root), overwrite_a=True, check_finite=False, subset_by_index=(max(size - rank, 0), size - 1)
     )
-    inside = values > values[-1] * size * np.finfo(np.float64).eps
+    inside = values > values[-1] * _rounding(block)
     if not inside.all():
         vectors = vectors[:, inside]
     if len(block) > block.shape[1]:
@@ -53,6 +55,11 @@ def leading_directions(block: FloatArray, root: FloatArray | None, rank: int) ->
         start += len(part)
     directions /= np.sqrt(squares[::-1]).astype(np.float32)
     return directions
+
+
+def _rounding(block: FloatArray) -> float:
+    """Return how large eigenvalues of the smaller Gram matrix may be that should be 0, relative to the largest."""
+    return min(block.shape) * float(np.finfo(np.float64).eps)
 
 
 def _gram(block: FloatArray, root: FloatArray | None) -> npt.NDArray[np.float64]:

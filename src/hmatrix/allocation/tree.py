@@ -24,6 +24,7 @@ from hmatrix.allocation.candidates import Candidates, Levels, Piece
 from hmatrix.allocation.costs import Cost
 from hmatrix.allocation.depths import Depth
 from hmatrix.allocation.forms import DENSE_FORMS, Floats, Form
+from hmatrix.ties import rounding_of
 
 Choices: TypeAlias = dict[Levels, npt.NDArray[np.intp]]
 
@@ -240,7 +241,8 @@ def spend(pieces: list[Piece], left: float, cost: Cost, *, rounds: bool) -> list
                 continue
             rows = min(int((left - overhead) / extra), m)
             gain = (piece.error - float(error)) * rows / m
-            if rows and gain > best[0]:
+            # Of equal pieces the first; their errors are float32, summed over columns.
+            if rows and gain > best[0] * (1 + rounding_of(np.float32, int(n))):
                 best = (gain, number, rows, form)
     _, number, rows, form = best
     if not rows:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import nn
 
 from hmatrix._validation import check_integer, scores_of
@@ -23,6 +24,7 @@ from hmatrix.nn.sensitivity import change
 from hmatrix.nn.targets import LayerSettings, Override, Select, Target, everything, find_targets
 from hmatrix.nn.weighing import effect, measured_sensitivities
 from hmatrix.precision import Activations
+from hmatrix.ties import first_least, rounding_of
 
 _PROBE_SAMPLES = 32
 """Samples on which networks are measured."""
@@ -197,10 +199,11 @@ def compress(
         )
         if measured is not None:
             allocation.reweigh(measured)
-            fitted = min(
-                (fitted, allocation.fit(budget)),
-                key=lambda found: effect(model, allocation.successors(found), inputs.probes, reference, forward),
-            )
+            choices = (fitted, allocation.fit(budget))
+            effects = [
+                effect(model, allocation.successors(found), inputs.probes, reference, forward) for found in choices
+            ]
+            fitted = choices[first_least(effects, rounding_of(np.float32, 1) * min(effects))]
     parts, made = allocation.parts, allocation.successors(fitted)
     network_before = _bytes_of(model)
     if inplace:

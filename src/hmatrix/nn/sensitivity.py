@@ -20,6 +20,9 @@ from hmatrix.errors import NetworkError
 
 _DIGITS = 2
 
+_ASIDE = 1 + 2.0**-20
+"""Moves values such as 0.125, which sums come near from either side, away from where rounding changes."""
+
 
 def change(reference: list[Tensor], changed: list[Tensor]) -> float:
     """Return the mean square difference of outputs, relative to the variance of the reference between samples.
@@ -94,7 +97,7 @@ class Sensitivities:
 
 def rounded(sensitivity: float) -> float:
     """Return an estimate without the noise of floating-point sums, which would change what it leads to."""
-    return float(f"{sensitivity:.{_DIGITS}g}")
+    return float(f"{sensitivity * _ASIDE:.{_DIGITS}g}")
 
 
 class _Lone:

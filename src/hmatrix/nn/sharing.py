@@ -11,6 +11,7 @@ import numpy as np
 
 from hmatrix.allocation.forms import Floats
 from hmatrix.errors import ArgumentError
+from hmatrix.ties import rounding_of, tied_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +66,10 @@ def share(curves: Sequence[Curve], budget: float) -> list[int]:
         for i in range(len(sizes) - 1)
     ]
     reached = [0] * len(hulls)
-    # Of one curve the segments come in their order, since it is convex.
-    for _, number, i in sorted(segments, key=lambda segment: (-segment[0], segment[1], segment[2])):
+    # Of one curve the segments come in their order, since it is convex; equal layers in theirs.
+    slopes = np.array([slope for slope, _, _ in segments])
+    for place in tied_order(-slopes, rounding_of(np.float32, 1) * slopes):
+        _, number, i = segments[place]
         sizes, _ = hulls[number]
         length = float(sizes[i + 1] - sizes[i])
         if reached[number] < i:
