@@ -79,7 +79,7 @@ def test_only_a_run_that_passes_is_told_as_passed(text, outcome, tmp_path, monke
     monkeypatch.setattr("nightly.__main__.BUILD", tmp_path)
     monkeypatch.setattr(environments, "ROOT", tmp_path)
     monkeypatch.setattr("nightly.__main__.files", lambda core: ["test_it.py"])  # noqa: ARG005
-    result = run_case(Case("case", "", CORE), Path(sys.executable), [])
+    result = run_case(Case("case", "", CORE, kernel="numpy"), Path(sys.executable), [])
     assert result.outcome == outcome, result.told
 
 
