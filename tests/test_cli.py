@@ -17,6 +17,15 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"hmatrix {hmatrix.__version__}\n"
 
 
+@pytest.mark.parametrize("module", ["hmatrix", "hmatrix.cli"])
+def test_the_module_is_the_command(module):
+    found = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (0, f"hmatrix {hmatrix.__version__}\n"), found.stderr
+    found = subprocess.run([sys.executable, "-m", module, "show", "none"], capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert found.stderr.startswith("hmatrix: FormatError: file none")
+
+
 def test_help_has_examples(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["study", "--help"])

@@ -23,6 +23,31 @@ def test_it_is_a_linear_layer(dtype, bias, leading, grad):
     torch.testing.assert_close(y, linear(x))
 
 
+@pytest.mark.parametrize("make_layer", [HLinear, HLinear.from_matrix])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_the_weight_may_be_a_transpose(make_layer, dtype):
+    H, weight = make(TYPES[dtype])
+    layer, x = make_layer(H.T), random_tensor(5, m, dtype=dtype)
+    assert (layer.out_features, layer.in_features) == (n, m)
+    torch.testing.assert_close(layer(x), x @ weight)
+    again = HLinear.skeleton(m, n, bias=False, device="cpu")
+    again.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(again(x), layer(x), rtol=0, atol=0)
+    linear = torch.nn.Linear(m, n, bias=False, dtype=dtype)
+    torch.testing.assert_close(HLinear.from_linear(linear, H.T)(x), layer(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("weight", [torch.ones(3, 4), np.ones((3, 4)), "H", None])
+def test_a_weight_that_is_no_h_matrix(weight):
+    with pytest.raises(ArgumentError, match=r"matrix: is a .*; give an H-matrix"):
+        HLinear(weight)
+
+
+def test_a_weight_that_is_the_transpose_of_codes():
+    with pytest.raises(ArgumentError, match=r"matrix: is the transpose of int8 codes.*; give H\.astype"):
+        HLinear(make(np.float32)[0].astype("int8").T)
+
+
 @pytest.mark.parametrize("batch", [1, 7])
 def test_gradients_are_those_of_a_linear_layer(batch):
     H, weight = make()

@@ -63,6 +63,7 @@ ROOMS = {
     "hmatrix.nn": 14,
     "hmatrix.study": 15,
     "hmatrix.cli": 16,
+    "hmatrix.__main__": 17,
 }
 """The room of each module; inside the packages `allocation`, `nn` and `study`, the room of all their modules."""
 

@@ -207,14 +207,10 @@ def test_messages_name_the_shape_that_came():
 @pytest.mark.parametrize(
     "use",
     [
-        lambda H: np.ones((3, m)) @ H,
-        lambda H: np.ones(m) @ H,
-        lambda H: np.ones((3, n)) @ H.T,
         lambda H: np.matmul(np.ones((3, m)), H),
         lambda H: np.ones(SHAPE) * H,
         lambda H: np.ones(SHAPE) + H,
         lambda H: np.float64(2.0) * H,
-        lambda H: [[1.0] * m] @ H,
         lambda H: 2 * H,
         lambda H: H + H,
     ],
@@ -226,8 +222,9 @@ def test_what_an_h_matrix_does_not_do(use):
 
 def test_an_h_matrix_times_another_is_refused():
     H, _ = make()
-    with pytest.raises(ArgumentError, match="x"):
-        H @ H.T
+    for multiply in (lambda: H @ H.T, lambda: H.T @ H, lambda: H.apply(H)):
+        with pytest.raises(ArgumentError, match=r"x: is (a H|an H|a T).*to_dense"):
+            multiply()
 
 
 def test_products_of_a_matrix_that_was_built_on_other_memory():

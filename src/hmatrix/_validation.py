@@ -56,6 +56,25 @@ def frobenius(array: npt.NDArray[Any]) -> float:
     return largest * float(np.linalg.norm(norms))
 
 
+def as_array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return `value` as a NumPy array.
+
+    Raises
+    ------
+    ArgumentError
+        If it cannot be one, or has masked entries, whose values mean nothing.
+    """
+    # A mask that hides nothing is no reason to refuse.
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        came = f"is a masked array, with {int(np.ma.getmaskarray(value).sum())} entries masked"
+        raise ArgumentError(name, came, "give an array without a mask: array.filled(0), for example")
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        mend = "give a NumPy array; for a torch parameter, parameter.detach().float().numpy()"
+        raise ArgumentError(name, f"is no array ({error})", mend) from error
+
+
 def check_matrix(name: str, array: npt.ArrayLike) -> FloatArray:
     """Return `array` as a finite float32 or float64 matrix, without a copy where it is one already.
 
@@ -64,13 +83,9 @@ def check_matrix(name: str, array: npt.ArrayLike) -> FloatArray:
     Raises
     ------
     ArgumentError
-        If it is not two-dimensional, is empty, is complex or not numeric, or has NaN or infinity in it.
+        If it is not two-dimensional, is empty, is complex or not numeric, or has NaN, infinity or masked entries.
     """
-    try:
-        matrix = np.asarray(array)
-    except (TypeError, ValueError, RuntimeError) as error:
-        mend = "give a NumPy array; for a torch parameter, parameter.detach().float().numpy()"
-        raise ArgumentError(name, f"is no array ({error})", mend) from error
+    matrix = as_array(name, array)
     if matrix.dtype == object and not matrix.ndim:
         raise ArgumentError(name, f"is a {type(array).__name__}", "give a NumPy array")
     check_shape(name, matrix.shape)
@@ -101,7 +116,7 @@ def scores_of(value: Any) -> Scores:
         If it is neither, or not finite.
     """
     try:
-        scores = np.atleast_1d(np.asarray(value, np.float64))
+        scores = np.atleast_1d(np.asarray(as_array("evaluate", value), np.float64))
     except (TypeError, ValueError) as error:
         raise ArgumentError("evaluate", f"returned a {type(value).__name__}", "return a score") from error
     if scores.ndim != 1 or not scores.size:

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._validation import check_matrix
+from hmatrix._validation import as_array, check_matrix
 from hmatrix.cluster import Supports
 from hmatrix.errors import ArgumentError
 
@@ -65,7 +65,7 @@ class Points:
     _supports: Supports = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        points = np.asarray(self.points)
+        points = as_array("points", self.points)
         points = check_matrix("points", points[:, None] if points.ndim == 1 else points)
         object.__setattr__(self, "_supports", Supports(points, self.radius))
 

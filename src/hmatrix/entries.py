@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._validation import FloatArray, as_floating, check_shape
+from hmatrix._validation import FloatArray, as_array, as_floating, check_shape
 from hmatrix.errors import ArgumentError
 
 EntryFunction: TypeAlias = Callable[[npt.NDArray[np.intp], npt.NDArray[np.intp]], FloatArray]
@@ -44,7 +44,8 @@ class Entries:
 
     def __call__(self, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> FloatArray:
         """Evaluate the block of `rows` ``(p,)`` and `columns` ``(q,)``."""
-        block = as_floating("entry function", np.asarray(self.function(rows, columns))).astype(self.dtype, copy=False)
+        given = as_array("entry function", self.function(rows, columns))
+        block = as_floating("entry function", given).astype(self.dtype, copy=False)
         if block.shape != (rows.size, columns.size):
             raise ArgumentError(
                 "entry function",

@@ -9,22 +9,24 @@ from pathlib import Path
 from hmatrix._memory import aligned
 from hmatrix.errors import ArgumentError, FormatError
 from hmatrix.files import read_arrays, read_header, write_arrays
-from hmatrix.matrix import HMatrix
+from hmatrix.matrix import HMatrix, TransposedHMatrix, as_hmatrix
 from hmatrix.packed import OPTIONAL, PackedBlocks
 
 KEY = "hmatrix"
 VERSION = 1
 
 
-def save(matrix: HMatrix, path: str | os.PathLike[str]) -> None:
+def save(matrix: HMatrix | TransposedHMatrix, path: str | os.PathLike[str]) -> None:
     """Write an H-matrix to a safetensors file, all of it or nothing.
 
     Raises
     ------
+    ArgumentError
+        If `matrix` is no H-matrix, or the transpose of one with integer codes.
     OutputError
         If the file cannot be written.
     """
-    packed = matrix.pack()
+    packed = as_hmatrix("matrix", matrix).pack()
     arrays = packed.arrays()
     del arrays["sizes"]
     write_arrays(arrays, Path(path), KEY, {"version": VERSION, "shape": packed.shape, "quantized": packed.quantized})

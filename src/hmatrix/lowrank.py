@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-from hmatrix._validation import FloatArray, check_integer, check_number
+from hmatrix._validation import FloatArray, as_array, check_integer, check_number
 from hmatrix.errors import ArgumentError
 from hmatrix.ties import rounding_of
 
@@ -109,6 +109,8 @@ class LowRank:
     V: FloatArray
 
     def __post_init__(self) -> None:
+        for factor in (self.U, self.V):
+            as_array("factors", factor)
         if self.U.ndim != 2 or self.V.ndim != 2 or self.U.shape[1] != self.V.shape[1]:
             raise ArgumentError(
                 "factors", f"have the shapes {self.U.shape} and {self.V.shape}", "give (m, k) and (n, k)"

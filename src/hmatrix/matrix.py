@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._validation import FloatArray
+from hmatrix.errors import ArgumentError
 from hmatrix.kernels import Product, prepare
 from hmatrix.lowrank import LowRank
 from hmatrix.packed import PackedBlocks
 from hmatrix.packing import PackedLeaf, pack
 from hmatrix.precision import Activations, Precision
-from hmatrix.products import Products
+from hmatrix.products import Operator, Products
 from hmatrix.schedule import DENSE, GROUP, PRECISION, RANK
 
 
@@ -75,21 +76,18 @@ class Leaf:
         return self._packed.block(self._number)
 
 
-class HMatrix:
+class HMatrix(Operator):
     """A matrix that is the sum of its leaves, which are dense or of low rank.
 
-    ``H @ x`` and ``H.T @ y`` work as for an array: x is ``(n,)`` or ``(n, batch)``. `apply` has the
-    layout of a layer. Products are computed in the type of the coefficients and returned in the type
-    that NumPy gives to a product of the two. An H-matrix never changes.
+    ``H @ x``, ``H.T @ y`` and ``y @ H`` work as for an array: x is ``(n,)`` or ``(n, batch)``. `apply` has the
+    layout of a layer. ``np.asarray(H)`` is the dense array. Products are computed in the type of the coefficients
+    and returned in the type that NumPy gives to a product of the two. An H-matrix never changes.
 
     Parameters
     ----------
     packed
         Its leaves in packed form.
     """
-
-    # NumPy arrays on the left must leave the product to us.
-    __array_ufunc__ = None
 
     def __init__(self, packed: PackedBlocks) -> None:
         self._packed = packed
@@ -122,11 +120,6 @@ class HMatrix:
     def activations(self) -> Activations:
         """How the product treats its input where it meets integer codes."""
         return Activations.INT8 if self._packed.quantized else Activations.EXACT
-
-    @property
-    def ndim(self) -> int:
-        """Always 2."""
-        return 2
 
     def leaves(self) -> Iterator[Leaf]:
         """Iterate over the leaves in tree order."""
@@ -216,29 +209,6 @@ class HMatrix:
         """The transpose; it shares the coefficients."""
         return TransposedHMatrix(self)
 
-    def __matmul__(self, x: npt.ArrayLike) -> FloatArray:
-        return self._products.multiply(x, samples_are_columns=True)
-
-    def apply(self, x: npt.ArrayLike) -> FloatArray:
-        """Return the product in the layout of a layer.
-
-        Parameters
-        ----------
-        x
-            ``(batch, n)``, or ``(n,)``.
-
-        Returns
-        -------
-        ndarray
-            ``x @ A.T``: ``(batch, m)``, or ``(m,)``.
-
-        Raises
-        ------
-        ArgumentError
-            If x has another shape or is not of real numbers.
-        """
-        return self._products.multiply(x)
-
     @cached_property
     def _product(self) -> Product:
         """What multiplies: prepared when it is first used."""
@@ -279,10 +249,8 @@ class HMatrix:
         )
 
 
-class TransposedHMatrix:
+class TransposedHMatrix(Operator):
     """The transpose of an H-matrix, sharing its coefficients."""
-
-    __array_ufunc__ = None
 
     def __init__(self, matrix: HMatrix) -> None:
         self._matrix = matrix
@@ -307,12 +275,50 @@ class TransposedHMatrix:
         """Return the matrix as an array ``(n, m)``."""
         return self._matrix.to_dense().T
 
-    def __matmul__(self, x: npt.ArrayLike) -> FloatArray:
-        return self._matrix._transposed_products.multiply(x, samples_are_columns=True)
+    def to_hmatrix(self) -> HMatrix:
+        """Return an H-matrix of its own, with the same coefficients.
 
-    def apply(self, x: npt.ArrayLike) -> FloatArray:
-        """Return ``x @ A``, ``(batch, n)`` for x ``(batch, m)``, A being the matrix that this is the transpose of."""
-        return self._matrix._transposed_products.multiply(x)
+        Raises
+        ------
+        ArgumentError
+            If coefficients are integer codes: their scales belong to rows, and those of the transpose to columns.
+        """
+        matrix, packed = self._matrix, self._matrix.pack()
+        leaves = []
+        for leaf in matrix.leaves():
+            block = leaf.block
+            if leaf.precision.is_integer and leaf.rank != 0:
+                came = f"is the transpose of {leaf.precision.name.lower()} codes, whose scales belong to rows"
+                raise ArgumentError("matrix", came, "give H.astype('float32').T, or round the transposed weight anew")
+            turned = LowRank(block.V, block.U) if isinstance(block, LowRank) else np.ascontiguousarray(block.T)
+            leaves.append(PackedLeaf(leaf.columns, leaf.rows, turned, leaf.precision))
+        return HMatrix.from_leaves(
+            self.shape, leaves, packed.column_permutation, packed.row_permutation, activations=matrix.activations
+        )
+
+    @property
+    def _products(self) -> Products:
+        return self._matrix._transposed_products
+
+    @property
+    def _transposed_products(self) -> Products:
+        return self._matrix._products
 
     def __repr__(self) -> str:
         return f"{self._matrix!r}.T"
+
+
+def as_hmatrix(name: str, matrix: object) -> HMatrix:
+    """Return an H-matrix as it is, or a transposed one as an H-matrix of its own.
+
+    Raises
+    ------
+    ArgumentError
+        If it is neither, or a transpose of integer codes.
+    """
+    if isinstance(matrix, TransposedHMatrix):
+        return matrix.to_hmatrix()
+    if not isinstance(matrix, HMatrix):
+        mend = "give an H-matrix, as hmatrix.build, hmatrix.allocate and hmatrix.quantize make them"
+        raise ArgumentError(name, f"is a {type(matrix).__name__}", mend)
+    return matrix

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from hmatrix._validation import FloatArray, Generator, check_integer, check_matrix, frobenius
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
-from hmatrix.matrix import HMatrix
+from hmatrix.matrix import HMatrix, TransposedHMatrix, as_hmatrix
 
 
 class Norm(Enum):
@@ -19,7 +19,9 @@ class Norm(Enum):
     SPECTRAL = "spectral"
 
 
-def norm(matrix: HMatrix, kind: Norm = Norm.FROBENIUS, *, iterations: int = 30, rng: Generator = 0) -> float:
+def norm(
+    matrix: HMatrix | TransposedHMatrix, kind: Norm = Norm.FROBENIUS, *, iterations: int = 30, rng: Generator = 0
+) -> float:
     """Return the norm of an H-matrix without making it dense.
 
     Parameters
@@ -34,16 +36,23 @@ def norm(matrix: HMatrix, kind: Norm = Norm.FROBENIUS, *, iterations: int = 30, 
     Raises
     ------
     ArgumentError
-        If `kind` is no norm, or `iterations` is not a positive integer.
+        If `matrix` is no H-matrix, `kind` is no norm, or `iterations` is not a positive integer.
     """
     _check_kind(kind)
+    # A transpose has the norms of its matrix, whatever its precision.
+    matrix = as_hmatrix("matrix", matrix.T if isinstance(matrix, TransposedHMatrix) else matrix)
     if kind is Norm.SPECTRAL:
         return _spectral_norm(matrix, iterations, rng)
     return frobenius(np.array([_block_norm(leaf.block) for leaf in matrix.leaves()]))
 
 
 def relative_error(
-    weight: npt.ArrayLike, matrix: HMatrix, kind: Norm = Norm.FROBENIUS, *, iterations: int = 30, rng: Generator = 0
+    weight: npt.ArrayLike,
+    matrix: HMatrix | TransposedHMatrix,
+    kind: Norm = Norm.FROBENIUS,
+    *,
+    iterations: int = 30,
+    rng: Generator = 0,
 ) -> float:
     """Return ``||A - H|| / ||A||``; the error of a zero matrix is 0 or infinite.
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._memory import aligned
-from hmatrix._validation import FloatArray, IndexArray
+from hmatrix._validation import FloatArray, IndexArray, as_array
 from hmatrix.encoding import Encoded, encode
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
@@ -145,6 +145,7 @@ class _Coefficients:
             self.rows = matrix.shape[0]
             self._units, self._scales = _checked(matrix, leaf, self._group)
             return
+        matrix = as_array("leaf", matrix)
         self.rows = len(matrix)
         floats = np.dtype(np.float64 if leaf.stored is Precision.FLOAT64 else np.float32)
         with np.errstate(over="ignore"):

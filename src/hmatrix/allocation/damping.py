@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-from hmatrix._validation import FloatArray, check_matrix
+from hmatrix._validation import FloatArray, as_array, check_matrix
 from hmatrix.errors import ArgumentError
 from hmatrix.ties import first_largest, rounding_of
 
@@ -94,7 +94,7 @@ class Vectors:
         ArgumentError
             With this name, if they have another shape, or are not finite.
         """
-        given = np.asarray(derivatives)
+        given = as_array(name, derivatives)
         if given.ndim != 3 or len(given) < FEWEST_PARTS or given.shape[2] != n:
             mend = f"give (parts, rows, {n}), at least {FEWEST_PARTS} parts"
             raise ArgumentError(name, f"has the shape {given.shape}", mend)

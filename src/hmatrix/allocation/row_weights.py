@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._validation import check_matrix
+from hmatrix._validation import as_array, check_matrix
 from hmatrix.encoding import Encoded
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank import LowRank
@@ -26,7 +26,7 @@ def row_scales(weights: npt.ArrayLike | None, m: int) -> Floats32:
     """
     if weights is None:
         return np.ones(m, np.float32)
-    given = check_matrix("row_weights", np.reshape(np.asarray(weights), (-1, 1)))[:, 0].astype(np.float64)
+    given = check_matrix("row_weights", np.reshape(as_array("row_weights", weights), (-1, 1)))[:, 0].astype(np.float64)
     if len(given) != m:
         raise ArgumentError("row_weights", f"has {len(given)} entries", f"give one a row, {m}")
     if not (given > 0).all():

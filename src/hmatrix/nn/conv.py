@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hmatrix.errors import ArgumentError, NetworkError
-from hmatrix.matrix import HMatrix
+from hmatrix.matrix import HMatrix, TransposedHMatrix
 from hmatrix.nn.linear import bias_of
 from hmatrix.nn.weight import HWeight
 
@@ -40,22 +40,24 @@ class HConv2d(nn.Module):
     weight: HWeight
     bias: nn.Parameter | None
 
-    def __init__(self, conv: nn.Conv2d, weight: HMatrix | HWeight) -> None:
+    def __init__(self, conv: nn.Conv2d, weight: HMatrix | TransposedHMatrix | HWeight) -> None:
         super().__init__()
         if conv.groups != 1:
             raise NetworkError("convolution", f"has {conv.groups} groups", "choose one with groups=1")
+        self.weight = weight if isinstance(weight, HWeight) else HWeight(weight)
         expected = (conv.out_channels, conv.weight[0].numel())
-        if weight.shape != expected:
-            raise ArgumentError("matrix", f"has the shape {weight.shape}", f"give {expected}, as the convolution has")
+        if self.weight.shape != expected:
+            raise ArgumentError(
+                "matrix", f"has the shape {self.weight.shape}", f"give {expected}, as the convolution has"
+            )
         self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
         self.kernel_size, self.stride, self.dilation = _pair(conv.kernel_size), _pair(conv.stride), _pair(conv.dilation)
         self.padding, self.padding_mode = conv.padding, conv.padding_mode
         self._around = tuple(conv._reversed_padding_repeated_twice)
-        self.weight = weight if isinstance(weight, HWeight) else HWeight(weight)
         self.register_parameter("bias", bias_of(conv.bias, self.weight))
 
     @classmethod
-    def from_conv(cls, conv: nn.Conv2d, matrix: HMatrix) -> Self:
+    def from_conv(cls, conv: nn.Conv2d, matrix: HMatrix | TransposedHMatrix) -> Self:
         """Make a layer that takes the place of `conv`: its weight replaced by `matrix`, its bias kept."""
         return cls(conv, matrix).train(conv.training)
 

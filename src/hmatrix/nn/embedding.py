@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hmatrix.errors import ArgumentError, NetworkError
-from hmatrix.matrix import HMatrix
+from hmatrix.matrix import HMatrix, TransposedHMatrix
 from hmatrix.nn.weight import HWeight
 
 
@@ -35,20 +35,24 @@ class HEmbedding(nn.Module):
     _type: Tensor
 
     def __init__(
-        self, weight: HMatrix | HWeight, padding_idx: int | None = None, *, zero_padding: bool = False
+        self,
+        weight: HMatrix | TransposedHMatrix | HWeight,
+        padding_idx: int | None = None,
+        *,
+        zero_padding: bool = False,
     ) -> None:
         super().__init__()
-        self.num_embeddings, self.embedding_dim = weight.shape
+        self.weight = weight if isinstance(weight, HWeight) else HWeight(weight)
+        self.num_embeddings, self.embedding_dim = self.weight.shape
         if padding_idx is not None and not -self.num_embeddings <= padding_idx < self.num_embeddings:
             raise ArgumentError("padding_idx", f"got {padding_idx}", f"stay within the {self.num_embeddings} rows")
         self.padding_idx = None if padding_idx is None else padding_idx % self.num_embeddings
         self.zero_padding = zero_padding
-        self.weight = weight if isinstance(weight, HWeight) else HWeight(weight)
         # Tells the type of the results, which changes with that of the network.
         self.register_buffer("_type", torch.empty(0, dtype=self.weight.dtype), persistent=False)
 
     @classmethod
-    def from_embedding(cls, embedding: nn.Embedding, matrix: HMatrix) -> Self:
+    def from_embedding(cls, embedding: nn.Embedding, matrix: HMatrix | TransposedHMatrix) -> Self:
         """Make a layer that takes the place of `embedding`; a row of padding that is zero stays so.
 
         Raises

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hmatrix.errors import ArgumentError
-from hmatrix.matrix import HMatrix
+from hmatrix.matrix import HMatrix, TransposedHMatrix
 from hmatrix.nn.weight import HWeight
 
 
@@ -28,25 +28,25 @@ class HLinear(nn.Module):
     Raises
     ------
     ArgumentError
-        If the bias does not fit.
+        If the bias does not fit, or the weight is no H-matrix, or the transpose of one with integer codes.
     """
 
     weight: HWeight
     bias: nn.Parameter | None
 
-    def __init__(self, weight: HMatrix | HWeight, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: HMatrix | TransposedHMatrix | HWeight, bias: Tensor | None = None) -> None:
         super().__init__()
-        self.out_features, self.in_features = weight.shape
         self.weight = weight if isinstance(weight, HWeight) else HWeight(weight)
+        self.out_features, self.in_features = self.weight.shape
         self.register_parameter("bias", bias_of(bias, self.weight))
 
     @classmethod
-    def from_matrix(cls, matrix: HMatrix, bias: Tensor | None = None) -> Self:
+    def from_matrix(cls, matrix: HMatrix | TransposedHMatrix, bias: Tensor | None = None) -> Self:
         """Make a layer of an H-matrix ``(out, in)`` and a bias ``(out,)``."""
         return cls(matrix, bias)
 
     @classmethod
-    def from_linear(cls, linear: nn.Linear, matrix: HMatrix) -> Self:
+    def from_linear(cls, linear: nn.Linear, matrix: HMatrix | TransposedHMatrix) -> Self:
         """Make a layer that takes the place of `linear`: its weight replaced by `matrix`, its bias kept.
 
         Raises

@@ -11,7 +11,7 @@ from torch.compiler import is_compiling, is_dynamo_compiling, is_exporting
 
 from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.lowrank import LowRank
-from hmatrix.matrix import HMatrix
+from hmatrix.matrix import HMatrix, TransposedHMatrix, as_hmatrix
 from hmatrix.nn import standard
 from hmatrix.nn.operator import linear, product, rows_of
 from hmatrix.nn.prepared import PackedTensors, Prepared, prepared_of, remember
@@ -34,7 +34,12 @@ class HWeight(nn.Module):
     Parameters
     ----------
     matrix
-        A, ``(m, n)``; its coefficients are shared, not copied.
+        A, ``(m, n)``; its coefficients are shared, not copied, but for those of a transpose.
+
+    Raises
+    ------
+    ArgumentError
+        If it is no H-matrix, or the transpose of one with integer codes.
     """
 
     words: Tensor
@@ -43,8 +48,9 @@ class HWeight(nn.Module):
     row_permutation: Tensor | None
     column_permutation: Tensor | None
 
-    def __init__(self, matrix: HMatrix) -> None:
+    def __init__(self, matrix: HMatrix | TransposedHMatrix) -> None:
         super().__init__()
+        matrix = as_hmatrix("matrix", matrix)
         self.shape = matrix.shape
         self._known: tuple[Tensor, Prepared] | None = None
         self._take(PackedTensors.of(matrix), matrix)
