@@ -1,17 +1,18 @@
 """The cache of features: what it saves, and what may happen to it."""
 
 import errno
-import logging
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from counted import Counted, shards, small_network
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_bfloat16
 
-from hmatrix.errors import DataError, OutputError
+from hmatrix.errors import CacheWarning, DataError, OutputError
 from hmatrix.study import features as features_module
 from hmatrix.study.classifiers import LastLayer
 from hmatrix.study.features import cached_features
@@ -77,6 +78,14 @@ def change_the_shape(path):
     save_file({"inputs": tensor[:, :-1].copy()}, path, metadata)
 
 
+def change_the_type(path):
+    path.write_bytes(path.read_bytes().replace(b'"dtype":"F32"', b'"dtype":"U32"'))
+
+
+def change_to_a_type_that_numpy_lacks(path):
+    save_bfloat16({"inputs": torch.ones(4, 3, dtype=torch.bfloat16)}, path)
+
+
 def drop_the_metadata(path):
     with safe_open(path, framework="np") as file:
         tensor = file.get_tensor("inputs")
@@ -89,9 +98,19 @@ def rename_the_tensor(path):
 
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize(
-    "damage", [truncate, change_a_value, change_the_kind, change_the_shape, drop_the_metadata, rename_the_tensor]
+    "damage",
+    [
+        truncate,
+        change_a_value,
+        change_the_kind,
+        change_the_shape,
+        change_the_type,
+        change_to_a_type_that_numpy_lacks,
+        drop_the_metadata,
+        rename_the_tensor,
+    ],
 )
-def test_damaged_shard_is_computed_again(damage, small, tmp_path, caplog):
+def test_damaged_shard_is_computed_again(damage, small, tmp_path):
     data = Counted()
     first = cached_features(small, data.images, tmp_path)
     path = shards(tmp_path)[1]
@@ -99,13 +118,12 @@ def test_damaged_shard_is_computed_again(damage, small, tmp_path, caplog):
     damage(path)
     assert path.read_bytes() != whole
     data.asked = []
-    with caplog.at_level(logging.WARNING):
+    with pytest.warns(CacheWarning, match=f"{path}: is damaged"):
         again = cached_features(small, data.images, tmp_path)
     assert sorted(data.asked) == [4, 5, 6, 7]
     np.testing.assert_array_equal(again.inputs, first.inputs)
     assert isinstance(again.classifier, LastLayer)
     assert path.read_bytes() == whole
-    assert f"{path} is damaged" in caplog.text
 
 
 def test_each_network_layer_and_data_set_has_its_own(small, tmp_path):

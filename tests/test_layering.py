@@ -16,6 +16,7 @@ ROOMS = {
     "hmatrix._validation": 1,
     "hmatrix._memory": 1,
     "hmatrix.ties": 2,
+    "hmatrix._machine": 1,
     "hmatrix.entries": 2,
     "hmatrix.cluster": 3,
     "hmatrix.lowrank": 3,

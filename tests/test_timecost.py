@@ -1,4 +1,3 @@
-import json
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +10,7 @@ from hmatrix.allocation import timecost
 from hmatrix.allocation.depths import Depth
 from hmatrix.allocation.forms import Form
 from hmatrix.allocation.timecost import TimeCost, dense_seconds, time_cost
+from hmatrix.errors import CacheWarning
 from hmatrix.precision import Activations, Precision
 
 COST = TimeCost(
@@ -86,14 +86,32 @@ def test_the_model_is_fitted_once_and_kept(cache, monkeypatch):
     assert len(list(cache.iterdir())) == 2
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"machine": 3}', json.dumps({"machine": None, "call": 1})])
-def test_what_is_damaged_or_of_another_machine_is_fitted_again(cache, monkeypatch, content):
-    monkeypatch.setattr(timecost, "_fitted", lambda activations: COST)  # noqa: ARG005
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"machine": 3}', b"cut", b"changed"])
+def test_what_is_damaged_is_fitted_again_and_told(cache, monkeypatch, damage):
+    fits = []
+    monkeypatch.setattr(timecost, "_fitted", lambda activations: fits.append(activations) or COST)
     time_cost(Activations.INT8)
     (path,) = cache.iterdir()
-    path.write_text(content, encoding="utf-8")
+    whole = path.read_bytes()
+    path.write_bytes({b"cut": whole[:-9], b"changed": whole[:-9] + b"x" + whole[-8:]}.get(damage, damage))
+    with pytest.warns(CacheWarning, match="is damaged"):
+        assert time_cost(Activations.INT8) == COST
+    assert len(fits) == 2
+    assert path.read_bytes() == whole
     assert time_cost(Activations.INT8) == COST
-    assert json.loads(path.read_text(encoding="utf-8"))["call"] == COST.call
+    assert len(fits) == 2
+
+
+@pytest.mark.parametrize(("name", "value"), [("_machine", "another"), ("code_digest", "other code")])
+def test_the_model_of_another_machine_or_of_other_code_is_fitted_again(cache, monkeypatch, name, value):
+    fits = []
+    monkeypatch.setattr(timecost, "_fitted", lambda activations: fits.append(activations) or COST)
+    time_cost(Activations.INT8)
+    monkeypatch.setattr(timecost, name, lambda *_: value)
+    for _ in range(2):
+        assert time_cost(Activations.INT8) == COST
+    assert len(fits) == 2
+    assert len(list(cache.iterdir())) == 1
 
 
 def test_no_place_to_keep_it(cache, monkeypatch):

@@ -10,6 +10,7 @@
     └── StudyError                   a study file is malformed
 
     AccuracyWarning (UserWarning)    a stated accuracy was not reached
+    CacheWarning (UserWarning)       a file of a cache is damaged, and is made anew
 
 Every message has three parts: what it is about, what came, and how to mend it.
 """
@@ -68,3 +69,7 @@ class StudyError(HMatrixError):
 
 class AccuracyWarning(UserWarning):
     """A stated accuracy was not reached, because the rank was capped."""
+
+
+class CacheWarning(UserWarning):
+    """A file of a cache is damaged, and what it held is computed again."""

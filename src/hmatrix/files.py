@@ -3,14 +3,16 @@
 Nothing in a file is executed; what its arrays mean is for others to check.
 """
 
+import hashlib
 import json
 import os
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE
-from typing import Any
+from typing import Any, TypeVar
 from zipfile import is_zipfile
 
 import numpy as np
@@ -18,7 +20,14 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from hmatrix.errors import FormatError, OutputError
+from hmatrix.errors import CacheWarning, FormatError, HMatrixError, OutputError
+
+_Result = TypeVar("_Result")
+
+_KEPT = "hmatrix-cache"
+"""Key of the header of a file that `keep` wrote."""
+
+_KEPT_VERSION = 1
 
 
 def default_cache() -> Path:
@@ -144,6 +153,66 @@ def read_arrays(
         known = f"version {last}" if first == last else f"versions {first} to {last}"
         raise FormatError(subject, f"has version {found!r}", f"this release reads {known}: install a newer one")
     return arrays, header
+
+
+def keep(path: Path, arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, Any]) -> None:
+    """Write what can be computed again, with a digest by which any damage is found.
+
+    Parameters
+    ----------
+    path
+        The file.
+    arrays, facts
+        Arrays, and plain values, by name.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    header = {"version": _KEPT_VERSION, "digest": _digest(arrays, facts), "facts": facts}
+    write_arrays(arrays, path, _KEPT, header)
+
+
+def recall(path: Path, read: Callable[[dict[str, npt.NDArray[Any]], dict[str, Any]], _Result | None]) -> _Result | None:
+    """Return what `keep` wrote, or ``None`` where there is nothing of use: then it is to be computed.
+
+    Parameters
+    ----------
+    path
+        The file.
+    read
+        Makes the result of arrays and plain values; returns ``None`` for one that is of no use here.
+
+    Warns
+    -----
+    CacheWarning
+        If the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        arrays, header = read_arrays(path, _KEPT, (_KEPT_VERSION,), "a cache", "hmatrix")
+        facts = header["facts"]
+        if header["digest"] != _digest(arrays, facts):
+            raise FormatError(f"file {path}", "does not fit its digest", "remove it")
+        return read(arrays, facts)
+    except (HMatrixError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        tell_damage(path, error.came if isinstance(error, HMatrixError) else f"{type(error).__name__}: {error}")
+        return None
+
+
+def tell_damage(path: Path, came: str) -> None:
+    """Warn that a file of a cache is damaged."""
+    warnings.warn(f"cache {path}: is damaged ({came}); what it held is computed again", CacheWarning, stacklevel=3)
+
+
+def _digest(arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(repr((name, array.dtype.str, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _unreadable(path: Path, error: Exception, writer: str) -> FormatError:

@@ -7,10 +7,8 @@ each with the same relative weight and none of them negative. Matrices that lie 
 much nearer to it, take more or less time than that.
 """
 
-import json
 import operator
 import platform
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,22 +20,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import scipy.optimize
 from threadpoolctl import threadpool_limits
 
+from hmatrix._machine import code_digest
 from hmatrix._validation import FloatArray, IndexArray
 from hmatrix.allocation.costs import Sizes, words
 from hmatrix.allocation.forms import Floats, Form
 from hmatrix.assembly import build, quantize
 from hmatrix.cluster import Cardinality
-from hmatrix.files import default_cache
+from hmatrix.errors import OutputError
+from hmatrix.files import default_cache, keep, recall
 from hmatrix.kernels import backend, set_num_threads
 from hmatrix.lowrank import Truncation
 from hmatrix.matrix import HMatrix
 from hmatrix.panels import PANEL_HEIGHT, Schedule
 from hmatrix.precision import Activations, Precision
 
-_VERSION = 4
 _SHAPE = (1000, 1280)
 _ROUNDS = 15
 _ROUND_SECONDS = 2e-3
@@ -102,20 +102,29 @@ def time_cost(activations: Activations) -> TimeCost:
     activations
         How products treat their input.
     """
-    path = default_cache() / f"time-{_VERSION}-{backend().name}-{activations.value}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if known["machine"] == _machine():
-            return TimeCost(known["call"], known["panel"], known["run"], tuple(map(float, known["word"])))
-    cost = _fitted(activations)
-    content = {"machine": _machine(), "call": cost.call, "panel": cost.panel, "run": cost.run, "word": cost.word}
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    # Without a place to keep it, it is fitted again the next time.
+    path = default_cache() / f"time-{backend().name}-{activations.value}.safetensors"
+    # Where nothing may be read or written, it is fitted again each time.
     with suppress(OSError):
+        if (known := recall(path, _known_model)) is not None:
+            return known
+    cost = _fitted(activations)
+    with suppress(OSError, OutputError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        temporary.replace(path)
+        keep(path, {"seconds": np.array([cost.call, cost.panel, cost.run, *cost.word])}, _surroundings())
     return cost
+
+
+def _surroundings() -> dict[str, str]:
+    """Return what a model is valid for, beside the kernel that its file names."""
+    return {"machine": _machine(), "code": code_digest("nn", "study", "cli")}
+
+
+def _known_model(arrays: dict[str, npt.NDArray[Any]], facts: dict[str, Any]) -> TimeCost | None:
+    """Return the model that was kept, or ``None`` for that of another machine, or of other code."""
+    if facts != _surroundings():
+        return None
+    call, panel, run, *word = arrays["seconds"].tolist()
+    return TimeCost(call, panel, run, tuple(word))
 
 
 def dense_seconds(shape: tuple[int, int], cost: TimeCost, activations: Activations) -> float:

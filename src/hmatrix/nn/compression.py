@@ -121,6 +121,11 @@ def compress(
     DataError
         If calibration data cannot be used.
 
+    Warns
+    -----
+    CacheWarning
+        If a file of the cache is damaged: what it held is computed again.
+
     Notes
     -----
     When an error is raised, the network is as it was.

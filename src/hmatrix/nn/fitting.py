@@ -1,30 +1,27 @@
 """The H-matrices of a network's layers, each computed once for a budget, and kept in a folder if there is one."""
 
 import hashlib
-import json
-import os
-import pickle
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-import hmatrix.allocation
-import hmatrix.encoding
-import hmatrix.kernels
-import hmatrix.precision
-import hmatrix.trellis
-from hmatrix import _core
+from hmatrix._machine import code_digest
 from hmatrix._validation import FloatArray
 from hmatrix.allocation import Allocator, Budget
 from hmatrix.allocation.forms import Floats
-from hmatrix.errors import FormatError, OutputError
-from hmatrix.io import load, save
+from hmatrix.errors import OutputError
+from hmatrix.files import check_place, keep, recall
 from hmatrix.matrix import HMatrix
 from hmatrix.nn.derivatives import Factors
 from hmatrix.nn.frequencies import Counts, frequencies
 from hmatrix.nn.targets import Target
+from hmatrix.packed import PackedBlocks
+
+_CORRECTION = "bias_correction"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +74,10 @@ class Fitter:
 
     def curve(self) -> tuple[Floats, Floats]:
         """Return the predicted frontier: bytes, and squares of the relative error, ``(points,)``."""
-        if (path := self._path("curve", "npz")) is not None and path.exists():
-            with np.load(path) as file:
-                return file["sizes"], file["errors"]
+        path = self._path("curve")
+        known = None if path is None else recall(path, lambda arrays, _: (arrays["sizes"], arrays["errors"]))
+        if known is not None:
+            return known
         sizes, errors = self._allocator.curve()
         # No budget may ask for less than the smallest matrix, whatever the curve estimates.
         smallest = self._allocator.limits[0]
@@ -89,21 +87,15 @@ class Fitter:
         # The first point drops the whole matrix.
         errors = errors / errors[0] if errors[0] > 0 else errors
         if path is not None:
-            np.savez(path, sizes=sizes, errors=errors)
+            keep(path, {"sizes": sizes, "errors": errors}, {})
         return sizes, errors
 
     def fit(self, budget: Budget) -> Fitted:
         """Return the H-matrix for a budget."""
-        name = "-".join(f"{key}-{value}" for key, value in vars(budget).items() if value is not None)
-        evidence, matrix = self._path(name, "json"), self._path(name, "safetensors")
-        if evidence is not None and matrix is not None and evidence.exists():
-            found = json.loads(evidence.read_text())
-            correction = np.array(found.pop("bias_correction"), np.float32)
-            arrangement = tuple(found.pop("arrangement"))
-            try:
-                return Fitted(load(matrix), correction, arrangement=arrangement, **found)
-            except FormatError:
-                evidence.unlink()
+        path = self._path("-".join(f"{key}-{value}" for key, value in vars(budget).items() if value is not None))
+        known = None if path is None else recall(path, _fitted)
+        if known is not None:
+            return known
         allocation = self._allocator.allocate(budget, unbiased=self._target.settings.unbiased)
         fitted = Fitted(
             allocation.matrix,
@@ -113,14 +105,10 @@ class Fitter:
             allocation.arrangement,
             allocation.seconds,
         )
-        if evidence is not None and matrix is not None:
-            save(fitted.matrix, matrix)
-            content = {key: value for key, value in vars(fitted).items() if key != "matrix"}
-            content["bias_correction"] = fitted.bias_correction.tolist()
-            # Written last, under its name when it is whole: it says that the matrix is there.
-            temporary = evidence.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(content))
-            temporary.replace(evidence)
+        if path is not None:
+            facts = dict(vars(fitted))
+            arrays = {**facts.pop("matrix").pack().arrays(), _CORRECTION: facts.pop(_CORRECTION)}
+            keep(path, arrays, facts)
         return fitted
 
     @cached_property
@@ -139,20 +127,31 @@ class Fitter:
 
     @cached_property
     def _key(self) -> str:
-        settings = self._target.settings
-        chosen = (_code_digest(), self._target.shape, settings.activations, settings.unbiased)
-        digest = hashlib.sha256(repr(chosen).encode())
-        digest.update(np.ascontiguousarray(self._target.weight).data)
-        for given in (self._inputs, *(self._derivatives or ())):
-            if given is not None:
-                digest.update(np.ascontiguousarray(given).data)
-        if self._counts is not None:
-            digest.update(self._counts.data)
+        """Digest of all that the results depend on."""
+        target, settings = self._target, self._target.settings
+        digest = hashlib.sha256(repr((code_digest("study", "cli"), settings.activations, settings.unbiased)).encode())
+        columns, rows = self._derivatives or (None, None)
+        given = {
+            "weight": target.weight,
+            "inputs": self._inputs,
+            "counts": self._counts,
+            "derivatives": columns,
+            "row_derivatives": rows,
+        }
         if settings.coordinates is not None:
-            digest.update(pickle.dumps(settings.coordinates))
+            # Where they lie, and not what says so: functions of the same name may differ.
+            sides = settings.coordinates if isinstance(settings.coordinates, tuple) else (settings.coordinates,) * 2
+            for number, (side, size) in enumerate(zip(sides, target.shape, strict=False)):
+                supports = side(size)
+                given |= {f"points {number}": supports.points, f"radius {number}": np.array(supports.radius)}
+        for name, array in given.items():
+            if array is not None:
+                digest.update(repr((name, array.dtype.str, array.shape)).encode())
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:24]
 
-    def _path(self, name: str, suffix: str) -> Path | None:
+    def _path(self, name: str) -> Path | None:
+        """Return where a result is kept; that it could not be written is told before it is computed."""
         if self._folder is None:
             return None
         try:
@@ -161,12 +160,14 @@ class Fitter:
             raise OutputError(
                 f"cache {self._folder}", f"cannot be made ({error.strerror})", "name a folder that you may write to"
             ) from error
-        return self._folder / f"{self._key}-{name}.{suffix}"
+        path = self._folder / f"{self._key}-{name}.safetensors"
+        if not path.exists():
+            check_place(path)
+        return path
 
 
-@cache
-def _code_digest() -> str:
-    """Return a digest of the code that chooses and rounds H-matrices: what other code chose is chosen anew."""
-    modules = (hmatrix.encoding, hmatrix.kernels, hmatrix.precision, hmatrix.trellis, _core)
-    files = [*sorted(Path(hmatrix.allocation.__file__).parent.glob("*.py")), *(Path(str(m.__file__)) for m in modules)]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+def _fitted(arrays: dict[str, npt.NDArray[Any]], facts: dict[str, Any]) -> Fitted:
+    """Return what was kept of a layer."""
+    correction = arrays.pop(_CORRECTION)
+    arrangement = tuple(facts.pop("arrangement"))
+    return Fitted(HMatrix(PackedBlocks.of_arrays(arrays)), correction, arrangement=arrangement, **facts)

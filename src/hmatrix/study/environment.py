@@ -1,17 +1,14 @@
 """What a measurement was made with."""
 
-import hashlib
 import platform
 import re
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_info
 
-import hmatrix
-from hmatrix import _core
+from hmatrix._machine import code_digest
 from hmatrix.kernels import backend
 
 PACKAGES = ("hmatrix", "numpy", "scipy", "torch")
@@ -24,17 +21,9 @@ def environment(threads: int) -> dict[str, Any]:
         "kernel": backend().name,
         "threads": threads,
         "blas": _blas_names(),
-        "code": code_digest(),
+        "code": code_digest()[:16],
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
-
-
-@cache
-def code_digest() -> str:
-    """Return a digest of the package's own code, so that what other code has measured is not taken for this one's."""
-    folder = Path(hmatrix.__file__).parent
-    files = [*sorted(folder.rglob("*.py")), Path(_core.__file__)]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def cpu_name() -> str:

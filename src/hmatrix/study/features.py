@@ -1,7 +1,6 @@
 """The inputs of the studied layer for all images: computed once, and kept in a cache."""
 
 import hashlib
-import logging
 import os
 import tempfile
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from safetensors.numpy import save
 from tqdm import tqdm
 
 from hmatrix.errors import ArgumentError, NetworkError, OutputError
+from hmatrix.files import tell_damage
 from hmatrix.study.classifiers import Classifier, HiddenLayer, LastLayer
 from hmatrix.study.datasets import LabelledImages, read_ahead
 from hmatrix.study.models import LoadedNetwork
@@ -27,8 +27,6 @@ _SHARD = 1024
 _EVIDENCE = "evidence"
 """Key in a shard's metadata: whether the layer is the last one, and a digest of all."""
 _LAST, _HIDDEN = "last", "hidden"
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,11 @@ def cached_features(
         If the layer is not called exactly once, with one row for each image, or its input is not finite.
     OutputError
         If the cache cannot be written.
+
+    Warns
+    -----
+    CacheWarning
+        If a shard is damaged: it is computed again.
     """
     workers = (os.cpu_count() or 1) if workers is None else workers
     for name, value in (("batch_size", batch_size), ("workers", workers)):
@@ -180,13 +183,14 @@ def _read_shard(path: Path, inputs: npt.NDArray[np.float32]) -> bool | None:
         with safe_open(path, framework="np") as file:
             found = file.get_tensor("inputs")
             evidence = (file.metadata() or {}).get(_EVIDENCE, "")
-    except (SafetensorError, OSError) as error:
-        _logger.warning("%s is damaged (%s), and is computed again", path, error)
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+        # The last two come of types that NumPy does not have.
+        tell_damage(path, str(error))
         return None
     # A digest, because safetensors itself does not notice changed values.
     kind = evidence.partition(" ")[0]
     if found.shape != inputs.shape or kind not in (_LAST, _HIDDEN) or evidence != _evidence(found, kind):
-        _logger.warning("%s is damaged (it does not fit its digest), and is computed again", path)
+        tell_damage(path, "does not fit its digest")
         return None
     inputs[:] = found
     return bool(kind == _LAST)
