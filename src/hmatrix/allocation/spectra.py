@@ -59,7 +59,7 @@ def leading_directions(block: FloatArray, root: FloatArray | None, rank: int) ->
 
 def _rounding(block: FloatArray) -> float:
     """Return how large eigenvalues of the smaller Gram matrix may be that should be 0, relative to the largest."""
-    return min(block.shape) * float(np.finfo(np.float64).eps)
+    return float(min(block.shape) * np.finfo(np.float64).eps)
 
 
 def _gram(block: FloatArray, root: FloatArray | None) -> npt.NDArray[np.float64]:
