@@ -17,6 +17,18 @@ def layer(m=200, n=90, samples=400, rank=12, noise=0.05, seed=0):
     return weight.astype(np.float32), rng.standard_normal(m).astype(np.float32), X[::2], X[1::2].copy()
 
 
+def with_copies(seed, m, n, kinds):
+    """Rows that are equal, permuted and nearly equal ones of a few; inputs, some of them rows; and which are copies."""
+    rng = np.random.default_rng(seed)
+    base = rng.standard_normal((kinds, n)).astype(np.float32)
+    labels = rng.integers(kinds, size=m)
+    weight = base[labels]
+    near = rng.random(m) < 0.3
+    weight[near] *= 1 + np.finfo(np.float32).eps * rng.integers(-1, 2, (int(near.sum()), n)).astype(np.float32)
+    X = np.concatenate([rng.standard_normal((40, n)), 3 * weight[rng.integers(m, size=8)]]).astype(np.float32)
+    return weight, X
+
+
 def capped(head, most):
     """The head with room for so many rows, as margins had it in older files."""
     sizes = head.pack().sizes.copy()

@@ -5,7 +5,7 @@ from fractions import Fraction
 import blas
 import numpy as np
 import pytest
-from heads import largest, outputs
+from heads import largest, outputs, with_copies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from multiplying import KERNELS, every_kernel
@@ -18,18 +18,6 @@ from hmatrix.head_ties import equal, largest_outputs, sum_rounding
 from hmatrix.rules import FixedRows, Margin, Rigorous
 
 RULES = [Margin(), FixedRows(12), Rigorous()]
-
-
-def with_copies(seed, m, n, kinds):
-    """Rows that are equal, permuted and nearly equal ones of a few; inputs, some of them rows; and which are copies."""
-    rng = np.random.default_rng(seed)
-    base = rng.standard_normal((kinds, n)).astype(np.float32)
-    labels = rng.integers(kinds, size=m)
-    weight = base[labels]
-    near = rng.random(m) < 0.3
-    weight[near] *= 1 + np.finfo(np.float32).eps * rng.integers(-1, 2, (int(near.sum()), n)).astype(np.float32)
-    X = np.concatenate([rng.standard_normal((40, n)), 3 * weight[rng.integers(m, size=8)]]).astype(np.float32)
-    return weight, X
 
 
 def winners_are_right(weight, x, values, rows, codes):
@@ -82,9 +70,8 @@ def test_every_kernel_finds_the_same_winners(seed, m, n, kinds, precision, clust
 
 HEADS = """
 import hmatrix as hm
-from heads import largest
+from heads import largest, with_copies
 from multiplying import KERNELS
-from test_head_ties import with_copies
 
 found = []
 for seed in range(6):

@@ -21,7 +21,7 @@ def test_files_of_the_core_import_nothing_optional_even_through_a_helper(tmp_pat
     for name, text in {
         "helper.py": "import torch",
         "pure.py": "import numpy",
-        "test_core.py": "from hmatrix import nnls, io\nfrom pure import x",
+        "test_core.py": "from hmatrix import nnls\nfrom hmatrix.io import load\nfrom pure import x",
         "test_helped.py": "from helper import x",
         "test_inside.py": "def test():\n    import torch.nn",
         "test_skipped.py": "import pytest\ntorch = pytest.importorskip('torch')",
