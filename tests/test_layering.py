@@ -1,14 +1,9 @@
 """A module imports only from rooms with a smaller number."""
 
-import ast
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
-
-import hmatrix
-
-SOURCE = Path(hmatrix.__file__).parent
+from importing import GRAPH, KNOWN, imports
 
 ROOMS = {
     "hmatrix.errors": 0,
@@ -69,34 +64,9 @@ ROOMS = {
 """The room of each module; inside the packages `allocation`, `nn` and `study`, the room of all their modules."""
 
 
-def module_of(path):
-    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {module_of(path): path for path in SOURCE.rglob("*.py")}
-KNOWN = {*MODULES, "hmatrix._core"}
-
-
 def entry_of(module):
     """What the table calls a module: itself, or the package that it is in."""
     return next((name for name in (module, module.rpartition(".")[0]) if name in ROOMS), None)
-
-
-def imports(source, module, is_package=False):
-    """The modules of the package that a module imports anywhere in its source."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                package = module.split(".")[: None if is_package else -1]
-                base = ".".join([*package[: len(package) - node.level + 1], *base.split(".") * bool(base)])
-            # ``from package import name`` imports a module where there is one of that name.
-            found |= {full if (full := f"{base}.{alias.name}") in KNOWN else base for alias in node.names}
-    return {name for name in found if name.split(".")[0] == "hmatrix"}
 
 
 def trespasses(module, imported):
@@ -104,12 +74,6 @@ def trespasses(module, imported):
     own = entry_of(module)
     inside = own if own in ("hmatrix.allocation", "hmatrix.nn", "hmatrix.study", "hmatrix.cli") else None
     return {name for name in imported if entry_of(name) != inside and ROOMS[entry_of(name)] >= ROOMS[own]}
-
-
-GRAPH = {
-    module: imports(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")
-    for module, path in MODULES.items()
-}
 
 
 def test_every_module_has_a_room():

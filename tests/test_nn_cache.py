@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import test_layering
 import torch
 from compressible import same, small, vectors
+from importing import GRAPH, MODULES, SOURCE
 from torch import nn
 
 import hmatrix as hm
@@ -100,7 +100,7 @@ def imported(module):
         name = left.pop()
         found.add(name)
         parents = {name.rpartition(".")[0]} - {""}
-        left |= (test_layering.GRAPH.get(name, set()) | parents) - found
+        left |= (GRAPH.get(name, set()) | parents) - found
     return found
 
 
@@ -111,9 +111,7 @@ REACHED = sorted((imported("hmatrix.allocation") | imported("hmatrix.nn.fitting"
 def copied(tmp_path, monkeypatch):
     """A copy of the package's code, which counts instead of it."""
     folder = tmp_path / "hmatrix"
-    shutil.copytree(
-        test_layering.SOURCE, folder, ignore=lambda _, names: {n for n in names if "." in n and n[-3:] != ".py"}
-    )
+    shutil.copytree(SOURCE, folder, ignore=lambda _, names: {n for n in names if "." in n and n[-3:] != ".py"})
     monkeypatch.setattr(_machine, "PACKAGE", folder)
     _machine.code_digest.cache_clear()
     yield folder
@@ -124,7 +122,7 @@ def test_the_key_changes_with_any_module_that_the_result_depends_on(copied):
     assert {"hmatrix.cluster", "hmatrix.lowrank", "hmatrix.packing", "hmatrix.panels", "hmatrix.schedule"} <= {*REACHED}
     known = {key()}
     for module in REACHED:
-        path = copied / test_layering.MODULES[module].relative_to(test_layering.SOURCE)
+        path = copied / MODULES[module].relative_to(SOURCE)
         path.write_bytes(path.read_bytes() + b"# other\n")
         _machine.code_digest.cache_clear()
         found = key()
