@@ -1,5 +1,7 @@
 """Budgets of time and of accuracy, and searches that are interrupted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,25 @@ def test_a_cache_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(hm.HMatrixError, match="cannot be made"):
         compress(small(32, 10), hm.Budget(storage=0.5), cache=tmp_path / "file" / "in", progress=False)
+
+
+@pytest.mark.parametrize(("layer", "exponent"), [(0, 66), (0, -66), (2, 110), (2, -100)])
+def test_powers_of_two_in_a_weight_change_no_share(layer, exponent):
+    """A network that is piecewise linear: what comes of it is the same but for a power of two."""
+    calibration, found = vectors(32), []
+    for power in (0, exponent):
+        network = small(32, 24, 10)
+        with torch.no_grad():
+            network[0].bias.zero_()
+            network[2].bias.zero_()
+            network[layer].weight.mul_(2.0**power)
+        model, report = compress(network, hm.Budget(storage=0.4), calibration=calibration, progress=False)
+        found.append([replace(one, seconds=0.0) for one in report.layers])
+        output = model(torch.cat(calibration)).detach().double() * 2.0**-power
+        found.append(output)
+    assert [layer.sensitivity for layer in found[2]] == [layer.sensitivity for layer in found[0]]
+    assert [layer.after for layer in found[2]] == [layer.after for layer in found[0]]
+    torch.testing.assert_close(found[3], found[1], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.usefixtures("timed")

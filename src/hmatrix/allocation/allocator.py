@@ -24,6 +24,7 @@ from hmatrix.allocation.moments import Moments, moments
 from hmatrix.allocation.realise import realise
 from hmatrix.allocation.row_moments import RowMoments
 from hmatrix.allocation.row_weights import row_scales, with_rows_scaled
+from hmatrix.allocation.scaling import check_range, divided, exponent_of, multiplied, multiplied_correction
 from hmatrix.allocation.screening import Screening
 from hmatrix.assembly import Sides
 from hmatrix.cluster import Cardinality, Splitter
@@ -96,7 +97,10 @@ class Allocator:
             raise ArgumentError("derivatives", "are given without calibration", "give the layer's inputs, too")
         if row_derivatives is not None and row_weights is not None:
             raise ArgumentError("row_derivatives", "are given with row_weights", "leave these out")
-        checked = check_matrix("weight", weight).astype(np.float32, copy=False)
+        given = check_matrix("weight", weight)
+        check_range(given)
+        self._exponent = exponent_of(given)
+        checked = divided(given, self._exponent)
         self._row_scales = row_scales(row_weights, len(checked))
         self._weight = checked if row_weights is None else checked * self._row_scales[:, None]
         self._activations = Activations.of(activations)
@@ -247,8 +251,8 @@ class Allocator:
         correction = np.empty(len(weight), np.float32)
         correction[layout.permutations[0]] = errors @ inputs.mean / scales
         return Allocation(
-            matrix,
-            correction,
+            multiplied(matrix, leaves, layout.permutations, self._exponent, errors),
+            multiplied_correction(correction, self._exponent + inputs.exponent),
             _relative(sum(piece.error for piece in pieces), self._energy),
             _relative(inputs.error(outputs.weighted(errors)) + self._added_by_rounding(matrix), self._joint_energy),
             layout.names,

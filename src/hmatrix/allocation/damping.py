@@ -26,6 +26,7 @@ import numpy.typing as npt
 import scipy.linalg
 
 from hmatrix._validation import FloatArray, as_array, check_matrix
+from hmatrix.allocation.scaling import divided, exponent_of
 from hmatrix.errors import ArgumentError
 from hmatrix.ties import first_largest, rounding_of
 
@@ -98,7 +99,8 @@ class Vectors:
         if given.ndim != 3 or len(given) < FEWEST_PARTS or given.shape[2] != n:
             mend = f"give (parts, rows, {n}), at least {FEWEST_PARTS} parts"
             raise ArgumentError(name, f"has the shape {given.shape}", mend)
-        rows = check_matrix(name, given.reshape(-1, n)).astype(np.float32, copy=False)
+        rows = check_matrix(name, given.reshape(-1, n))
+        rows = divided(rows, exponent_of(rows))
         found = np.square(rows).sum(axis=1).mean()
         if found > 0:
             rows = rows * np.float32(np.sqrt(trace / found))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from hmatrix._validation import FloatArray, check_matrix
 from hmatrix.allocation.damping import Damping, Vectors, damped_root, upper_root
 from hmatrix.allocation.rounded import RoundedInputs
+from hmatrix.allocation.scaling import divided, exponent_of
 from hmatrix.allocation.strips import strips
 from hmatrix.errors import ArgumentError
 
@@ -30,12 +31,15 @@ class Moments:
         What was chosen.
     rounded
         The inputs, where activations are int8.
+    exponent
+        Power of two that all of these were divided by, where inputs were very large or very small.
     """
 
     root: FloatArray | None
     mean: FloatArray
     damping: Damping
     rounded: RoundedInputs | None = None
+    exponent: int = 0
 
     @classmethod
     def of_root(cls, root: FloatArray | None, n: int) -> Self:
@@ -63,7 +67,7 @@ class Moments:
         """Return the moments of the columns in another order, a permutation ``(n,)``."""
         root = None if self.root is None else upper_root(self.root[order])
         rounded = None if self.rounded is None else self.rounded.permuted(order)
-        return Moments(root, self.mean[order], self.damping, rounded)
+        return Moments(root, self.mean[order], self.damping, rounded, self.exponent)
 
     def error(self, difference: FloatArray) -> float:
         """Return the mean square of the output's error, ``tr(E C E^T)``, for E ``(m, n)``."""
@@ -101,16 +105,16 @@ def moments(
     ArgumentError
         If the calibration data have another width, NaN or infinity, or fewer than two samples; the same of derivatives.
     """
-    X, samples = _inputs(calibration, weight.shape[1])
+    X, samples, exponent = _inputs(calibration, weight.shape[1])
     mean = X.mean(axis=0)
     rounded = RoundedInputs(X) if quantized else None
     # What holds the vectors is let go by the time that a matrix as large as they are is needed.
     root, damping = damped_root(_vectors(X - mean, samples, derivatives), weight)
-    return Moments(root, mean, damping, rounded)
+    return Moments(root, mean, damping, rounded, exponent)
 
 
-def _inputs(calibration: npt.ArrayLike, n: int) -> tuple[FloatArray, int]:
-    """Return vectors ``(samples * vectors, n)``, float32, and the number of samples."""
+def _inputs(calibration: npt.ArrayLike, n: int) -> tuple[FloatArray, int, int]:
+    """Return vectors ``(samples * vectors, n)``, float32, the number of samples, and the exponent of the vectors."""
     shape = tuple(getattr(calibration, "shape", ()))
     is_grouped = len(shape) == 3 and 0 not in shape
     X = check_matrix("calibration", np.reshape(calibration, (-1, shape[-1])) if is_grouped else calibration)
@@ -121,7 +125,8 @@ def _inputs(calibration: npt.ArrayLike, n: int) -> tuple[FloatArray, int]:
     samples = shape[0] if is_grouped else len(X)
     if samples < FEWEST_SAMPLES:
         raise ArgumentError("calibration", f"has {samples} sample", f"give at least {FEWEST_SAMPLES}")
-    return X.astype(np.float32, copy=False), samples
+    exponent = exponent_of(X)
+    return divided(X, exponent), samples, exponent
 
 
 def _vectors(Z: FloatArray, samples: int, derivatives: npt.ArrayLike | None) -> Vectors:

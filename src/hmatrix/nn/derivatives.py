@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from hmatrix._validation import FloatArray
+from hmatrix.allocation.scaling import exponent_of
 from hmatrix.errors import NetworkError
 from hmatrix.nn.kinds import Kind
 from hmatrix.nn.present import Present
@@ -79,6 +80,7 @@ class Derivatives:
         self._sums = [_Sums(n + 1, m, rows + 1, self._generator) for m, n in shapes]
         self._row_sums = [_Sums(m, n, rows, self._generator) if m <= _MOST_ROWS else None for m, n in shapes]
         self._sensitivities = Sensitivities(len(targets))
+        self._units: dict[int, float] = {}
         self._calls: list[_Call] = []
         self._hooks = [
             module.register_forward_hook(self._hook(index, target.kinds[name]), with_kwargs=True)
@@ -109,14 +111,15 @@ class Derivatives:
                 continue
             by_position, vectors = call.by_position(gradient), call.vectors()
             if call.lone is None:
-                self._sensitivities.add(call.index, by_position, call.variance)
+                self._sensitivities.add(call.index, by_position, call.variance, call.exponent)
             else:
                 self._sensitivities.add_lone(call.index, by_position, call.lone)
             if vectors is not None:
                 given.setdefault(call.index, []).append((vectors, by_position))
         samples = len(output) if output.dim() else 1
         for index, pairs in sorted(given.items()):
-            self._sums[index].add([(_with_ones(vectors), by_position) for vectors, by_position in pairs], samples)
+            unit = self._units.setdefault(index, 2.0 ** max(exponent_of(vectors.numpy()) for vectors, _ in pairs))
+            self._sums[index].add([(_with_unit(vectors, unit), by_position) for vectors, by_position in pairs], samples)
             if (row_sums := self._row_sums[index]) is not None:
                 row_sums.add([(by_position, vectors - vectors.mean(dim=0)) for vectors, by_position in pairs], samples)
 
@@ -145,7 +148,7 @@ class Derivatives:
         NetworkError
             If derivatives are not finite.
         """
-        shift = torch.cat([torch.eye(len(mean)), -torch.from_numpy(mean)[:, None]], dim=1)
+        shift = torch.cat([torch.eye(len(mean)), -torch.from_numpy(mean)[:, None] / self._units.get(index, 1.0)], dim=1)
         columns, row_sums = self._sums[index].rows(shift), self._row_sums[index]
         return None if columns is None else Factors(columns, None if row_sums is None else row_sums.rows())
 
@@ -168,7 +171,8 @@ class _Call:
         by_channel = output.movedim(kind.channels, -1)
         given = by_channel.reshape(-1, by_channel.shape[-1]).to("cpu", torch.float32)
         self.lone = given if len(given) == 1 else None
-        self.variance = given.var(dim=0, correction=0)
+        self.exponent = exponent_of(given.numpy())
+        self.variance = (given * 2.0**-self.exponent).var(dim=0, correction=0)
         self._kind = kind
         self._module = module
         self._x = x
@@ -207,9 +211,16 @@ class _Sums:
         self._is_sketched = width > most
         self._sums = [torch.zeros(most // PARTS if self._is_sketched else width, width) for _ in range(PARTS)]
         self._samples = [0] * PARTS
+        self._powers: tuple[float, float] | None = None
 
     def add(self, given: list[tuple[Tensor, Tensor]], samples: int) -> None:
         """Add the two factors ``(positions, width)`` and ``(positions, height)`` of G, of all calls for a batch."""
+        if self._powers is None:
+            # Only proportions count: what is very large or very small is brought near 1, by the first batch.
+            across, down = (max(exponent_of(pair[side].numpy()) for pair in given) for side in (0, 1))
+            self._powers = 2.0**-across, 2.0**-down
+        of_across, of_down = self._powers
+        given = [(across * of_across, down * of_down) for across, down in given]
         if any(len(across) % samples for across, _ in given):
             samples = 1
         rows = self._projected(given, samples)
@@ -275,9 +286,9 @@ class _Sums:
         return rooted.mT.float()
 
 
-def _with_ones(vectors: Tensor) -> Tensor:
-    """Return vectors ``(positions, n)`` with a one behind each, which stands for the bias."""
-    return nn.functional.pad(vectors, (0, 1), value=1.0)
+def _with_unit(vectors: Tensor, unit: float) -> Tensor:
+    """Return vectors ``(positions, n)`` with a number behind each, about as large, which stands for the bias."""
+    return nn.functional.pad(vectors, (0, 1), value=unit)
 
 
 def _signs(shape: Any, generator: torch.Generator) -> Tensor:

@@ -16,6 +16,7 @@ import math
 import torch
 from torch import Tensor
 
+from hmatrix.allocation.scaling import exponent_of
 from hmatrix.errors import NetworkError
 
 _DIGITS = 2
@@ -54,7 +55,7 @@ class Sensitivities:
         """Note the network's output for a batch."""
         self._spread.add(output.detach().to("cpu"))
 
-    def add(self, index: int, gradient: Tensor, variance: Tensor) -> None:
+    def add(self, index: int, gradient: Tensor, variance: Tensor, exponent: int = 0) -> None:
         """Add a layer's share.
 
         Parameters
@@ -65,8 +66,12 @@ class Sensitivities:
             Of the sum of the network's output times random signs, by the layer's output, ``(positions, m)``.
         variance
             Of each channel of the layer's output, ``(m,)``.
+        exponent
+            Power of two that the layer's output was divided by for its variance.
         """
-        self._totals[index] += float(gradient.square().sum(dim=0) @ variance)
+        power = exponent_of(gradient.numpy())
+        share = float((gradient * 2.0**-power).square().sum(dim=0) @ variance)
+        self._totals[index] += math.ldexp(share, 2 * (power + exponent))
 
     def add_lone(self, index: int, gradient: Tensor, output: Tensor) -> None:
         """Add what a layer did at a single position, which tells nothing of how its output varies: the others do.
