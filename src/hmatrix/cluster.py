@@ -202,35 +202,32 @@ class PrincipalDirection:
         # In float64, so that rounding ties next to no points that are not equal.
         exact = points.astype(np.float64, copy=False)
         centred = exact - exact.mean(axis=0)
-        direction, turned = _principal(centred)
+        known = rounding_of(points.dtype, points.shape[1])
+        direction, turned = _principal(centred, known)
         lengths = np.linalg.norm(centred, axis=1)
-        reach = float(np.abs(exact).max()) * rounding_of(np.float64, points.shape[1]) + turned * float(lengths.max())
-        return _tied_halves(centred @ direction, _known(points) * lengths + reach)
+        reach = rounding_of(np.float64, points.shape[1]) * np.abs(exact).max()
+        return _tied_halves(centred @ direction, known * lengths + (reach + turned * lengths.max()))
 
 
-def _principal(centred: FloatArray) -> tuple[FloatArray, float]:
+def _principal(centred: FloatArray, known: float) -> tuple[FloatArray, float]:
     """Return the direction in which points ``(n, d)`` vary most, and by how much rounding may turn it.
 
     An eigenvector is known up to the rounding of the matrix over the distance to the other eigenvalues. Those within
-    the root of the rounding count as equal to the largest, so that what is left turns it by no more than that root.
+    the root of the rounding count as equal to the largest, so that what is left turns it by no more than that root;
+    also those that are no further away than coordinates are known, relative to their size.
     """
     values, directions = np.linalg.eigh(centred.T @ centred)
     rounding = rounding_of(np.float64, len(centred)) + rounding_of(np.float64, len(values) ** 2)
     largest = values[-1]
-    tied = values >= largest * (1 - np.sqrt(rounding))
+    tied = values >= largest * (1 - max(np.sqrt(rounding), 4 * known))
     rest = values[~tied].max(initial=0.0)
     turned = rounding * largest / (largest - rest) if largest > rest else 0.0
     space = directions[:, tied]
     # An eigenvector's sign is arbitrary, and so is a basis of several: the first largest entry shall be positive.
     lengths = np.linalg.norm(space, axis=1)
-    nearest = first_largest(lengths, 2 * float(turned) + rounding)
+    nearest = first_largest(lengths, 2 * float(turned) + rounding + 4 * known)
     direction: FloatArray = space @ (space[nearest] / lengths[nearest])
     return direction, float(turned)
-
-
-def _known(points: FloatArray) -> float:
-    """Return by how much coordinates that are sums in the type of `points` may be off, relative to their size."""
-    return rounding_of(points.dtype, points.shape[1])
 
 
 @dataclass(frozen=True)
@@ -258,13 +255,16 @@ class TwoMeans:
         order, first = PrincipalDirection(self.leaf_size)(points)
         exact = points.astype(np.float64, copy=False)
         lengths = np.linalg.norm(exact - exact.mean(axis=0), axis=1)
-        reach = float(np.abs(exact).max()) * rounding_of(np.float64, exact.size)
+        # In float64, but of coordinates that may be sums in float32.
+        off = (
+            rounding_of(np.float64, exact.size) * np.abs(exact).max()
+            + rounding_of(points.dtype, points.shape[1]) * lengths
+        )
         for _ in range(self.iterations):
             centres = exact[order[:first]].mean(axis=0), exact[order[first:]].mean(axis=0)
             apart = centres[1] - centres[0]
             # How much nearer a point lies to the first centre than to the second.
-            rounding = (_known(points) * lengths + reach) * np.linalg.norm(apart)
-            closer, _ = _tied_halves(exact @ apart, rounding)
+            closer, _ = _tied_halves(exact @ apart, off * np.linalg.norm(apart))
             if set(closer[:first].tolist()) == set(order[:first].tolist()):
                 break
             order = closer

@@ -53,11 +53,25 @@ def tied_order(keys: FloatArray, rounding: npt.ArrayLike) -> Order:
     rounding
         By how much each of them may be off, ``(n,)``, or one number for all.
     """
+    order, groups = _grouped(keys, rounding)
+    return order[np.lexsort((order, groups))]
+
+
+def snapped(values: FloatArray, rounding: npt.ArrayLike) -> FloatArray:
+    """Return `values` ``(n,)`` with those that rounding alone tells apart made equal to the first of them."""
+    order, groups = _grouped(values, rounding)
+    firsts = np.minimum.reduceat(order, np.flatnonzero(np.diff(groups, prepend=-1)))
+    equal = np.empty_like(values)
+    equal[order] = values[firsts[groups]]
+    return equal
+
+
+def _grouped(keys: FloatArray, rounding: npt.ArrayLike) -> tuple[Order, Order]:
+    """Return the order of `keys`, and in it the number of the group of neighbours that each belongs to."""
     order = np.argsort(keys, kind="stable")
     bounds = np.broadcast_to(rounding, keys.shape)[order]
     apart = np.diff(keys[order]) > np.maximum(bounds[1:], bounds[:-1])
-    groups = np.concatenate([[0], np.cumsum(apart)])
-    return order[np.lexsort((order, groups))]
+    return order, np.concatenate([[0], np.cumsum(apart)])
 
 
 def first_equal(rows: npt.NDArray[Any]) -> Order:
@@ -68,3 +82,15 @@ def first_equal(rows: npt.NDArray[Any]) -> Order:
         for number, row in enumerate(rows)
     )
     return np.fromiter(numbers, np.intp, len(rows))
+
+
+def signs_of(vectors: FloatArray) -> FloatArray:
+    """Return the signs of singular or eigenvectors ``(n, k)``, ``(k,)``, by which the largest entries are positive.
+
+    Rounding decides about them otherwise. The first entry that is nearly as large will do: with a margin of the root of
+    the rounding it is the same one on every processor.
+    """
+    margin = np.sqrt(rounding_of(vectors.dtype, len(vectors)))
+    places = [first_largest(column, margin * column.max()) for column in np.abs(vectors.T)]
+    signs: FloatArray = np.copysign(1, vectors[places, np.arange(vectors.shape[1])]).astype(vectors.dtype)
+    return signs

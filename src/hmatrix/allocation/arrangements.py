@@ -9,8 +9,8 @@ from hmatrix.allocation.moments import Moments
 from hmatrix.cluster import Cardinality, PrincipalDirection, Splitter, TwoMeans
 from hmatrix.compressors import RandomizedSVD
 from hmatrix.coordinates import Coordinates, Index, Points
-from hmatrix.lowrank import Truncation
-from hmatrix.ties import Order, first_equal, rounding_of
+from hmatrix.lowrank import LowRank, Truncation
+from hmatrix.ties import Order, first_equal, rounding_of, signs_of, snapped
 
 _DIRECTIONS = 8
 """Principal directions that serve as coordinates."""
@@ -80,13 +80,15 @@ def of_both(weight: FloatArray, moments: Moments, leaf_size: int) -> tuple[Arran
     doi:10.1145/502512.502550.
     """
     variances = moments.variances
-    equal = first_equal(weight), _equal_columns(weight, variances)
+    squares = np.square(weight)
+    equal = first_equal(squares), _equal_columns(squares, variances)
+    del squares
     edges = np.square(weight * np.sqrt(variances))
     degrees = edges.sum(axis=1), edges.sum(axis=0)
     rows, columns = (1 / np.sqrt(np.where(degree > 0, degree, 1)) for degree in degrees)
     edges *= rows[:, None]
     edges *= columns
-    factors = RandomizedSVD()(edges, Truncation(max_rank=_DIRECTIONS))
+    factors = _directions(edges)
     lengths = np.linalg.norm(factors.U, axis=0)
     # The first direction tells degrees alone: divided by their roots it is the same for all.
     points = factors.U * rows[:, None], factors.V * lengths * columns[:, None]
@@ -124,9 +126,28 @@ def _by_directions(vectors: FloatArray, equal: Order, leaf_size: int) -> list[Ar
 
 def _coordinates(vectors: FloatArray) -> FloatArray:
     """Return the coordinates of vectors ``(size, d)`` along their principal directions."""
-    return RandomizedSVD()(vectors, Truncation(max_rank=_DIRECTIONS)).U
+    return _directions(vectors).U
+
+
+def _directions(matrix: FloatArray) -> LowRank:
+    """Return the leading singular vectors of a matrix ``(m, n)``, the left ones times their values, if these are any.
+
+    A large entry of each left vector is positive. Among directions with equal values rounding still chooses any.
+    """
+    factors = RandomizedSVD()(matrix, Truncation(max_rank=_DIRECTIONS))
+    if not factors.rank:
+        return factors
+    values = np.linalg.norm(factors.U, axis=0)
+    rounding = rounding_of(factors.U.dtype, max(matrix.shape))
+    kept = int(np.count_nonzero(values > rounding * values[0]))
+    signs = signs_of(factors.U[:, :kept])
+    return LowRank(factors.U[:, :kept] * signs, factors.V[:, :kept] * signs)
 
 
 def _points(coordinates: FloatArray) -> Points:
     # Those of a matrix of zeros have no directions: they lie in one place.
-    return Points(coordinates if coordinates.size else np.zeros((len(coordinates), 1)))
+    if not coordinates.size:
+        return Points(np.zeros((len(coordinates), 1)))
+    rounding = rounding_of(coordinates.dtype, _DIRECTIONS) * np.abs(coordinates).max(axis=0)
+    equal = [snapped(column, bound) for column, bound in zip(coordinates.T, rounding, strict=True)]
+    return Points(np.stack(equal, axis=1))
