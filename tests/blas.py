@@ -34,3 +34,35 @@ def run(core, script, *arguments):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parent)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+class Answering:
+    """A script that answers each line of JSON by one, where OpenBLAS runs the kernels of a core type.
+
+    It runs until the interpreter ends, so that many small questions cost no start each.
+    """
+
+    def __init__(self, core, script):
+        environment = dict(os.environ, OPENBLAS_CORETYPE=core, PYTHONPATH=os.pathsep.join(sys.path))
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROLOGUE + script, core],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parent,
+        )
+
+    def ask(self, *question):
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+
+    def answer(self):
+        line = self._process.stdout.readline()
+        assert line, f"ended with {self._process.wait()}"
+        return json.loads(line)
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()

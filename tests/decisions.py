@@ -1,4 +1,4 @@
-"""What is decided about a matrix, printed for each line of parameters: run by one kernel of OpenBLAS or another."""
+"""What is decided about a matrix: asked of several kernels of OpenBLAS, which give equal sums different last bits."""
 
 import json
 import sys
@@ -9,11 +9,11 @@ import scipy.linalg
 import hmatrix as hm
 from hmatrix.allocation.arrangements import of_both, of_columns, of_rows
 from hmatrix.allocation.moments import Moments, moments
-from hmatrix.allocation.spectra import leading_directions
-from hmatrix.cluster import Cardinality, PrincipalDirection, Supports, TwoMeans, build_cluster_tree
+from hmatrix.cluster import Cardinality, build_cluster_tree
+from hmatrix.row_clusters import row_tree
 
 LEAF_SIZE = 8
-ULP = np.finfo(np.float32).eps
+COMPRESSORS = (hm.TruncatedSVD(), hm.PivotedQR(), hm.RandomizedSVD())
 
 
 def equal_rows(rng, m, n):
@@ -26,7 +26,16 @@ def permuted_rows(rng, m, n):
 
 
 def nearly_equal_rows(rng, m, n):
-    return equal_rows(rng, m, n).astype(np.float32) * (1 + ULP * rng.integers(-1, 2, (m, n)))
+    return equal_rows(rng, m, n).astype(np.float32) * (1 + np.finfo(np.float32).eps * rng.integers(-1, 2, (m, n)))
+
+
+def zero_rows_and_columns(rng, m, n):
+    return rng.standard_normal((m, n)) * (rng.random((m, 1)) < 0.6) * (rng.random(n) < 0.5)
+
+
+def symmetric(rng, m, _):
+    half = rng.standard_normal((m, m))
+    return half + half.T
 
 
 KINDS = {
@@ -35,56 +44,69 @@ KINDS = {
     "equal rows and columns": lambda rng, m, n: equal_rows(rng, m, n)[:, rng.integers(-(-n // 3), size=n)],
     "permuted rows": permuted_rows,
     "nearly equal rows": nearly_equal_rows,
-    "zero rows and columns": lambda rng, m, n: (
-        rng.standard_normal((m, n)) * (rng.random(n) < 0.5) * (rng.random((m, 1)) < 0.6)
-    ),
-    "symmetric": lambda rng, m, n: np.add(half := rng.standard_normal((m, m)), half.T),  # noqa: ARG005
+    "zero rows and columns": zero_rows_and_columns,
+    "symmetric": symmetric,
     "signs": lambda rng, m, n: np.sign(rng.standard_normal((m, n))),
-    "equal blocks": lambda rng, m, n: np.kron(np.eye(3), rng.standard_normal((-(-m // 3), -(-n // 3)))),
-    "circulant": lambda rng, m, n: scipy.linalg.circulant(rng.standard_normal(m)),  # noqa: ARG005
 }
 
 
 def drawn(kind, seed, m, n):
-    """A float32 matrix of a kind with some decay, and of a size that no power of 2 divides."""
-    rng = np.random.default_rng(seed)
-    return (0.37 * KINDS[kind](rng, m, n)).astype(np.float32)
+    """A float32 matrix of a kind, of entries that are no multiples of a power of 2."""
+    return (0.37 * KINDS[kind](np.random.default_rng(seed), m, n)).astype(np.float32)
 
 
-def tree(arrangement, size):
-    """The rows or columns of each leaf: how they lie in it decides nothing."""
-    found = build_cluster_tree(arrangement.coordinates(size), arrangement.splitter)
-    return [sorted(found.permutation[leaf.slice].tolist()) for leaf in found.leaves()]
+def parts(tree):
+    """The rows or columns of each leaf: their order in it decides nothing."""
+    return [sorted(tree.permutation[leaf.slice].tolist()) for leaf in tree.leaves()]
 
 
-def orders(weight, inputs):
-    """The orders of rows and of columns that an allocator tries, by name."""
+def orders(weight):
+    """The clusters of each arrangement that an allocator tries, and those of the rows of a head."""
     m, n = weight.shape
-    found = {f"rows by {side.name}": tree(side, m) for side in of_rows(weight, inputs, LEAF_SIZE)}
-    found |= {f"columns by {side.name}": tree(side, n) for side in of_columns(weight, inputs, LEAF_SIZE)}
-    return found | {f"both, {size}": tree(side, size) for side, size in zip(of_both(weight, inputs, LEAF_SIZE), (m, n))}
+    inputs = Moments.of_root(None, n)
+    sides = {"rows": (m, of_rows(weight, inputs, LEAF_SIZE)), "columns": (n, of_columns(weight, inputs, LEAF_SIZE))}
+    sides |= {f"side {k}": (weight.shape[k], [side]) for k, side in enumerate(of_both(weight, inputs, LEAF_SIZE))}
+    found = {
+        f"{name} by {side.name}": parts(build_cluster_tree(side.coordinates(size), side.splitter))
+        for name, (size, arrangements) in sides.items()
+        for side in arrangements
+    }
+    exact = weight.astype(np.float64)
+    return found | {"row tree": parts(row_tree(weight, exact.T @ exact, LEAF_SIZE))}
 
 
-def allocated(weight, storage):
-    found = hm.allocate(weight, hm.Budget(storage=storage), splitter=Cardinality(LEAF_SIZE))
+def allocation(weight):
+    """The arrangement, the leaves with their ranks and precisions, and the permutations."""
+    found = hm.allocate(weight, hm.Budget(storage=0.2), splitter=Cardinality(LEAF_SIZE))
     packed = found.matrix.pack()
-    permutations = (packed.row_permutation, packed.column_permutation)
+    sides = (packed.row_permutation, packed.column_permutation)
+    permutations = [None if side is None else side.tolist() for side in sides]
+    return {"arrangement": found.arrangement, "leaves": packed.leaves.tolist(), "permutations": permutations}
+
+
+def ranks(weight):
+    """Ranks of an orthogonal matrix by a tolerance that a rank meets exactly."""
+    size = min(weight.shape)
+    turned = np.linalg.qr(weight[:size, :size].astype(np.float64) + np.eye(size))[0]
+    blocks = {"float64": turned, "float32": turned.astype(np.float32)}
+    tolerance = hm.Truncation(rtol=float(np.sqrt((size - size // 2) / size)))
     return {
-        "arrangement": found.arrangement,
-        "leaves": packed.leaves.tolist(),
-        "permutations": [None if side is None else side.tolist() for side in permutations],
+        f"{compressor} {kind}": compressor(block, tolerance).rank
+        for compressor in COMPRESSORS
+        for kind, block in blocks.items()
     }
 
 
-def answer(kind, seed, m, n, what):
-    weight = drawn(kind, seed, m, n)
-    if what == "orders":
-        return orders(weight, Moments.of_root(None, weight.shape[1]))
-    if what == "allocation":
-        return allocated(weight, 0.15)
-    raise ValueError(what)
+def damping(weight):
+    """Shares that are equally likely: those of a weight with orthogonal columns, and all of a single column."""
+    X = np.random.default_rng(0).standard_normal((40, 16)) * np.arange(1, 17)
+    orthogonal = 0.37 * scipy.linalg.hadamard(16).astype(np.float32)
+    inputs = X.astype(np.float32) * abs(weight[0, 0])
+    cases = ((orthogonal, inputs), (weight[:, :1], inputs[:, :1]))
+    return {str(len(given)): str(moments(given, known).damping) for given, known in cases}
 
 
-if __name__ == "__main__":
+def main():
     for line in sys.stdin:
-        print(json.dumps(answer(*json.loads(line))), flush=True)
+        what, *parameters = json.loads(line)
+        print(json.dumps(globals()[what](drawn(*parameters))), flush=True)

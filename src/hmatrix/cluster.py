@@ -141,7 +141,7 @@ def _halves(keys: npt.NDArray[Any]) -> tuple[Order, int]:
     return np.argsort(keys, kind="stable"), (keys.size + 1) // 2
 
 
-def _tied_halves(keys: FloatArray, rounding: FloatArray) -> tuple[Order, int]:
+def _tied_halves(keys: FloatArray, rounding: float) -> tuple[Order, int]:
     """Order by `keys`, those that rounding alone tells apart by their index; the first half is the larger one."""
     return tied_order(keys, rounding), (keys.size + 1) // 2
 
@@ -202,30 +202,28 @@ class PrincipalDirection:
         # In float64, so that rounding ties next to no points that are not equal.
         exact = points.astype(np.float64, copy=False)
         centred = exact - exact.mean(axis=0)
-        known = rounding_of(points.dtype, points.shape[1])
-        direction, turned = _principal(centred, known)
-        lengths = np.linalg.norm(centred, axis=1)
-        reach = rounding_of(np.float64, points.shape[1]) * np.abs(exact).max()
-        return _tied_halves(centred @ direction, known * lengths + (reach + turned * lengths.max()))
+        direction, turned = _principal(centred)
+        reach = np.linalg.norm(centred, axis=1).max()
+        rounding = rounding_of(np.float64, points.shape[1]) * np.abs(exact).max() + turned * reach
+        return _tied_halves(centred @ direction, float(rounding))
 
 
-def _principal(centred: FloatArray, known: float) -> tuple[FloatArray, float]:
+def _principal(centred: FloatArray) -> tuple[FloatArray, float]:
     """Return the direction in which points ``(n, d)`` vary most, and by how much rounding may turn it.
 
     An eigenvector is known up to the rounding of the matrix over the distance to the other eigenvalues. Those within
-    the root of the rounding count as equal to the largest, so that what is left turns it by no more than that root;
-    also those that are no further away than coordinates are known, relative to their size.
+    the root of the rounding count as equal to the largest, so that what is left turns it by no more than that root.
     """
     values, directions = np.linalg.eigh(centred.T @ centred)
     rounding = rounding_of(np.float64, len(centred)) + rounding_of(np.float64, len(values) ** 2)
     largest = values[-1]
-    tied = values >= largest * (1 - max(np.sqrt(rounding), 4 * known))
+    tied = values >= largest * (1 - np.sqrt(rounding))
     rest = values[~tied].max(initial=0.0)
     turned = rounding * largest / (largest - rest) if largest > rest else 0.0
     space = directions[:, tied]
     # An eigenvector's sign is arbitrary, and so is a basis of several: the first largest entry shall be positive.
     lengths = np.linalg.norm(space, axis=1)
-    nearest = first_largest(lengths, 2 * float(turned) + rounding + 4 * known)
+    nearest = first_largest(lengths, 2 * float(turned) + rounding)
     direction: FloatArray = space @ (space[nearest] / lengths[nearest])
     return direction, float(turned)
 
@@ -254,17 +252,12 @@ class TwoMeans:
     def __call__(self, points: FloatArray) -> tuple[Order, int]:
         order, first = PrincipalDirection(self.leaf_size)(points)
         exact = points.astype(np.float64, copy=False)
-        lengths = np.linalg.norm(exact - exact.mean(axis=0), axis=1)
-        # In float64, but of coordinates that may be sums in float32.
-        off = (
-            rounding_of(np.float64, exact.size) * np.abs(exact).max()
-            + rounding_of(points.dtype, points.shape[1]) * lengths
-        )
+        reach = rounding_of(np.float64, exact.size) * float(np.linalg.norm(exact, axis=1).max())
         for _ in range(self.iterations):
             centres = exact[order[:first]].mean(axis=0), exact[order[first:]].mean(axis=0)
             apart = centres[1] - centres[0]
             # How much nearer a point lies to the first centre than to the second.
-            closer, _ = _tied_halves(exact @ apart, off * np.linalg.norm(apart))
+            closer, _ = _tied_halves(exact @ apart, reach * float(np.linalg.norm(apart)))
             if set(closer[:first].tolist()) == set(order[:first].tolist()):
                 break
             order = closer

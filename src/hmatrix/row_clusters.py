@@ -9,7 +9,7 @@ import numpy.typing as npt
 from hmatrix._validation import FloatArray
 from hmatrix.cluster import Cluster, ClusterTree, Supports, TwoMeans, build_cluster_tree
 from hmatrix.head_words import STRIP, Integers, padded
-from hmatrix.ties import first_equal, signs_of
+from hmatrix.ties import signs_of
 
 COORDINATES = 32
 """Rows are clustered by their coordinates along so many leading singular vectors."""
@@ -100,8 +100,7 @@ def row_tree(weight: FloatArray, gram: npt.NDArray[np.float64], leaf_size: int) 
         Clusters of at most this many rows are not split.
     """
     vectors = np.linalg.eigh(gram)[1][:, ::-1][:, :COORDINATES]
-    vectors = (vectors * signs_of(vectors)).astype(np.float32)
-    chunks = [weight[start : start + _CHUNK] @ vectors for start in range(0, len(weight), _CHUNK)]
-    # A BLAS may give equal rows different last bits.
-    points = np.concatenate(chunks)[first_equal(weight)]
-    return build_cluster_tree(Supports(points), TwoMeans(leaf_size))
+    vectors = vectors * signs_of(vectors)
+    # In float64, so that rounding is far below what rows that are not equal differ by.
+    chunks = [weight[start : start + _CHUNK].astype(np.float64) @ vectors for start in range(0, len(weight), _CHUNK)]
+    return build_cluster_tree(Supports(np.concatenate(chunks)), TwoMeans(leaf_size))

@@ -148,6 +148,6 @@ def _points(coordinates: FloatArray) -> Points:
     # Those of a matrix of zeros have no directions: they lie in one place.
     if not coordinates.size:
         return Points(np.zeros((len(coordinates), 1)))
-    rounding = rounding_of(coordinates.dtype, _DIRECTIONS) * np.abs(coordinates).max(axis=0)
-    equal = [snapped(column, bound) for column, bound in zip(coordinates.T, rounding, strict=True)]
-    return Points(np.stack(equal, axis=1))
+    # Each is a sum over a whole row, however little of it lies along a direction.
+    rounding = rounding_of(coordinates.dtype, _DIRECTIONS) * np.abs(coordinates).max()
+    return Points(np.stack([snapped(column, rounding) for column in coordinates.T], axis=1))

@@ -189,14 +189,16 @@ def _cross_validated(vectors: Vectors, directions: FloatArray | None) -> Damping
 
 
 def _likeliest(likelihoods: list[float], vectors: Vectors) -> int:
-    """Return the first of those that are the largest, up to the rounding of their float32 sums over all entries.
+    """Return the first of those that are the largest, up to the rounding of their float32 sums over rows or columns.
 
     Shares are equally likely where nothing depends on them: those of the weight where its columns are orthogonal, say.
     """
     found = np.array(likelihoods)
     if not np.isfinite(found).all():
         return int(found.argmax())
-    return first_largest(found, rounding_of(np.float32, vectors.rows.shape[1]) * float(np.abs(found).max()))
+    # Squares that are about 1 each, less a determinant that may be as large as all of them.
+    size = max(float(np.abs(found).max()), 0.5 * vectors.rows.size)
+    return first_largest(found, rounding_of(np.float32, max(vectors.rows.shape)) * size)
 
 
 def _variances(Z: FloatArray, share: float) -> FloatArray:
