@@ -69,7 +69,7 @@ def test_peers_multiply_with_the_matrix(make):
     weight = (rng.standard_normal((60, 5)) @ rng.standard_normal((5, 80))).astype(np.float32)
     x = rng.standard_normal((2, 80)).astype(np.float32)
     result = np.asarray(make(weight, x, 1)())
-    # Rounding to steps of x, of 7 bits where the processor has no VNNI, and of the weight, of 8: uniform errors, four times.
+    # Steps of x, of 7 bits where the processor has no VNNI, and of the weight, of 8: uniform errors, four times.
     of_x = np.ptp(x) / 127 * np.linalg.norm(weight) * np.sqrt(len(x))
     of_weight = 2 * np.abs(weight).max() / 255 * np.linalg.norm(x) * np.sqrt(len(weight))
     assert np.linalg.norm(result - x @ weight.T) <= 4 / np.sqrt(12) * np.hypot(of_x, of_weight)
