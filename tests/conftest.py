@@ -11,8 +11,8 @@ import pytest
 from hmatrices import TYPES, make
 from hypothesis import settings
 
-from hmatrix import kernels
-from hmatrix.allocation import bounds
+from hmatrix.allocation.search import bounds
+from hmatrix.packed import kernels
 
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")

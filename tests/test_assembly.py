@@ -7,7 +7,7 @@ from matrices import deficient, equal_bits, inverse_distance, kernel, random_mat
 
 import hmatrix as hm
 from hmatrix.errors import AccuracyWarning, ArgumentError
-from hmatrix.lowrank import LowRank
+from hmatrix.lowrank.factors import LowRank
 
 EXACT = [hm.TruncatedSVD(), hm.PivotedQR()]
 MATRICES = {

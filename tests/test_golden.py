@@ -14,8 +14,8 @@ from goldens import FOLDER, HEADS, IDS, MATRICES, compressed, inputs, network, s
 import hmatrix as hm  # noqa: E402
 import hmatrix.nn as hnn  # noqa: E402
 from hmatrix.errors import FormatError  # noqa: E402
-from hmatrix.study.records import RecordFile  # noqa: E402
-from hmatrix.study.tables import table_rows, to_csv  # noqa: E402
+from hmatrix.study.figures.tables import table_rows, to_csv  # noqa: E402
+from hmatrix.study.measure.records import RecordFile  # noqa: E402
 
 EXPECTED = load_file(FOLDER / "expected.safetensors")
 LAYERS = ["linear", "conv", "embedding", "trainable", "head"]

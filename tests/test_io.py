@@ -12,9 +12,9 @@ from matrix_files import ARRAYS, mixed, same, stored_matrix
 from safetensors import safe_open
 
 import hmatrix as hm
-from hmatrix import files
+from hmatrix._support import writing as files
 from hmatrix.errors import OutputError
-from hmatrix.packing import pack
+from hmatrix.packed.packing import pack
 
 
 @pytest.fixture(name="H")

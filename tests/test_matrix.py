@@ -10,8 +10,8 @@ from matrices import equal_bits, random_leaves, random_matrix
 
 import hmatrix as hm
 from hmatrix.errors import ArgumentError
-from hmatrix.lowrank import LowRank
-from hmatrix.packing import PackedLeaf
+from hmatrix.lowrank.factors import LowRank
+from hmatrix.packed.packing import PackedLeaf
 
 pytestmark = pytest.mark.usefixtures("any_kernel")
 

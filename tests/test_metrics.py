@@ -4,9 +4,9 @@ from matrices import assembled, inverse_distance, permutation, random_leaves, ra
 
 import hmatrix as hm
 from hmatrix.errors import ArgumentError
-from hmatrix.lowrank import LowRank
+from hmatrix.lowrank.factors import LowRank
 from hmatrix.metrics import Norm, norm, relative_error
-from hmatrix.packing import PackedLeaf
+from hmatrix.packed.packing import PackedLeaf
 
 FROBENIUS, SPECTRAL = Norm.FROBENIUS, Norm.SPECTRAL
 

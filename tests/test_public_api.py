@@ -1,6 +1,7 @@
 import doctest
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -56,3 +57,9 @@ def test_the_import_of_nn_loads_torch():
 def test_doctest():
     result = doctest.testmod(hmatrix)
     assert (result.failed, result.attempted) == (0, 6)
+
+
+def test_no_public_name_hides_a_module():
+    for package in (hmatrix, pytest.importorskip("hmatrix.nn")):
+        modules = {path.stem for path in Path(package.__file__).parent.iterdir()}
+        assert modules.isdisjoint(package.__all__)

@@ -2,8 +2,8 @@
 // permutations (empty for none).
 #pragma once
 
-#include "../plan.hpp"
-#include "case.hpp"
+#include "product/plan.hpp"
+#include "tests/case.hpp"
 
 namespace {
 

@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <cstring>
 
-#include "case_plan.hpp"
+#include "tests/case_plan.hpp"
 
 namespace {
 

@@ -8,8 +8,8 @@
 #include <cstdio>
 #include <optional>
 
-#include "../kernels.hpp"
-#include "case_plan.hpp"
+#include "kernels/kernels.hpp"
+#include "tests/case_plan.hpp"
 
 namespace {
 

@@ -9,13 +9,25 @@
 >>> y = H @ np.ones(1280)
 """
 
-from hmatrix.aca import FullACA, PartialACA
-from hmatrix.admissibility import Everywhere, Strong, StrongMin, Weak
+from hmatrix._support import moved as _moved
 from hmatrix.allocation import Allocation, Allocator, Budget, allocate
 from hmatrix.assembly import build, global_svd, partition, quantize
-from hmatrix.blocktree import BlockCluster, BlockClusterTree, build_block_tree
-from hmatrix.calibration import Cost
-from hmatrix.cluster import (
+from hmatrix.codes.precision import Activations, Precision
+from hmatrix.errors import AccuracyWarning, HMatrixError
+from hmatrix.heads.cost import Cost
+from hmatrix.heads.head import ProgressiveHead, progressive
+from hmatrix.heads.rules import FixedRows, Margin, Rigorous
+from hmatrix.io import load, save
+from hmatrix.lowrank.aca import FullACA, PartialACA
+from hmatrix.lowrank.compressors import PivotedQR, RandomizedSVD, TruncatedSVD
+from hmatrix.lowrank.entries import Entries
+from hmatrix.lowrank.factors import LowRank, Truncation, recompress
+from hmatrix.matrix import HMatrix, Leaf, Storage, TransposedHMatrix
+from hmatrix.metrics import Norm, norm, relative_error
+from hmatrix.packed.kernels import Backend, backend, set_num_threads
+from hmatrix.partitions.admissibility import Everywhere, Strong, StrongMin, Weak
+from hmatrix.partitions.blocktree import BlockCluster, BlockClusterTree, build_block_tree
+from hmatrix.partitions.cluster import (
     Automatic,
     Cardinality,
     Cluster,
@@ -26,20 +38,11 @@ from hmatrix.cluster import (
     TwoMeans,
     build_cluster_tree,
 )
-from hmatrix.compressors import PivotedQR, RandomizedSVD, TruncatedSVD
-from hmatrix.coordinates import Index, Points, ScaledIndex
-from hmatrix.entries import Entries
-from hmatrix.errors import AccuracyWarning, HMatrixError
-from hmatrix.io import load, save
-from hmatrix.kernels import Backend, backend, set_num_threads
-from hmatrix.lowrank import LowRank, Truncation, recompress
-from hmatrix.matrix import HMatrix, Leaf, Storage, TransposedHMatrix
-from hmatrix.metrics import Norm, norm, relative_error
-from hmatrix.precision import Activations, Precision
-from hmatrix.progressive import ProgressiveHead, progressive
-from hmatrix.rules import FixedRows, Margin, Rigorous
+from hmatrix.partitions.coordinates import Index, Points, ScaledIndex
 
 __version__ = "0.1.0"
+
+_moved.put_stand_ins()
 
 __all__ = [
     "AccuracyWarning",

@@ -6,18 +6,18 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._validation import FloatArray, check_matrix, check_shape, frobenius
-from hmatrix.admissibility import Admissibility, Everywhere, Strong
-from hmatrix.blocktree import BlockCluster, BlockClusterTree, build_block_tree
-from hmatrix.cluster import Cardinality, Splitter, build_cluster_tree
-from hmatrix.compressors import Compressor, TruncatedSVD
-from hmatrix.coordinates import Coordinates, Index
-from hmatrix.entries import Block, Entries, EntryBlock
+from hmatrix._support.checks import FloatArray, check_matrix, check_shape, frobenius
+from hmatrix.codes.precision import Activations, Precision
 from hmatrix.errors import AccuracyWarning, ArgumentError
-from hmatrix.lowrank import LowRank, Truncation
+from hmatrix.lowrank.compressors import Compressor, TruncatedSVD
+from hmatrix.lowrank.entries import Block, Entries, EntryBlock
+from hmatrix.lowrank.factors import LowRank, Truncation
 from hmatrix.matrix import HMatrix
-from hmatrix.packing import PackedLeaf
-from hmatrix.precision import Activations, Precision
+from hmatrix.packed.packing import PackedLeaf
+from hmatrix.partitions.admissibility import Admissibility, Everywhere, Strong
+from hmatrix.partitions.blocktree import BlockCluster, BlockClusterTree, build_block_tree
+from hmatrix.partitions.cluster import Cardinality, Splitter, build_cluster_tree
+from hmatrix.partitions.coordinates import Coordinates, Index
 
 Sides: TypeAlias = Coordinates | tuple[Coordinates, Coordinates]
 

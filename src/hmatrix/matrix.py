@@ -8,15 +8,15 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._validation import FloatArray
+from hmatrix._support.checks import FloatArray
+from hmatrix.codes.precision import Activations, Precision
 from hmatrix.errors import ArgumentError
-from hmatrix.kernels import Product, prepare
-from hmatrix.lowrank import LowRank
-from hmatrix.packed import PackedBlocks
-from hmatrix.packing import PackedLeaf, pack
-from hmatrix.precision import Activations, Precision
-from hmatrix.products import Operator, Products
-from hmatrix.schedule import DENSE, GROUP, PRECISION, RANK
+from hmatrix.lowrank.factors import LowRank
+from hmatrix.packed.form import PackedBlocks
+from hmatrix.packed.kernels import Product, prepare
+from hmatrix.packed.packing import PackedLeaf, pack
+from hmatrix.packed.products import Operator, Products
+from hmatrix.packed.schedule import DENSE, GROUP, PRECISION, RANK
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class HMatrix(Operator):
         *,
         activations: Activations | str = Activations.EXACT,
     ) -> Self:
-        """Make an H-matrix of leaves that cover it; see `hmatrix.packing.pack`."""
+        """Make an H-matrix of leaves that cover it; see `hmatrix.packed.packing.pack`."""
         quantized = Activations.of(activations) is Activations.INT8
         return cls(pack(shape, leaves, row_permutation, column_permutation, quantized=quantized))
 

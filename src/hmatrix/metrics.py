@@ -6,9 +6,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._validation import FloatArray, Generator, check_integer, check_matrix, frobenius
+from hmatrix._support.checks import FloatArray, Generator, check_integer, check_matrix, frobenius
 from hmatrix.errors import ArgumentError
-from hmatrix.lowrank import LowRank
+from hmatrix.lowrank.factors import LowRank
 from hmatrix.matrix import HMatrix, TransposedHMatrix, as_hmatrix
 
 

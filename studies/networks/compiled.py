@@ -4,7 +4,7 @@ All layers are rounded to int8 (a fourth of float32's storage), activations too.
 at a time, one thread, alternating; medians and quartiles in microseconds.
 
     pip install 'hmatrix[dev]'
-    python studies/networks/compiled.py [--rounds 40] [--subjects layer,layers,embedding,minilm-16,minilm-128,mobilenet]
+    python -m studies.networks.compiled [--rounds 40] [--subjects layer,layers,embedding,minilm-16,minilm-128,mobilenet]
 """
 
 import argparse
@@ -16,16 +16,16 @@ from functools import partial
 
 import timm
 import torch
-from minilm import States, model_folder
-from mobilenet import pointwise
 from torch import Tensor, nn
 from transformers import AutoModel
-from turns import rounds, times
 
 import hmatrix as hm
-from hmatrix.nn.kinds import kind_of, matrix_of
-from hmatrix.nn.replacing import Successors, replaced
-from hmatrix.nn.weight import HWeight
+from hmatrix.nn.layers.weight import HWeight
+from hmatrix.nn.network.kinds import kind_of, matrix_of
+from hmatrix.nn.network.replacing import Successors, replaced
+from studies.networks.minilm import States, model_folder
+from studies.networks.mobilenet import pointwise
+from studies.networks.turns import rounds, times
 
 Inputs = tuple[Tensor, ...]
 

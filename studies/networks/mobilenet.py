@@ -2,7 +2,7 @@
 
 Calibrated on the images of the even-numbered classes, judged on those of the odd-numbered ones, or the other way round.
 
-    HMATRIX_DATA=FOLDER python studies/networks/mobilenet.py [--storage 0.25,0.125] [--finetune MINUTES] [--cache DIR]
+    HMATRIX_DATA=FOLDER python -m studies.networks.mobilenet [--storage 0.25,0.125] [--finetune MINUTES] [--cache DIR]
                                                              [--calibrate even]
 
 FOLDER holds models/mobilenetv2_100.safetensors and data/imagenet-sample/val. With --finetune, each network is trained
@@ -17,15 +17,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from turns import rounds, times
 
 import hmatrix as hm
 import hmatrix.nn as hnn
-from hmatrix.study.datasets import LabelledImages, open_data, read_ahead
-from hmatrix.study.models import load_network
-from hmatrix.study.statistics import paired_interval
-from hmatrix.study.studyfile import read_study
-from hmatrix.study.whole_images import open_classifier
+from hmatrix.study.config.studyfile import read_study
+from hmatrix.study.data.datasets import LabelledImages, open_data, read_ahead
+from hmatrix.study.measure.statistics import paired_interval
+from hmatrix.study.networks.models import load_network
+from hmatrix.study.whole.whole_images import open_classifier
+from studies.networks.turns import rounds, times
 
 STUDY = Path(__file__).parents[1] / "mobilenetv2-sample.toml"
 BATCH = 16

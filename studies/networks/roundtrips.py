@@ -5,7 +5,7 @@ to a fourth of the storage, without calibration data: what is compared is always
 With exact activations, unless asked otherwise: rounded ones turn the last bits of other operators into steps.
 
     pip install 'hmatrix[dev]'
-    HMATRIX_DATA=FOLDER python studies/networks/roundtrips.py [--networks mobilenet,minilm] [--activations int8]
+    HMATRIX_DATA=FOLDER python -m studies.networks.roundtrips [--networks mobilenet,minilm] [--activations int8]
 
 FOLDER holds models/mobilenetv2_100.safetensors; without it MobileNetV2 has the weights of chance.
 """
@@ -24,8 +24,6 @@ from typing import NamedTuple
 import onnxruntime
 import timm
 import torch
-from minilm import States, model_folder
-from mobilenet import pointwise
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
@@ -38,6 +36,8 @@ from transformers import (
 import hmatrix as hm
 import hmatrix.nn as hnn
 from hmatrix.nn import huggingface
+from studies.networks.minilm import States, model_folder
+from studies.networks.mobilenet import pointwise
 
 Inputs = tuple[Tensor, ...]
 TIMM = {"pad_type": "same"}

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 import transformers
 from goldens import FOLDER, HEADS, IDS, PRECISIONS, M, N, compressed, inputs, strategies, tokens
+from hmatrix.study.records import RecordFile
+from hmatrix.study.settings import Method, Network, Structure, Study, Timing
+from hmatrix.study.tables import table_rows, to_csv
 from safetensors.numpy import save_file
 
 import hmatrix as hm
 import hmatrix.nn as hnn
 from hmatrix.nn import huggingface
-from hmatrix.study.records import RecordFile
 from hmatrix.study.run import run_study
-from hmatrix.study.settings import Method, Network, Structure, Study, Timing
-from hmatrix.study.tables import table_rows, to_csv
 
 
 def weight() -> np.ndarray:

@@ -2,6 +2,6 @@
 
 from hmatrix.allocation.allocation import Allocation
 from hmatrix.allocation.allocator import Allocator, allocate
-from hmatrix.allocation.budget import Budget
+from hmatrix.allocation.search.budget import Budget
 
 __all__ = ["Allocation", "Allocator", "Budget", "allocate"]

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from hmatrix._validation import FloatArray
-from hmatrix.allocation.damping import Damping
+from hmatrix._support.checks import FloatArray
+from hmatrix.allocation.error.damping import Damping
 from hmatrix.matrix import HMatrix
 
 

@@ -10,28 +10,28 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from hmatrix._validation import FloatArray, Scores, check_integer, check_matrix, scores_of
+from hmatrix._support.checks import FloatArray, Scores, check_integer, check_matrix, scores_of
+from hmatrix._support.ties import first_least, rounding_of
 from hmatrix.allocation.allocation import Allocation
-from hmatrix.allocation.arrangements import Arrangement, of_index
-from hmatrix.allocation.bounds import bound
-from hmatrix.allocation.budget import Budget
-from hmatrix.allocation.candidates import Piece
-from hmatrix.allocation.costs import Bytes, Cost
-from hmatrix.allocation.forms import Floats
-from hmatrix.allocation.gains import unbiased_gains
-from hmatrix.allocation.layout import Layout
-from hmatrix.allocation.moments import Moments, moments
-from hmatrix.allocation.realise import realise
-from hmatrix.allocation.row_moments import RowMoments
-from hmatrix.allocation.row_weights import row_scales, with_rows_scaled
-from hmatrix.allocation.scaling import check_range, divided, exponent_of, multiplied, multiplied_correction
-from hmatrix.allocation.screening import Screening
+from hmatrix.allocation.error.gains import unbiased_gains
+from hmatrix.allocation.error.moments import Moments, moments
+from hmatrix.allocation.error.row_moments import RowMoments
+from hmatrix.allocation.error.row_weights import row_scales, with_rows_scaled
+from hmatrix.allocation.error.scaling import check_range, divided, exponent_of, multiplied, multiplied_correction
+from hmatrix.allocation.rounding.realise import realise
+from hmatrix.allocation.search.arrangements import Arrangement, of_index
+from hmatrix.allocation.search.bounds import bound
+from hmatrix.allocation.search.budget import Budget
+from hmatrix.allocation.search.candidates import Piece
+from hmatrix.allocation.search.costs import Bytes, Cost
+from hmatrix.allocation.search.forms import Floats
+from hmatrix.allocation.search.layout import Layout
+from hmatrix.allocation.search.screening import Screening
 from hmatrix.assembly import Sides
-from hmatrix.cluster import Cardinality, Splitter
+from hmatrix.codes.precision import Activations, Floats32
 from hmatrix.errors import ArgumentError
 from hmatrix.matrix import HMatrix
-from hmatrix.precision import Activations, Floats32
-from hmatrix.ties import first_least, rounding_of
+from hmatrix.partitions.cluster import Cardinality, Splitter
 
 Evaluate: TypeAlias = Callable[[HMatrix, FloatArray], float | Scores]
 """A score, higher for better, of an H-matrix and a correction of the bias, or one for each sample."""

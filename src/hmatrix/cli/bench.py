@@ -39,8 +39,8 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from hmatrix.study.bench import bench, forms, to_markdown
-    from hmatrix.study.environment import environment
+    from hmatrix.study.bench.bench import bench, forms, to_markdown
+    from hmatrix.study.measure.environment import environment
 
     if match := re.fullmatch(r"(\d+)x(\d+)", options.matrix):
         m, n = int(match[1]), int(match[2])

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hmatrix
-from hmatrix._validation import FloatArray
+from hmatrix._support.checks import FloatArray
+from hmatrix._support.writing import check_place, default_cache, written
 from hmatrix.cli.arguments import Commands, add_command, fraction, positive
 from hmatrix.errors import ArgumentError
-from hmatrix.files import check_place, default_cache, written
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from hmatrix.nn.report import Report
-    from hmatrix.nn.targets import Select
-    from hmatrix.study.whole import Whole
+    from hmatrix.nn.network.report import Report
+    from hmatrix.nn.network.targets import Select
+    from hmatrix.study.whole.whole import Whole
 
 EXAMPLES = """\
 examples:
@@ -97,10 +97,10 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     import hmatrix.nn as hnn
-    from hmatrix.study.choices import Choices, choose
-    from hmatrix.study.weights import load_matrix
-    from hmatrix.study.whole_images import open_classifier
-    from hmatrix.study.whole_text import is_encoder, open_encoder
+    from hmatrix.study.config.choices import Choices, choose
+    from hmatrix.study.networks.weights import load_matrix
+    from hmatrix.study.whole.whole_images import open_classifier
+    from hmatrix.study.whole.whole_text import is_encoder, open_encoder
 
     stated = [value for value in (options.storage, options.time, options.max_drop) if value is not None]
     if not stated and options.head is None:
@@ -177,7 +177,7 @@ def _within(
 
 
 def _selection(layers: str, whole: "Whole") -> "Select":
-    from hmatrix.nn.targets import everything, last_linear, matching
+    from hmatrix.nn.network.targets import everything, last_linear, matching
 
     match layers:
         case "all":

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 import hmatrix
+from hmatrix._support.writing import default_cache
 from hmatrix.cli.arguments import Commands, add_command
 from hmatrix.errors import ArgumentError
-from hmatrix.files import default_cache
 
 EXAMPLES = """\
 examples:
@@ -35,8 +35,8 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     import hmatrix.nn as hnn
-    from hmatrix.study.compared import compare
-    from hmatrix.study.whole_files import load_whole, original_of
+    from hmatrix.study.whole.compared import compare
+    from hmatrix.study.whole.whole_files import load_whole, original_of
 
     network = load_whole(options.file)
     header = hnn.read_header(options.file)

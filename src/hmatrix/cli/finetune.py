@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 import hmatrix
+from hmatrix._support.writing import check_place, default_cache
 from hmatrix.cli.arguments import Commands, add_command, number_from_zero, positive, positive_number
 from hmatrix.errors import ArgumentError
-from hmatrix.files import check_place, default_cache
 
 EXAMPLES = """\
 examples:
@@ -72,8 +72,8 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     import hmatrix.nn as hnn
-    from hmatrix.study.compared import compare
-    from hmatrix.study.whole_files import load_whole, reopen
+    from hmatrix.study.whole.compared import compare
+    from hmatrix.study.whole.whole_files import load_whole, reopen
 
     check_place(options.output)
     given = {

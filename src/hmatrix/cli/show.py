@@ -31,8 +31,8 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from hmatrix.study.matrix_plot import show
-    from hmatrix.study.saved import describe, saved_matrices
+    from hmatrix.study.figures.matrix_plot import show
+    from hmatrix.study.whole.saved import describe, saved_matrices
 
     matrices = saved_matrices(options.file, options.layer)
     if options.output is None:

@@ -5,8 +5,8 @@ from dataclasses import fields
 from pathlib import Path
 
 import hmatrix
+from hmatrix._support.writing import default_cache
 from hmatrix.cli.arguments import Commands, add_command, list_of, positive
-from hmatrix.files import default_cache
 
 EXAMPLES = """\
 examples:
@@ -58,9 +58,9 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from hmatrix.study.choices import Choices, choose
+    from hmatrix.study.config.choices import Choices, choose
+    from hmatrix.study.figures.tables import table_note, table_rows, to_text
     from hmatrix.study.run import run_study
-    from hmatrix.study.tables import table_note, table_rows, to_text
 
     cache = options.cache or default_cache()
     study = choose(Choices(**{field.name: getattr(options, field.name) for field in fields(Choices)}), cache)

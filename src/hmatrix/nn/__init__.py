@@ -1,18 +1,18 @@
 """H-matrices in PyTorch networks (needs the extra ``torch``)."""
 
 from hmatrix.nn.compression import Compressed, compress
-from hmatrix.nn.conv import HConv2d
-from hmatrix.nn.distillation import Divergence, Finetuning, FinetuningReport, SquaredError, Trained
-from hmatrix.nn.embedding import HEmbedding
-from hmatrix.nn.files import Header, load, load_matrix, read_header, save
-from hmatrix.nn.finetuning import Finetuned, finetune
-from hmatrix.nn.heads import HeadReport, WithHead, progressive_head
-from hmatrix.nn.linear import HLinear
-from hmatrix.nn.progressive import ProgressiveLinear
-from hmatrix.nn.report import LayerReport, Report, Trial
-from hmatrix.nn.targets import LayerSettings, last_linear, matching
-from hmatrix.nn.trainable import TrainableWeight, freeze, trainable
-from hmatrix.nn.weight import HWeight
+from hmatrix.nn.layers.conv import HConv2d
+from hmatrix.nn.layers.embedding import HEmbedding
+from hmatrix.nn.layers.linear import HLinear
+from hmatrix.nn.layers.progressive import ProgressiveLinear
+from hmatrix.nn.layers.trainable import TrainableWeight, freeze, trainable
+from hmatrix.nn.layers.weight import HWeight
+from hmatrix.nn.network.report import LayerReport, Report, Trial
+from hmatrix.nn.network.swapped_heads import HeadReport, WithHead, progressive_head
+from hmatrix.nn.network.targets import LayerSettings, last_linear, matching
+from hmatrix.nn.saved.networks import Header, load, load_matrix, read_header, save
+from hmatrix.nn.training.distillation import Divergence, Finetuning, FinetuningReport, SquaredError, Trained
+from hmatrix.nn.training.finetuning import Finetuned, finetune
 
 __all__ = [
     "Compressed",

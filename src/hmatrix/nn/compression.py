@@ -9,22 +9,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from hmatrix._validation import check_integer, scores_of
+from hmatrix._support.checks import check_integer, scores_of
+from hmatrix._support.ties import first_least, rounding_of
 from hmatrix.allocation import Budget
+from hmatrix.codes.precision import Activations
 from hmatrix.errors import ArgumentError, NetworkError
-from hmatrix.nn.accuracy import Search, judge
-from hmatrix.nn.allocating import Allocation, Part
-from hmatrix.nn.calibration import Inputs, collect_inputs
-from hmatrix.nn.fitting import Fitted, Fitter
-from hmatrix.nn.pretrained import make_ready
-from hmatrix.nn.replacing import replaced, replacing
-from hmatrix.nn.report import LayerReport, Report, Trial, described
-from hmatrix.nn.running import Forward, outputs, run_batch
-from hmatrix.nn.sensitivity import change
-from hmatrix.nn.targets import LayerSettings, Override, Select, Target, everything, find_targets
-from hmatrix.nn.weighing import effect, measured_sensitivities
-from hmatrix.precision import Activations
-from hmatrix.ties import first_least, rounding_of
+from hmatrix.nn.network.accuracy import Search, judge
+from hmatrix.nn.network.allocating import Allocation, Part
+from hmatrix.nn.network.calibration import Inputs, collect_inputs
+from hmatrix.nn.network.fitting import Fitted, Fitter
+from hmatrix.nn.network.replacing import replaced, replacing
+from hmatrix.nn.network.report import LayerReport, Report, Trial, described
+from hmatrix.nn.network.running import Forward, outputs, run_batch
+from hmatrix.nn.network.sensitivity import change
+from hmatrix.nn.network.targets import LayerSettings, Override, Select, Target, everything, find_targets
+from hmatrix.nn.network.weighing import effect, measured_sensitivities
+from hmatrix.nn.saved.pretrained import make_ready
 
 _PROBE_SAMPLES = 32
 """Samples on which networks are measured."""

@@ -11,19 +11,19 @@ from typing import Any
 from torch import Tensor, nn
 
 # First, since it tells what is missing.
-from hmatrix.nn.huggingface_config import METHOD, HMatrixConfig  # isort: skip
+from hmatrix.nn.saved.huggingface_config import METHOD, HMatrixConfig  # isort: skip
 from transformers import PreTrainedModel
 from transformers.quantizers import HfQuantizer, register_quantizer
 
 from hmatrix.allocation import Budget
+from hmatrix.codes.precision import Activations
 from hmatrix.errors import ArgumentError, FormatError, NetworkError
-from hmatrix.nn.allocating import Allocation, Part
-from hmatrix.nn.blueprint import blueprints_of, build, weights_of
-from hmatrix.nn.fitting import Fitter
-from hmatrix.nn.prepared import PackedTensors
-from hmatrix.nn.replacing import exchange
-from hmatrix.nn.targets import LayerSettings, everything, find_targets
-from hmatrix.precision import Activations
+from hmatrix.nn.network.allocating import Allocation, Part
+from hmatrix.nn.network.fitting import Fitter
+from hmatrix.nn.network.replacing import exchange
+from hmatrix.nn.network.targets import LayerSettings, everything, find_targets
+from hmatrix.nn.ops.prepared import PackedTensors
+from hmatrix.nn.saved.blueprint import blueprints_of, build, weights_of
 
 __all__ = ["HMatrixConfig", "HMatrixQuantizer", "carry"]
 

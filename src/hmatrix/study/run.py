@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hmatrix.errors import OutputError
-from hmatrix.study.plots import draw_all
-from hmatrix.study.records import Record, RecordFile
-from hmatrix.study.settings import Study
-from hmatrix.study.subject import load_subject
-from hmatrix.study.sweep import sweep
-from hmatrix.study.tables import table_note, table_rows, to_csv, to_markdown
+from hmatrix.study.config.settings import Study
+from hmatrix.study.figures.plots import draw_all
+from hmatrix.study.figures.tables import table_note, table_rows, to_csv, to_markdown
+from hmatrix.study.measure.records import Record, RecordFile
+from hmatrix.study.measure.subject import load_subject
+from hmatrix.study.measure.sweep import sweep
 
 RECORDS = "records.jsonl"
 

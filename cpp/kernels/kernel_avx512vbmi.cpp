@@ -1,0 +1,2 @@
+// AVX-512 with VNNI and VBMI.
+#include "kernels/kernel_avx512.cpp"

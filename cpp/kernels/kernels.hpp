@@ -1,0 +1,57 @@
+// The products with one panel, one set of functions for each instruction set.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "product/packed.hpp"
+#include "heads/progressive.hpp"
+#include "kernels/trellis.hpp"
+
+namespace hmatrix {
+
+template <class T>
+struct Kernels {
+    // y[b, 0..height) = panel * source[b], for all b of the batch; `words` is where the panel begins.
+    void (*forward)(const Word<T>* words, const Panel& panel, const Run* runs, const Source<const T>& source,
+                    const Quantized& quantized, Rows<T> y, std::ptrdiff_t batch);
+    // target[b] += panel^T * x[b, 0..height), for all b of the batch.
+    void (*transposed)(const Word<T>* words, const Panel& panel, const Run* runs, Rows<const T> x,
+                       const Source<T>& target, std::ptrdiff_t batch);
+};
+
+struct InstructionSet {
+    const char* name;
+    bool (*supported)();
+    Kernels<float> float32;
+    Kernels<double> float64;
+    // Codes of x, filled up with zeros to a multiple of segment_padding, their step and their sum.
+    void (*quantize)(const float* x, std::int32_t length, std::int8_t* codes, float* step, std::int32_t* sum);
+    // The sum of some words, which has to read them all: the speed that no product can exceed.
+    std::uint32_t (*read)(const std::uint32_t* words, std::size_t count);
+    Refine refine;
+    EncodeWords encode_words;
+};
+
+// One for each kernel_*.cpp that this architecture has.
+extern const InstructionSet portable;
+#if defined(__x86_64__)
+extern const InstructionSet avx2;
+extern const InstructionSet avx512;
+extern const InstructionSet avx512vbmi;
+#elif defined(__aarch64__) && defined(__linux__)
+extern const InstructionSet neon;
+#endif
+
+// Whether a product of one vector asks for its words ahead. They are one stream, which AMD's processors fetch
+// best on their own (1.3 MB from the third-level cache of a Zen 4: 99 GB/s, and 81 when asked); Intel's
+// prefetching starts anew with each of the short pieces in which the stream is read.
+extern const bool prefetch_pays;
+
+// The instruction sets that this machine can run, the best first.
+std::vector<const InstructionSet*> available();
+
+// Throws std::invalid_argument for a name that is not available.
+const InstructionSet& find(const std::string& name);
+
+}  // namespace hmatrix

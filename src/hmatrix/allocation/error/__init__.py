@@ -1,0 +1,1 @@
+"""The error of a layer's output, as the allocator counts it."""

@@ -1,0 +1,40 @@
+"""What int8 activations add to the error of a layer's output.
+
+Where they meet integer codes, the inputs of a block are rounded to 127 steps of their largest magnitude on either side.
+What that adds to each of them is as good as random: the squares add up, weighted by the block's own entries.
+"""
+
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from hmatrix._support.checks import FloatArray
+from hmatrix.packed.kernels import quantize_activations
+
+_MOST_SAMPLES = 256
+
+
+class RoundedInputs:
+    """Inputs of a layer that products with integer codes round.
+
+    Parameters
+    ----------
+    samples
+        As they are, not centred, float32 ``(samples, n)``.
+    """
+
+    def __init__(self, samples: FloatArray) -> None:
+        few = np.linspace(0, len(samples) - 1, min(len(samples), _MOST_SAMPLES)).astype(np.intp)
+        self.samples = samples[np.unique(few)]
+
+    def permuted(self, order: npt.NDArray[Any]) -> Self:
+        """Return some of the inputs, ``(columns,)``, in another order."""
+        return type(self)(self.samples[:, order])
+
+    def added(self, columns: slice) -> FloatArray:
+        """Return the mean square that rounding adds to each input of a block, ``(columns,)``."""
+        entries = self.samples[:, columns]
+        codes, steps = quantize_activations(entries)
+        added: FloatArray = np.square(entries - codes * steps[:, None]).mean(axis=0)
+        return added

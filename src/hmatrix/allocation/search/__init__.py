@@ -1,0 +1,1 @@
+"""The search for the split, the ranks and the precisions that leave the least error."""

@@ -1,0 +1,88 @@
+"""What a budget bounds: a cost, and how much of it there may be."""
+
+import math
+from collections.abc import Callable
+
+from hmatrix.allocation.search.budget import Budget
+from hmatrix.allocation.search.costs import Both, Bytes, Cost
+from hmatrix.allocation.search.layout import Layout
+from hmatrix.allocation.search.timecost import dense_seconds, time_cost
+from hmatrix.codes.precision import Activations
+from hmatrix.errors import ArgumentError
+
+_BALANCING = 5
+"""Weights of two bounds that are tried between those of one alone."""
+
+
+def bound(budget: Budget, shape: tuple[int, ...], activations: Activations, layout: Layout) -> tuple[Cost, float]:
+    """Return what a budget bounds, and the bound.
+
+    Parameters
+    ----------
+    budget
+        Of storage, bytes, time, or bytes and time.
+    shape
+        Of the matrix, ``(m, n)``.
+    activations
+        How its products treat their input.
+    layout
+        The matrix in one order, which tells what is possible, and what pays.
+
+    Raises
+    ------
+    ArgumentError
+        If no matrix keeps the budget, or the dense one does not reach it.
+    """
+    m, n = shape
+    bounded = []
+    if budget.bytes is not None:
+        bounded.append(_possible(Bytes(), budget.bytes, 1.0, layout, f"is {budget.bytes} bytes", ""))
+    if budget.storage is not None:
+        came = f"is a storage of {budget.storage:g}"
+        bounded.append(_possible(Bytes(), budget.storage, 4.0 * m * n, layout, came, " of the dense matrix's bytes"))
+    if budget.time is not None:
+        came = f"is a time of {budget.time:g}"
+        cost = time_cost(activations)
+        dense = dense_seconds((m, n), cost, activations)
+        bounded.append(_possible(cost, budget.time, dense, layout, came, " of the dense matrix's time"))
+    if len(bounded) == 1:
+        return bounded[0]
+    (first, most_first), (second, most_second) = bounded
+    return _balanced((first, second), (most_first, most_second), layout), 1.0
+
+
+def _possible(cost: Cost, asked: float, unit: float, layout: Layout, came: str, of: str) -> tuple[Cost, float]:
+    """Return a cost and its bound, `asked` times `unit`, if a matrix keeps it and the dense one reaches it."""
+    smallest, largest = (limit / unit for limit in layout.limits(cost))
+    if not smallest <= asked <= largest:
+        mend = f"give {_shortened(smallest, math.ceil)} to {_shortened(largest, math.floor)}{of}"
+        raise ArgumentError("budget", came, mend)
+    return cost, asked * unit
+
+
+def _shortened(limit: float, whole: Callable[[float], int]) -> str:
+    """Return a limit in three digits, from 1000 on in all of them, rounded to what is possible."""
+    if not 0 < limit < 1000:
+        return str(whole(limit))
+    step = 10.0 ** (math.floor(math.log10(limit)) - 2)
+    return f"{whole(limit / step) * step:.3g}"
+
+
+def _balanced(costs: tuple[Cost, Cost], bounds: tuple[float, float], layout: Layout) -> Both:
+    """Return two costs, weighted so that the error is the least that keeps both bounds, as predicted."""
+    found: list[tuple[float, Both]] = []
+
+    def is_tighter(share: float) -> bool:
+        """Return whether the second bound is the tighter one, with this weight."""
+        both = Both(costs, bounds, share)
+        pieces = layout.pieces(both, 1.0)
+        found.append((sum(piece.error for piece in pieces), both))
+        first, second = (layout.cost(pieces, cost) / most for cost, most in zip(costs, bounds, strict=True))
+        return second > first
+
+    if is_tighter(0.0) and not is_tighter(1.0):
+        low, high = 0.0, 1.0
+        for _ in range(_BALANCING):
+            share = (low + high) / 2
+            low, high = (share, high) if is_tighter(share) else (low, share)
+    return min(found, key=lambda pair: pair[0])[1]

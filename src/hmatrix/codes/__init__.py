@@ -1,0 +1,1 @@
+"""How coefficients are stored: floating point, integer codes, trellises."""

@@ -1,0 +1,1 @@
+"""Progressive heads: layers of which only the largest outputs are computed exactly."""

@@ -1,0 +1,156 @@
+"""Any H-matrix as the coarse part of a progressive head: what it leaves of the rows, how far its product may be off.
+
+Nothing is known of the part of x in a subspace, as if the rank were 0: the rows' remainders meet all of x.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from hmatrix._support.checks import FloatArray
+from hmatrix.codes.precision import Precision
+from hmatrix.heads.fine_rows import CHUNK, UNIT, FineRows, Floats64, offset_of
+from hmatrix.heads.form import PackedHead
+from hmatrix.heads.levels import Bound, Level
+from hmatrix.heads.words import STRIP, filled, padded
+from hmatrix.lowrank.factors import LowRank
+from hmatrix.packed.form import PackedBlocks, overlaps
+from hmatrix.packed.panels import Stage
+from hmatrix.packed.schedule import LEFT
+
+
+@dataclass(frozen=True, eq=False)
+class CoarseMatrix:
+    """The coarse part of a head that is an H-matrix H.
+
+    Parameters
+    ----------
+    rows, bias
+        The fine part A ``(m, n)`` and b ``(m,)``.
+    matrix
+        H in packed form, of float32.
+    remainder
+        Norms of the rows of ``A - H``, ``(m,)``.
+    reach
+        Norms of what rounding errors of the product are relative to ``(m,)``: of the leaves that meet a row, the sums
+        of the norms of their rows, times those of V where they are of low rank.
+    """
+
+    rows: FineRows
+    bias: FloatArray
+    matrix: PackedBlocks
+    remainder: Floats64
+    reach: Floats64
+
+    @classmethod
+    def of(cls, rows: FineRows, bias: FloatArray, matrix: PackedBlocks) -> "CoarseMatrix":
+        """Measure what an H-matrix of the rows' shape leaves of them."""
+        return cls(rows, bias, matrix, *remainders(matrix, lambda chosen: rows.weight[chosen]))
+
+    @cached_property
+    def without_clusters(self) -> PackedHead:
+        """The head that looks at all rows, as all of these do."""
+        return self.pack()
+
+    def pack(self) -> PackedHead:
+        """Pack a head that refines all rows within the rigorous bound, which holds for exact activations."""
+        rows = self.rows
+        m, n = rows.weight.shape
+        places = padded(m, STRIP)
+        bound = Bound(1.0, relative=rounding(self.matrix), rounding=rows.rounding, offset=offset_of(self.bias))
+        nothing, none = np.empty(0, np.int32), Level.none(Precision.INT8)
+        return PackedHead(
+            sizes=np.array([m, n, 0, 1, m, rows.precision, 0, 0, Precision.INT8, 1], np.int32),
+            limits=np.array(bound.as_floats(), np.float32),
+            basis=none.factor,
+            basis_scales=none.scales,
+            weights=none.scales,
+            factor=none.factor,
+            factor_scales=np.zeros(places, np.float32),
+            bias=filled(self.bias, places, -np.inf),
+            remainder=filled(self.remainder * (1 + 1e-5), places),
+            reach=filled(self.reach * (1 + 1e-5), places),
+            cluster_limits=np.array(none.bound.as_floats(), np.float32),
+            cluster_factor=none.factor,
+            cluster_scales=none.scales,
+            cluster_bias=none.bias,
+            cluster_remainder=none.remainder,
+            cluster_reach=none.reach,
+            order=nothing,
+            starts=nothing,
+            fine=rows.words,
+            fine_scales=rows.scales,
+            matrix=self.matrix,
+        )
+
+
+def rounding(matrix: PackedBlocks) -> float:
+    """Return how far products with exact activations may be off by rounding, relative to reach and the norm of x.
+
+    Twice the float32 rounding of as many steps as a sum of each stage has, and some for decoding and the bias: the
+    standard bound of a dot product, ``|error| <= n u / (1 - n u) |a| |x|``, in any order, whose second-order terms are
+    well below the doubling [1]_.
+
+    References
+    ----------
+    .. [1] N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., SIAM 2002, section 3.1,
+       doi:10.1137/1.9780898718027.
+    """
+
+    def steps(stage: Stage) -> int:
+        return max((sum(run.length + 2 * run.ends for run in panel.runs) for panel in stage.panels), default=0)
+
+    return 2 * (steps(matrix.schedule.far) + steps(matrix.schedule.near) + 16) * UNIT
+
+
+def remainders(
+    matrix: PackedBlocks, fine_rows: Callable[[npt.NDArray[np.intp]], FloatArray]
+) -> tuple[Floats64, Floats64]:
+    """Return the norms of ``A - H`` by rows, and what rounding errors of H's product are relative to, ``(m,)`` each.
+
+    H is decoded a few rows at a time.
+
+    Parameters
+    ----------
+    matrix
+        H ``(m, n)``.
+    fine_rows
+        From indices of rows to these rows of A.
+    """
+    m, n = matrix.shape
+    order = np.arange(m) if matrix.row_permutation is None else matrix.row_permutation.astype(np.intp)
+    columns = slice(None) if matrix.column_permutation is None else matrix.column_permutation
+    factors = _right_factors(matrix)
+    lengths = {leaf: float(np.linalg.norm(V)) for leaf, V in factors.items()}
+    remainder, reach = np.empty(m), np.zeros(m)
+    for start in range(0, m, CHUNK):
+        chosen = order[start : start + CHUNK]
+        rest = fine_rows(chosen)[:, columns].astype(np.float64)
+        for panel, of_panel, part in overlaps(matrix.schedule.near, start, start + len(chosen)):
+            squares: dict[int, Floats64] = {}
+            for run, decoded in matrix.decoded(panel):
+                values = decoded[of_panel].astype(np.float64)
+                squares[run.leaf] = squares.get(run.leaf, 0) + np.square(values).sum(axis=1)
+                if run.source < n:
+                    rest[part, run.source : run.source + run.length] -= values
+                else:
+                    V, left = factors[run.leaf], matrix.leaves[run.leaf, LEFT]
+                    rest[part, left : left + len(V)] -= values @ V[:, run.column : run.column + run.length].T
+            for leaf, square in squares.items():
+                reach[chosen[part]] += np.sqrt(square) * lengths.get(leaf, 1.0)
+        remainder[chosen] = np.linalg.norm(rest, axis=1)
+    return remainder, reach
+
+
+def _right_factors(matrix: PackedBlocks) -> dict[int, Floats64]:
+    """Return V of the low-rank leaves by their numbers."""
+    found = {}
+    for leaf, start in enumerate(matrix.schedule.starts):
+        if start >= 0:
+            block = matrix.block(leaf)
+            assert isinstance(block, LowRank)
+            found[leaf] = block.V.astype(np.float64)
+    return found

@@ -1,0 +1,263 @@
+"""The flat arrays of a progressive head: what the kernel reads, a file holds and a state dict holds.
+
+The coarse part is ``U V^T`` of a low rank in int8 or int4, or any H-matrix, with which nothing is known of the parts of
+x: its rank is 0, and all of x is outside. The fine part is the weight itself, row by row. What a row's
+output can be at most is its coarse output and
+``(scale * |x outside the span of V| + constant) * remainder + noise * reach``.
+Clusters of rows have one coarse output each, and the same kind of bound for all their rows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from hmatrix._support.checks import FloatArray
+from hmatrix.codes.precision import Codes, Precision
+from hmatrix.errors import ArgumentError
+from hmatrix.heads.levels import Bound, Level
+from hmatrix.heads.words import BLOCK, STRIP, Floats32, Integers, Words, from_fine, from_strips, padded
+from hmatrix.packed.form import PackedBlocks
+
+MAX_COLUMNS = 1 << 15
+"""Sums of products of codes stay within 32 bits."""
+
+FINE = (Precision.FLOAT32, Precision.BFLOAT16, Precision.INT8)
+"""Precisions of the fine rows."""
+
+COARSE = (Precision.INT8, Precision.INT4)
+"""Precisions of the coarse factors."""
+
+PREFIX = "coarse_"
+"""Of the names of the arrays of a coarse H-matrix."""
+
+_SIZES = 10
+
+
+@dataclass(frozen=True, eq=False)
+class PackedHead:
+    """A progressive head in packed form.
+
+    Parameters
+    ----------
+    sizes
+        int32 ``(10,)``: rows, columns, rank, outputs that are to be the fine ones, most refined rows, precision of the
+        fine rows, clusters, clusters that are looked into first, precision of the coarse factors, rows that are
+        refined first. Files of version 2 end before the precision, which is int8, those of version 3 before the last,
+        which are as many as the outputs.
+    limits, cluster_limits
+        float32 ``(7,)``: the numbers of the `Bound` of each level.
+    basis, basis_scales
+        ``V^T``: strips of words, and a scale for each row, filled up to whole strips.
+    weights
+        ``sum(weights * t^2)`` is at most the squared norm of the part of x in the span of V.
+    factor, factor_scales, bias, remainder, reach
+        The `Level` of the rows. Where there are clusters these lie one after another, each filled up to whole strips.
+    cluster_factor, cluster_scales, cluster_bias, cluster_remainder, cluster_reach
+        The `Level` of the clusters.
+    order
+        int32: the row at each place of the rows' level, -1 where there is none; empty without clusters.
+    starts
+        int32: the first strip of each cluster, and the end; empty without clusters.
+    fine, fine_scales
+        The rows, each in whole blocks, and a scale for each.
+    matrix
+        What gives the coarse outputs of the rows in the place of the factors, ``(m, n)``.
+
+    Raises
+    ------
+    ArgumentError
+        If they do not fit together.
+    """
+
+    sizes: Integers
+    limits: Floats32
+    basis: Words
+    basis_scales: Floats32
+    weights: Floats32
+    factor: Words
+    factor_scales: Floats32
+    bias: Floats32
+    remainder: Floats32
+    reach: Floats32
+    cluster_limits: Floats32
+    cluster_factor: Words
+    cluster_scales: Floats32
+    cluster_bias: Floats32
+    cluster_remainder: Floats32
+    cluster_reach: Floats32
+    order: Integers
+    starts: Integers
+    fine: Words
+    fine_scales: Floats32
+    matrix: PackedBlocks | None = None
+
+    def __post_init__(self) -> None:
+        for name in ARRAYS:
+            kind = np.int32 if name in INTEGERS else np.uint32 if name in WORDS else np.float32
+            array = getattr(self, name)
+            if not isinstance(array, np.ndarray) or array.dtype != kind or array.ndim != 1:
+                raise ArgumentError(name, "has another type or dimension", f"give a vector of {kind.__name__}")
+            object.__setattr__(self, name, np.ascontiguousarray(array))
+        if self.sizes.shape == (_SIZES - 2,):
+            object.__setattr__(self, "sizes", np.append(self.sizes, np.int32(Precision.INT8)))
+        if self.sizes.shape == (_SIZES - 1,):
+            object.__setattr__(self, "sizes", np.append(self.sizes, self.sizes[3]))
+        if self.sizes.shape != (_SIZES,) or self.limits.shape != (7,) or self.cluster_limits.shape != (7,):
+            raise ArgumentError("sizes, limits", "have the wrong length", "give ten sizes, and seven numbers a bound")
+        m, n, rank, top, most, precision, clusters, probes, coarse, first = self.sizes.tolist()
+        if m < 1 or not 1 <= n <= MAX_COLUMNS or not 0 <= rank <= n or not 1 <= top <= first <= most <= m:
+            came = f"are {self.sizes.tolist()}"
+            mend = f"give at most {MAX_COLUMNS} columns, and 1 <= top <= first <= most <= rows"
+            raise ArgumentError("sizes", came, mend)
+        if precision not in FINE:
+            raise ArgumentError("sizes", f"have the precision {precision}", "give float32, bfloat16 or int8")
+        if coarse not in COARSE:
+            raise ArgumentError("sizes", f"have the coarse precision {coarse}", "give int8 or int4")
+        if not 0 <= clusters <= m or not min(clusters, 1) <= probes <= clusters:
+            raise ArgumentError("sizes", f"have {clusters} clusters, {probes} first", "give 1 <= first <= clusters")
+        matrix = self.matrix
+        if matrix is not None and (matrix.shape != (m, n) or matrix.dtype != np.float32 or rank or clusters):
+            came = f"is {matrix.dtype} of shape {matrix.shape}, beside rank {rank} and {clusters} clusters"
+            raise ArgumentError("matrix", came, f"give float32 of shape {(m, n)}, and neither factors nor clusters")
+        self._check_places()
+        self._check_arrays()
+        self.places, self.clusters  # noqa: B018  (they raise)
+
+    def _check_places(self) -> None:
+        m, clusters = int(self.sizes[0]), int(self.sizes[6])
+        if self.starts.shape != (clusters + 1 if clusters else 0,):
+            raise ArgumentError("starts", f"has {len(self.starts)} entries", "give one a cluster, and the end")
+        if clusters and (self.starts[0] != 0 or (np.diff(self.starts) <= 0).any()):
+            raise ArgumentError("starts", "do not increase from 0", "give the first strip of each cluster, and the end")
+        rows = self.order[self.order >= 0]
+        if len(self.order) != (int(self.starts[-1]) * STRIP if clusters else 0):
+            raise ArgumentError("order", f"has {len(self.order)} entries", "give as many as the clusters have places")
+        if clusters and ((self.order < -1).any() or not np.array_equal(np.sort(rows), np.arange(m))):
+            raise ArgumentError("order", "is no order of the rows", "name each row once, and -1 where there is none")
+
+    def _check_arrays(self) -> None:
+        m, n, rank, clusters = (int(self.sizes[i]) for i in (0, 1, 2, 6))
+        places, inner, strips = len(self.order) or padded(m, STRIP), padded(rank, STRIP), padded(clusters, STRIP)
+        codes = self.coarse.per_word
+        lengths = {
+            "basis": inner * (padded(n, codes) // codes),
+            "basis_scales": inner,
+            "weights": inner,
+            "factor": places * inner // codes,
+            **dict.fromkeys(("factor_scales", "bias", "remainder", "reach"), places),
+            "cluster_factor": strips * inner // codes,
+            **dict.fromkeys(("cluster_scales", "cluster_bias", "cluster_remainder", "cluster_reach"), strips),
+            "fine": m * padded(n, BLOCK) // self.precision.per_word,
+            "fine_scales": m,
+        }
+        for name, length in lengths.items():
+            array = getattr(self, name)
+            if array.shape != (length,):
+                raise ArgumentError(name, f"has {len(array)} entries", f"give {length}")
+            if name not in (*WORDS, "bias", "cluster_bias") and not np.isfinite(array).all():
+                raise ArgumentError(name, "has NaN or infinity in it", "give finite numbers")
+            if name in NORMS and (array < 0).any():
+                raise ArgumentError(name, "has negative entries", "give norms")
+        for name, real in (("bias", self.real), ("cluster_bias", np.arange(strips) < clusters)):
+            array = getattr(self, name)
+            if not np.isfinite(array[real]).all():
+                raise ArgumentError(name, "has NaN or infinity in it", "give finite numbers")
+            if not np.isneginf(array[~real]).all():
+                raise ArgumentError(name, "is not filled up with -inf", "give -inf where there is no row")
+        if not _all_finite(self.fine, self.precision):
+            raise ArgumentError("fine", "has NaN or infinity in it", "give finite numbers")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the weight."""
+        return int(self.sizes[0]), int(self.sizes[1])
+
+    @property
+    def rank(self) -> int:
+        """Rank of the coarse part."""
+        return int(self.sizes[2])
+
+    @property
+    def precision(self) -> Precision:
+        """Precision of the fine rows."""
+        return Precision(int(self.sizes[5]))
+
+    @property
+    def coarse(self) -> Precision:
+        """Precision of the coarse factors."""
+        return Precision(int(self.sizes[8]))
+
+    @property
+    def real(self) -> npt.NDArray[np.bool_]:
+        """Which places of the rows' level hold a row."""
+        return self.order >= 0 if len(self.order) else np.arange(padded(self.shape[0], STRIP)) < self.shape[0]
+
+    @cached_property
+    def places(self) -> Level:
+        """The level of the rows."""
+        bound = Bound(*self.limits.tolist())
+        return Level(bound, self.coarse, self.factor, self.factor_scales, self.bias, self.remainder, self.reach)
+
+    @cached_property
+    def clusters(self) -> Level:
+        """The level of the clusters, without any row where there are none."""
+        bound = Bound(*self.cluster_limits.tolist())
+        arrays = (self.cluster_factor, self.cluster_scales, self.cluster_bias)
+        return Level(bound, self.coarse, *arrays, self.cluster_remainder, self.cluster_reach)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return all arrays by name; those of the coarse H-matrix, if there is one, begin with `PREFIX`."""
+        others = {} if self.matrix is None else self.matrix.arrays()
+        return {name: getattr(self, name) for name in ARRAYS} | {PREFIX + name: others[name] for name in others}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Return what has such `arrays`.
+
+        Raises
+        ------
+        ArgumentError
+            If they do not fit together.
+        TypeError
+            If some are missing or unknown.
+        """
+        own = {name: array for name, array in arrays.items() if not name.startswith(PREFIX)}
+        others = {name.removeprefix(PREFIX): array for name, array in arrays.items() if name not in own}
+        return cls(**own, matrix=PackedBlocks.of_arrays(others) if others else None)
+
+    @cached_property
+    def basis_codes(self) -> Codes:
+        """Codes of ``V^T`` ``(rank, n)``, with the rows of zeros that fill up strips."""
+        return from_strips(self.basis, self.rank, self.shape[1], self.coarse)
+
+    def rows_of(self, rows: npt.NDArray[np.integer[Any]], *, scaled: bool = True) -> FloatArray:
+        """Return fine rows decoded, float32 ``(rows, n)``, with or without their scales."""
+        m, n = self.shape
+        scales = self.fine_scales[rows] if scaled else np.ones(len(rows), np.float32)
+        return from_fine(self.fine.reshape(m, -1)[rows], scales, self.precision, n)
+
+
+def _all_finite(words: Words, precision: Precision) -> bool:
+    """Whether words hold finite numbers only, by their exponents."""
+    match precision:
+        case Precision.FLOAT32:
+            return bool(np.isfinite(words.view(np.float32)).all())
+        case Precision.BFLOAT16:
+            return bool((words.view(np.uint16) & 0x7F80 != 0x7F80).all())
+        case _:
+            return True
+
+
+ARRAYS = tuple(field.name for field in fields(PackedHead) if field.name != "matrix")
+"""Names of the arrays that every head has."""
+
+WORDS = ("basis", "factor", "cluster_factor", "fine", PREFIX + "data")
+"""Arrays of words."""
+
+INTEGERS = ("sizes", "order", "starts")
+
+NORMS = ("weights", "remainder", "reach", "cluster_remainder", "cluster_reach")

@@ -1,0 +1,84 @@
+"""The levels of a progressive head: coarse outputs of rows or of clusters of rows, and how far they may be off."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from hmatrix.codes.precision import Codes, Precision
+from hmatrix.errors import ArgumentError
+from hmatrix.heads.words import STRIP, Floats32, Words, from_strips, padded
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How far outputs may be off.
+
+    ``noise = quantised * step of x + relative * |x| + inner * step of t``, with ``t = V^T x``.
+
+    Parameters
+    ----------
+    scale
+        Of the norm of x outside the span of V, times the norm of the row's remainder; 1 is Cauchy-Schwarz.
+    quantised, relative, inner
+        Of the noise of the coarse outputs.
+    rounding, offset
+        ``rounding * |x| + offset`` is how far a refined output may be off.
+    constant
+        Of the norm of the row's remainder alone.
+    """
+
+    scale: float
+    quantised: float = 0.0
+    relative: float = 0.0
+    inner: float = 0.0
+    rounding: float = 0.0
+    offset: float = 0.0
+    constant: float = 0.0
+
+    def __post_init__(self) -> None:
+        values = self.as_floats()
+        if not all(np.isfinite(value) and value >= 0 for value in values):
+            raise ArgumentError("bound", f"is {values}", "give finite numbers of at least 0")
+
+    def as_floats(self) -> list[float]:
+        """Return its numbers in the order of the kernel."""
+        return [float(np.float32(getattr(self, field.name))) for field in fields(self)]
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """Coarse outputs ``U t + bias``, of rows or of clusters of rows. All arrays are filled up to whole strips.
+
+    Parameters
+    ----------
+    bound
+        How far fine outputs may be off.
+    precision
+        Of U.
+    factor, scales
+        U: strips of words, and a scale for each row.
+    bias
+        ``-inf`` where there is no row.
+    remainder
+        Norms of what the rows of the weight have outside the span of V, at most.
+    reach
+        Norms of what each row makes of an error of x in the span of V.
+    """
+
+    bound: Bound
+    precision: Precision
+    factor: Words
+    scales: Floats32
+    bias: Floats32
+    remainder: Floats32
+    reach: Floats32
+
+    @classmethod
+    def none(cls, precision: Precision) -> "Level":
+        """Return a level of nothing."""
+        nothing = np.empty(0, np.float32)
+        return cls(Bound(0.0), precision, np.empty(0, np.uint32), nothing, nothing, nothing, nothing)
+
+    def codes(self, rank: int) -> Codes:
+        """Return the codes of U, with the zeros that fill up strips and words."""
+        return from_strips(self.factor, len(self.bias), padded(rank, STRIP), self.precision)

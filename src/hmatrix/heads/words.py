@@ -1,0 +1,105 @@
+"""How a progressive head stores its factors and rows: words in the order in which the kernel reads them."""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hmatrix._support.checks import FloatArray
+from hmatrix.codes.encoding import encode
+from hmatrix.codes.precision import Codes, Precision, from_words, to_words
+
+Words: TypeAlias = npt.NDArray[np.uint32]
+Floats32: TypeAlias = npt.NDArray[np.float32]
+Integers: TypeAlias = npt.NDArray[np.int32]
+
+STRIP = 16
+"""Rows of a coarse factor that are stored together."""
+
+BLOCK = 64
+"""Columns of a fine row that are stored together: codes in their order, floats in words of 16 lanes whose parts are 16
+columns apart."""
+
+REST_STEPS = 254
+"""Where rows are codes, x is quantised to codes, and what these leave to so many parts of their step."""
+
+
+def padded(size: int, unit: int) -> int:
+    """Return the least multiple of `unit` that is at least `size`."""
+    return -(-size // unit) * unit
+
+
+def filled(values: FloatArray, size: int, fill: float = 0.0) -> Floats32:
+    """Return a vector in float32, filled up."""
+    result = np.full(size, fill, np.float32)
+    result[: len(values)] = values
+    return result
+
+
+def symmetric(rows: FloatArray) -> tuple[Codes, Floats32]:
+    """Encode rows in int8, each with a scale of its own: codes and scales; the largest entry gets the largest code."""
+    scales = (np.abs(rows).max(axis=1, initial=0.0) / 127).astype(np.float32)
+    divisors = np.where(scales > 0, scales, np.float32(1))
+    codes = np.clip(np.rint(rows / divisors[:, None]), -127, 127) + Precision.INT8.zero
+    return codes.astype(np.uint8), scales
+
+
+def to_codes(rows: FloatArray, precision: Precision) -> tuple[Codes, Floats32]:
+    """Encode rows of a coarse factor, each with a scale of its own: codes and scales."""
+    if precision is Precision.INT8 or not rows.size:
+        return symmetric(rows)
+    encoded = encode(rows, precision)
+    return encoded.codes, encoded.scales.reshape(len(rows))
+
+
+def from_codes(codes: Codes, scales: FloatArray, precision: Precision) -> npt.NDArray[np.float64]:
+    """Return the rows that `to_codes` encoded."""
+    return (codes.astype(np.float64) - precision.zero) * scales[:, None].astype(np.float64)
+
+
+def to_strips(codes: Codes, precision: Precision) -> Words:
+    """Pack codes ``(rows, columns)`` into strips."""
+    rows = padded(len(codes), STRIP)
+    whole = np.full((rows, codes.shape[1]), int(precision.zero), np.uint8)
+    whole[: len(codes)] = codes
+    words = to_words(whole, precision)
+    strips = words.reshape(rows // STRIP, STRIP, words.shape[1])
+    return np.ascontiguousarray(strips.transpose(0, 2, 1)).ravel()
+
+
+def from_strips(words: Words, rows: int, columns: int, precision: Precision) -> Codes:
+    """Return what `to_strips` packed, with the rows that fill it up."""
+    row_words = padded(columns, precision.per_word) // precision.per_word
+    strips = words.reshape(padded(rows, STRIP) // STRIP, row_words, STRIP).transpose(0, 2, 1)
+    codes: Codes = from_words(strips.reshape(padded(rows, STRIP), row_words), precision, columns)
+    return codes
+
+
+def to_fine(weight: FloatArray, precision: Precision) -> tuple[Words, Floats32]:
+    """Pack the rows of a weight ``(m, n)``; words and scales."""
+    m, n = weight.shape
+    scales = np.ones(m, np.float32)
+    values: npt.NDArray[Any] = weight.astype(np.float32, copy=False)
+    if precision is Precision.INT8:
+        values, scales = symmetric(weight)
+    zero = int(precision.zero) if precision is Precision.INT8 else 0
+    whole = np.full((m, padded(n, BLOCK)), zero, values.dtype)
+    whole[:, :n] = values
+    return to_words(whole[:, _order(n, precision)], precision).ravel(), scales
+
+
+def from_fine(words: Words, scales: Floats32, precision: Precision, n: int) -> Floats32:
+    """Return the rows ``(rows, n)`` that `to_fine` packed into words ``(rows, words)``, decoded."""
+    values = from_words(words, precision, padded(n, BLOCK))
+    if precision is Precision.INT8:
+        values = values.astype(np.float32) - np.float32(precision.zero)
+    decoded: Floats32 = values[:, np.argsort(_order(n, precision))[:n]] * scales[:, None]
+    return decoded
+
+
+def _order(n: int, precision: Precision) -> npt.NDArray[np.intp]:
+    """Return the column of each place of a fine row."""
+    if precision is Precision.INT8:
+        return np.arange(padded(n, BLOCK))
+    places = np.arange(padded(n, BLOCK)).reshape(-1, precision.per_word, 16)
+    return places.transpose(0, 2, 1).ravel()

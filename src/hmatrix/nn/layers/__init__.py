@@ -1,0 +1,1 @@
+"""Layers whose weight is an H-matrix."""

@@ -1,0 +1,1 @@
+"""The layers of a whole network: found, measured, given their bytes, replaced."""

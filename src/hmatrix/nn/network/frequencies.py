@@ -1,0 +1,31 @@
+"""How often the rows of an embedding are selected, from how often calibration data selected them.
+
+References
+----------
+I. J. Good, "The population frequencies of species and the estimation of population parameters", Biometrika 40 (1953),
+doi:10.1093/biomet/40.3-4.237.
+"""
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hmatrix.allocation.search.forms import Floats
+
+Counts: TypeAlias = npt.NDArray[np.int64]
+
+
+def frequencies(counts: Counts) -> Floats:
+    """Return the probability of each row ``(m,)`` from its count; some count must be positive.
+
+    What was never seen has, all together, the share of what was seen once (Good and Turing's estimate), in equal parts,
+    and no row less than one of these.
+    """
+    total, unseen = int(counts.sum()), int(np.count_nonzero(counts == 0))
+    if unseen == 0:
+        return np.asarray(counts / total)
+    # One, where nothing was seen once: no row is certain never to be selected.
+    missing = max(int(np.count_nonzero(counts == 1)), 1) / total
+    shares: Floats = np.maximum((1 - missing) * counts / total, missing / unseen)
+    return np.asarray(shares / shares.sum())

@@ -1,0 +1,1 @@
+"""Products with H-matrices as operators of torch."""

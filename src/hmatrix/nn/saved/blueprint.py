@@ -1,0 +1,139 @@
+"""What tells how to build the layers of a compressed network, before the parts of their H-matrices are read."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from hmatrix.errors import NetworkError
+from hmatrix.nn.layers.conv import HConv2d
+from hmatrix.nn.layers.embedding import HEmbedding
+from hmatrix.nn.layers.linear import HLinear
+from hmatrix.nn.layers.progressive import ProgressiveLinear
+from hmatrix.nn.layers.weight import HWeight
+from hmatrix.nn.network.kinds import Kind, kind_of, shape_of
+from hmatrix.nn.network.replacing import exchange
+
+_LAYERS = (HLinear, HConv2d, HEmbedding)
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """Of one layer: what its state dict does not hold.
+
+    Parameters
+    ----------
+    weight
+        The layer that owns its weight; layers of one owner share the weight.
+    shape
+        Of the weight, ``(m, n)``.
+    has_bias
+        Whether it has a bias; the correction of what is lost may have added one.
+    zero_padding
+        Whether it is an embedding whose row of padding is zero.
+    """
+
+    weight: str
+    shape: tuple[int, int]
+    has_bias: bool
+    zero_padding: bool
+
+    @classmethod
+    def of_plain(cls, entry: Any) -> Self:
+        """Make one of plain values; anything may be raised if they are others than `dataclasses.asdict` gives."""
+        m, n = entry["shape"]
+        return cls(str(entry["weight"]), (int(m), int(n)), bool(entry["has_bias"]), bool(entry["zero_padding"]))
+
+
+def blueprints_of(model: nn.Module) -> dict[str, Blueprint]:
+    """Return the blueprints of all layers with H-matrices, by name."""
+    owners: dict[int, str] = {}
+    found = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, _LAYERS):
+            owner = owners.setdefault(id(module.weight), name)
+            has_bias = getattr(module, "bias", None) is not None
+            found[name] = Blueprint(owner, module.weight.shape, has_bias, getattr(module, "zero_padding", False))
+    return found
+
+
+def build(
+    model: nn.Module,
+    blueprints: Mapping[str, Blueprint],
+    make_weight: Callable[[str, Blueprint], HWeight],
+    *,
+    heads: Mapping[str, tuple[int, int]] | None = None,
+    mend: str,
+) -> nn.Module:
+    """Put layers of H-matrices in the places that blueprints name.
+
+    Parameters
+    ----------
+    model
+        The network that was compressed, as it was before, on any device. It is changed.
+    blueprints
+        By name.
+    make_weight
+        Of the first layer with a weight, to that weight.
+    heads
+        The shapes of the layers that are progressive heads, by name.
+    mend
+        What to do if the network is another one.
+
+    Returns
+    -------
+    nn.Module
+        The network; `model` itself unless that is a single layer.
+
+    Raises
+    ------
+    NetworkError
+        If a layer is not there, or has another shape.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    weights: dict[str, HWeight] = {}
+    made: dict[nn.Module, nn.Module] = {}
+    for name, shape in (heads or {}).items():
+        made[_found(modules, name, shape, mend)[0]] = ProgressiveLinear.skeleton(shape)
+    for name, blueprint in blueprints.items():
+        module, kind = _found(modules, name, blueprint.shape, mend)
+        if blueprint.weight not in weights:
+            weights[blueprint.weight] = make_weight(name, blueprint)
+        weight, own = weights[blueprint.weight], module.get_parameter("weight")
+        successor = kind.successor(module, weight)
+        if hasattr(successor, "bias"):
+            bias = torch.empty(blueprint.shape[0], dtype=weight.dtype, device=own.device)
+            successor.register_parameter("bias", nn.Parameter(bias) if blueprint.has_bias else None)
+        if isinstance(successor, HEmbedding):
+            successor.zero_padding = blueprint.zero_padding
+        half = own.dtype in (torch.float16, torch.bfloat16)
+        made[module] = successor.to(own.dtype) if half else successor
+    root = made.get(model, model)
+    exchange(model, made)
+    return root
+
+
+def _found(modules: Mapping[str, nn.Module], name: str, shape: tuple[int, int], mend: str) -> tuple[nn.Module, Kind]:
+    """Return the layer of the original network that another one replaces."""
+    module = modules.get(name)
+    kind = None if module is None else kind_of(module)
+    found = None if module is None or kind is None else shape_of(module)
+    if module is None or kind is None or found != shape:
+        came = "there is none" if module is None else f"is a {type(module).__name__}, of {found}"
+        raise NetworkError(f"layer {name or '(network)'} of {shape}", came, mend)
+    return module, kind
+
+
+def heads_of(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Return the shapes of all progressive heads, by name."""
+    modules = model.named_modules(remove_duplicate=False)
+    return {name: module.shape for name, module in modules if isinstance(module, ProgressiveLinear)}
+
+
+def weights_of(model: nn.Module) -> Iterable[tuple[str, HWeight]]:
+    """Return all packed weights of a network with the names of the first layers that they are the weights of."""
+    for name, module in model.named_modules():
+        if isinstance(module, HWeight):
+            yield name.rpartition(".")[0], module

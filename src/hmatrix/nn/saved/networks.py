@@ -1,0 +1,220 @@
+"""Compressed networks in safetensors files: their state dict, and a header that tells which layers are H-matrices.
+
+Nothing in a file is executed. Tensors are mapped into memory, not read; what is shared is stored once.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import hmatrix
+from hmatrix._support.writing import read_header as read_json
+from hmatrix._support.writing import written
+from hmatrix.errors import ArgumentError, FormatError, NetworkError
+from hmatrix.io import KEY
+from hmatrix.matrix import HMatrix
+from hmatrix.nn.layers.weight import HWeight
+from hmatrix.nn.ops.prepared import PackedTensors
+from hmatrix.nn.saved.blueprint import Blueprint, blueprints_of, build, heads_of
+from hmatrix.nn.saved.pretrained import make_ready
+
+NETWORK_VERSION = 1
+_MEND = "give a whole file written by hmatrix.nn.save"
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a file.
+
+    Parameters
+    ----------
+    version
+        Of the format.
+    hmatrix
+        Version of the package that wrote it.
+    architecture
+        What the user says of how to build the network, plain values.
+    layers
+        The layers that are H-matrices, by name.
+    shared
+        Names of tensors that are stored under another name.
+    heads
+        The shapes of the layers that are progressive heads, by name.
+    """
+
+    version: int
+    hmatrix: str
+    architecture: dict[str, Any]
+    layers: dict[str, Blueprint]
+    shared: dict[str, str]
+    heads: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def save(model: nn.Module, path: str | os.PathLike[str], architecture: Mapping[str, Any] | None = None) -> None:
+    """Write a network with H-matrices or progressive heads to a safetensors file, all of it or nothing.
+
+    Parameters
+    ----------
+    model
+        As `compress` or `progressive_head` returned it.
+    path
+        The file.
+    architecture
+        Plain values that tell how to build the network that `load` needs.
+
+    Raises
+    ------
+    ArgumentError
+        If the network has neither, or `architecture` is not of plain values.
+    OutputError
+        If the file cannot be written.
+    """
+    path = Path(path)
+    tensors, shared = _deduplicated(model.state_dict())
+    layers, heads = blueprints_of(model), heads_of(model)
+    header = Header(NETWORK_VERSION, hmatrix.__version__, dict(architecture or {}), layers, shared, heads)
+    if not layers and not heads:
+        raise ArgumentError("model", "has no H-matrix", "compress it first")
+    try:
+        text = json.dumps({"kind": "network", **asdict(header)})
+    except (TypeError, ValueError) as error:
+        raise ArgumentError("architecture", f"cannot be written ({error})", "give strings and numbers") from error
+    with written(path) as temporary:
+        save_file(tensors, temporary, metadata={KEY: text})
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """Read the header of a file that `save` wrote.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing, truncated, or of another kind or version.
+    """
+    subject = f"file {path}"
+    content = read_json(Path(path), KEY, "hmatrix.nn.save")
+    try:
+        version = content["version"]
+        if content.pop("kind") != "network":
+            raise KeyError("kind")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FormatError(subject, "has no header of a compressed network", _MEND) from error
+    if type(version) is not int or version != NETWORK_VERSION:
+        mend = f"this release reads version {NETWORK_VERSION}: install a newer one"
+        raise FormatError(subject, f"has version {version!r}", mend)
+    try:
+        layers = {str(name): Blueprint.of_plain(entry) for name, entry in content["layers"].items()}
+        heads = {str(name): (int(m), int(n)) for name, (m, n) in content.get("heads", {}).items()}
+        architecture, shared = dict(content["architecture"]), dict(content["shared"])
+        return Header(version, content["hmatrix"], architecture, layers, shared, heads)
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise FormatError(subject, "has a damaged header", "write it again") from error
+
+
+def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
+    """Read a network that `save` wrote.
+
+    Parameters
+    ----------
+    path
+        The file. Its tensors are mapped into memory: it must stay as it is while the network is used.
+    model
+        The network that was compressed, as it was before, with any weights, on any device, the meta device too. It is
+        changed, and should not be used any more if this fails.
+
+    Returns
+    -------
+    nn.Module
+        The network in evaluation mode, on the CPU; `model` itself unless that is a single layer.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing, truncated, damaged, or of another kind or version.
+    NetworkError
+        If it is not of this network.
+    """
+    header = read_header(path)
+    subject = f"file {path}"
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise FormatError(subject, f"cannot be read ({error})", _MEND) from error
+    if missing := set(header.shared.values()) - tensors.keys():
+        raise FormatError(subject, f"lacks {', '.join(sorted(missing))}", "write it again")
+    mend = f"give the network that was compressed ({header.architecture or 'the file does not say which'})"
+    root = build(model, header.layers, lambda _, layer: HWeight.skeleton(layer.shape), heads=header.heads, mend=mend)
+    state = {**tensors, **{name: tensors[owner] for name, owner in header.shared.items()}}
+    try:
+        root.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        mend = "give the network that was compressed"
+        raise NetworkError(subject, f"does not fit the network ({error})", mend) from error
+    _tie(root, header.shared)
+    make_ready(root)
+    return root.requires_grad_(False).eval()
+
+
+def _deduplicated(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return each tensor once, contiguous, and the names of those that are another's."""
+    tensors: dict[str, Tensor] = {}
+    shared: dict[str, str] = {}
+    owners: dict[Any, str] = {}
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            came = f"holds a {type(tensor).__name__} under {name} in its state dict"
+            raise ArgumentError("model", came, "save networks whose state dict holds tensors only")
+        start = tensor.untyped_storage().data_ptr(), tensor.storage_offset()
+        key = (*start, tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and key in owners:
+            shared[name] = owners[key]
+            continue
+        owners[key] = name
+        # Views of one storage would be refused.
+        whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        tensors[name] = tensor if whole else tensor.contiguous().clone()
+    return tensors, shared
+
+
+def _tie(model: nn.Module, shared: Mapping[str, str]) -> None:
+    """Make parameters that are stored once one parameter again."""
+    for name, owner in shared.items():
+        place, _, key = name.rpartition(".")
+        own_place, _, own_key = owner.rpartition(".")
+        module, source = model.get_submodule(place), model.get_submodule(own_place)
+        if key in module._parameters and own_key in source._parameters:
+            module._parameters[key] = source._parameters[own_key]
+
+
+def load_matrix(path: str | os.PathLike[str], layer: str) -> HMatrix:
+    """Read the H-matrix of one layer of a file that `save` wrote.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing, truncated, damaged, or of another kind or version.
+    ArgumentError
+        If it has no such layer.
+    """
+    header = read_header(path)
+    subject = f"file {path}"
+    if layer not in header.layers:
+        raise ArgumentError("layer", f"{subject} has no {layer!r}", f"name one of {', '.join(header.layers)}")
+    entry = header.layers[layer]
+    prefix = f"{entry.weight}.weight." if entry.weight else "weight."
+    with safe_open(path, framework="pt") as file:
+        names = {name for name in PackedTensors._fields if prefix + name in file.keys()}  # noqa: SIM118
+        tensors: list[Any] = [
+            file.get_tensor(prefix + name) if name in names else None for name in PackedTensors._fields
+        ]
+    try:
+        return PackedTensors(*tensors).matrix(entry.shape)
+    except (ArgumentError, AttributeError) as error:
+        raise FormatError(subject, f"layer {layer} is damaged ({error})", "write it again") from error

@@ -1,0 +1,1 @@
+"""Compressed networks, trained to give the outputs of the original."""

@@ -1,0 +1,311 @@
+"""A compressed network trained back to the outputs of the original: distillation, without labels.
+
+All H-matrices keep their partitions, ranks and precisions, so that not a byte is added. Their coefficients are trained
+as `trainable` does it, and with them, where that is wanted, whatever else the network has learned. Normalisations keep
+their statistics.
+
+References
+----------
+G. Hinton, O. Vinyals, J. Dean, *Distilling the knowledge in a neural network*, arXiv:1503.02531.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count, islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hmatrix.errors import ArgumentError, DataError, NetworkError
+from hmatrix.nn.layers.conv import HConv2d
+from hmatrix.nn.layers.embedding import HEmbedding
+from hmatrix.nn.layers.linear import HLinear
+from hmatrix.nn.layers.trainable import TrainableFactor, freeze, trainable
+from hmatrix.nn.network.progress import shown
+from hmatrix.nn.network.running import Forward, check_batches, checked, evaluating, first_tensor, outputs, run_batch
+from hmatrix.nn.training.adam import Adam
+from hmatrix.nn.training.distillation import Finetuning, FinetuningReport, Loss, Measurement, variance
+from hmatrix.nn.training.matching import Pair, recording
+from hmatrix.nn.training.means import match_means
+
+_LAYERS = (HLinear, HConv2d, HEmbedding)
+
+_EVERY = 8
+"""One of so many batches is held out, and so many at most."""
+
+_MATCHED = 32
+"""Batches by which the means of layers are matched."""
+
+_MATCHING = 0.1
+"""Of the time, which that may take."""
+
+_SMALLEST = 1e-3
+"""Tensors whose root mean square is smaller take steps as if it were this."""
+
+
+class Finetuned(NamedTuple):
+    """A network after distillation, packed again, and how it went."""
+
+    model: nn.Module
+    report: FinetuningReport
+
+
+def finetune(
+    model: nn.Module,
+    teacher: nn.Module,
+    data: Iterable[Any],
+    settings: Finetuning | None = None,
+    *,
+    held_out: Iterable[Any] | None = None,
+    forward: Forward = run_batch,
+    progress: bool = True,
+) -> Finetuned:
+    """Train a compressed network so that it computes again what the original computes.
+
+    Parameters
+    ----------
+    model
+        As `compress` returned it, or `load` loaded it. It is not changed.
+    teacher
+        The original network.
+    data
+        Batches of inputs, as `compress` takes them; labels are not used. It is iterated again and again: shuffle and
+        augment there, as a `DataLoader` does.
+    settings
+        How long, and how.
+    held_out
+        Batches on which the packed network is measured, so that the best is returned. By default the first of every
+        eight batches of `data`, eight at most, which then must come in the same order each time: where they are
+        shuffled, give others, or what is measured on is trained on, too.
+    forward
+        From a network and a batch to the output that matters, where it is not the (first) tensor that
+        ``model(batch)`` returns.
+    progress
+        Whether to show a progress bar (if tqdm is installed).
+
+    Returns
+    -------
+    model : nn.Module
+        A new network, packed. On the held-out data it is never worse than the one that was given: where nothing was
+        better, it is a copy of that.
+    report : FinetuningReport
+
+    Raises
+    ------
+    ArgumentError
+        If the network has no H-matrix, the teacher has one, or nothing is trained.
+    NetworkError
+        If the teacher is another network, or the loss is not finite.
+    DataError
+        If there are no batches to train or to measure on, one does not go through a network, or either is a tensor.
+
+    Notes
+    -----
+    First, biases are corrected so that the outputs of layers have the means that they have in the teacher, as far as
+    `Finetuning.trained` includes biases.
+
+    Interrupted from the keyboard, it returns the best network so far. Layers are multiplied by their decoded matrices,
+    with exact activations, which is faster in training; what is measured is the packed network.
+    """
+    start = time.perf_counter()
+    settings = Finetuning() if settings is None else settings
+    check_batches("data", data)
+    if held_out is not None:
+        check_batches("held_out", held_out)
+    forward = checked(forward, "data")
+    if not any(isinstance(module, _LAYERS) for module in model.modules()):
+        mend = "give what `compress` returned; a progressive head is not trained"
+        raise ArgumentError("model", "has no H-matrix", mend)
+    skipped: Container[int] = ()
+    if held_out is None:
+        skipped = range(0, _EVERY * _EVERY, _EVERY)
+        held_out = (batch for number, batch in enumerate(islice(data, _EVERY * _EVERY)) if number in skipped)
+    if any(isinstance(module, _LAYERS) for module in teacher.modules()):
+        mend = "give the original: `load` changes the network that it is given, so give that a copy"
+        raise ArgumentError("teacher", "has H-matrices itself", mend)
+    best = _Best(model, _Judge(teacher, list(held_out), forward, settings.loss), start)
+    interrupted = False
+    try:
+        with _seeded(settings.seed), torch.inference_mode(False):
+            matched = Pair(copy.deepcopy(model), teacher, _LAYERS)
+            match_means(matched, _first(_repeated(data, skipped), settings, start), forward, settings.trained)
+            best.offer(matched.student, 0)
+            batches = _repeated(data, skipped)
+            trainer = _Trainer(Pair(copy.deepcopy(best.model), teacher, _LAYERS), settings, forward)
+            due = 1
+            for fraction in shown(_fractions(settings, start), "distillation", enabled=progress, total=settings.steps):
+                if trainer.steps and fraction * settings.measurements >= due:
+                    best.offer(trainer.packed(), trainer.steps)
+                    due = int(fraction * settings.measurements) + 1
+                trainer.step(next(batches), settings.rate_at(fraction))
+            if trainer.steps:
+                best.offer(trainer.packed(), trainer.steps)
+    except KeyboardInterrupt:
+        interrupted = True
+    seconds = time.perf_counter() - start
+    return Finetuned(
+        best.copied(), FinetuningReport(best.given, best.loss, seconds, tuple(best.measurements), interrupted)
+    )
+
+
+class _Judge:
+    """The loss of a network's outputs on held-out batches."""
+
+    def __init__(self, teacher: nn.Module, batches: list[Any], forward: Forward, loss: Loss) -> None:
+        if not batches:
+            raise DataError("held_out", "has no batches", "give batches of inputs, more than one in `data`")
+        self._batches = batches
+        self._forward = forward
+        self._loss = loss
+        self._wanted = outputs(teacher, batches, forward)
+
+    def __call__(self, model: nn.Module) -> float:
+        given = outputs(model, self._batches, self._forward)
+        losses = [float(self._loss(*_compared(*pair))) for pair in zip(given, self._wanted, strict=True)]
+        return sum(losses) / len(losses)
+
+
+class _Best:
+    """The network of the least loss so far, and all that were measured."""
+
+    def __init__(self, model: nn.Module, judge: _Judge, start: float) -> None:
+        self._given = model
+        self.model = model
+        self._judge = judge
+        self._start = start
+        self.given = self.loss = judge(model)
+        if not math.isfinite(self.loss):
+            raise NetworkError("model", f"its loss on held-out data is {self.loss}", "use an intact network and inputs")
+        self.measurements: list[Measurement] = []
+
+    def offer(self, model: nn.Module, steps: int) -> None:
+        """Measure a network, and keep it if it is better."""
+        loss = self._judge(model)
+        self.measurements.append(Measurement(steps, time.perf_counter() - self._start, loss))
+        if loss < self.loss:
+            self.model, self.loss = model, loss
+
+    def copied(self) -> nn.Module:
+        """Return a copy of the best network, in the modes of the one that was given."""
+        model = copy.deepcopy(self.model)
+        for name, module in self._given.named_modules():
+            model.get_submodule(name).training = module.training
+        for name, parameter in self._given.named_parameters():
+            model.get_parameter(name).requires_grad_(parameter.requires_grad)
+        return model
+
+
+class _Trainer:
+    """Steps of Adam, each in proportion to what a tensor holds."""
+
+    def __init__(self, pair: Pair, settings: Finetuning, forward: Forward) -> None:
+        self.steps = 0
+        self._pair = pair
+        self._settings = settings
+        self._forward = forward
+        self._variances: dict[str, float] = {}
+        trainable(pair.student.eval(), dense=True)
+        factors = [module for module in pair.student.modules() if isinstance(module, TrainableFactor)]
+        longer = settings.codes / settings.rate
+        coded = [factor for factor in factors if factor.scales is not None]
+        codes = {factor.latent: longer * factor.steps() for factor in coded}
+        owned = {parameter for factor in factors for parameter in factor.parameters()}
+        if settings.codes == 0:
+            owned.difference_update(codes)
+            for factor in coded:
+                factor.keep_codes()
+        sizes: dict[nn.Parameter, Tensor] = {}
+        for parameter in pair.student.parameters():
+            others = parameter not in codes and settings.trained.includes(parameter)
+            chosen = parameter.is_floating_point() and (parameter in owned or others)
+            parameter.requires_grad_(chosen)
+            if chosen and parameter.numel():
+                values = parameter.detach()
+                sizes[parameter] = (
+                    codes[parameter] if parameter in codes else values.square().mean().sqrt().clamp(min=_SMALLEST)
+                )
+        if not sizes:
+            raise ArgumentError("trained", "leaves nothing to train", "train biases, too: Trained.VECTORS")
+        self._optimizer = Adam(sizes)
+
+    def step(self, batch: Any, rate: float) -> None:
+        """Train on a batch."""
+        pair, settings = self._pair, self._settings
+        matched = settings.matching > 0
+        with evaluating(pair.teacher), recording(pair.teacher_layers if matched else {}) as wanted:
+            target = first_tensor(self._forward(pair.teacher, batch))
+        with torch.enable_grad(), recording(pair.student_layers if matched else {}) as given:
+            loss = settings.loss(*_compared(first_tensor(self._forward(pair.student, batch)), target))
+            errors = [
+                self._error(name, *both) for name in given for both in zip(given[name], wanted[name], strict=True)
+            ]
+            if errors:
+                loss = loss + settings.matching * torch.stack(errors).mean()
+        self.steps += 1
+        if not bool(loss.isfinite()):
+            came = f"is {loss.item()} in step {self.steps}"
+            raise NetworkError("loss of distillation", came, "lower `rate`, or use intact inputs")
+        self._optimizer.step(loss, rate)
+
+    def _error(self, name: str, given: Tensor, wanted: Tensor) -> Tensor:
+        """Return the mean square error of a layer's output, in proportion to the variance in the first batch."""
+        if name not in self._variances:
+            self._variances[name] = variance(wanted)
+        return nn.functional.mse_loss(given, wanted) / self._variances[name]
+
+    def packed(self) -> nn.Module:
+        """Return the network as it would be packed now."""
+        return freeze(copy.deepcopy(self._pair.student))
+
+
+def _compared(given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    if given.shape != wanted.shape:
+        came = f"its output has the shape {tuple(wanted.shape)}, that of the model {tuple(given.shape)}"
+        raise NetworkError("teacher", came, "give the network that was compressed, as it was before")
+    return given, wanted.to(given)
+
+
+def _repeated(data: Iterable[Any], skipped: Container[int]) -> Iterator[Any]:
+    """Iterate over batches again and again, but for some."""
+    while True:
+        empty = True
+        for number, batch in enumerate(data):
+            if number not in skipped:
+                empty = False
+                yield batch
+        if empty:
+            mend = "give two batches at least, in what can be iterated again and again"
+            raise DataError("data", "has no batches to train on", mend)
+
+
+def _first(batches: Iterator[Any], settings: Finetuning, start: float) -> Iterator[Any]:
+    """Yield the batches by which means are matched."""
+    for batch in islice(batches, _MATCHED):
+        yield batch
+        if settings.seconds is not None and time.perf_counter() - start > _MATCHING * settings.seconds:
+            return
+
+
+def _fractions(settings: Finetuning, start: float) -> Iterator[float]:
+    """Yield, for each step, which part of the training is over."""
+    for step in count():
+        over = [0.0]
+        if settings.steps is not None:
+            over.append(step / settings.steps)
+        if settings.seconds is not None:
+            over.append((time.perf_counter() - start) / settings.seconds)
+        if max(over) >= 1:
+            return
+        yield max(over)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's generator, and put its state back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,1 @@
+"""Rows and columns in clusters, and the matrix in blocks of them."""

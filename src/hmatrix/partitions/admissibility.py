@@ -1,0 +1,86 @@
+"""Which blocks may be approximated by low rank.
+
+References
+----------
+W. Hackbusch, *Hierarchical Matrices: Algorithms and Analysis*, Springer 2015, section 5.2,
+doi:10.1007/978-3-662-47324-5.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from hmatrix._support.checks import check_number
+from hmatrix.errors import ArgumentError
+from hmatrix.partitions.cluster import Cluster
+
+
+class Admissibility(Protocol):
+    """Says whether a block is admissible."""
+
+    def __call__(self, rows: Cluster, columns: Cluster) -> bool:
+        """Return whether the block of `rows` and `columns` may have low rank."""
+        ...
+
+
+@dataclass(frozen=True)
+class Strong:
+    """``max(diam) <= eta * dist``, and the clusters are apart."""
+
+    eta: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_number("eta", self.eta, above=0.0)
+
+    def __call__(self, rows: Cluster, columns: Cluster) -> bool:
+        distance = rows.distance(columns)
+        return distance > 0 and max(rows.diameter, columns.diameter) <= self.eta * distance
+
+
+@dataclass(frozen=True)
+class StrongMin:
+    """``min(diam) <= eta * dist``, and the clusters are apart."""
+
+    eta: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_number("eta", self.eta, above=0.0)
+
+    def __call__(self, rows: Cluster, columns: Cluster) -> bool:
+        distance = rows.distance(columns)
+        return distance > 0 and min(rows.diameter, columns.diameter) <= self.eta * distance
+
+
+@dataclass(frozen=True)
+class Weak:
+    """The clusters lie beside each other along some axis: the partition of HODLR matrices.
+
+    Parameters
+    ----------
+    overlap
+        Fraction of the shorter side by which they may still overlap. Clusters of 63 among 1,000 rows and
+        of 80 among 1,280 columns, say, do not end at quite the same place.
+    """
+
+    overlap: float = 0.1
+
+    def __post_init__(self) -> None:
+        if check_number("overlap", self.overlap, at_least=0.0) >= 1.0:
+            raise ArgumentError("overlap", f"got {self.overlap}", "give a fraction below 1")
+
+    def __call__(self, rows: Cluster, columns: Cluster) -> bool:
+        sides = rows.upper - rows.lower, columns.upper - columns.lower
+        shared = np.minimum(rows.upper, columns.upper) - np.maximum(rows.lower, columns.lower)
+        hull = np.maximum(rows.upper, columns.upper) - np.minimum(rows.lower, columns.lower)
+        # Rounding must not decide whether two boxes touch; nor is a point beside a box that contains it.
+        apart = shared <= self.overlap * np.minimum(*sides) + 1e-12 * hull
+        return bool((apart & (hull > (1 + 1e-12) * np.maximum(*sides))).any())
+
+
+@dataclass(frozen=True)
+class Everywhere:
+    """Every block: the whole matrix becomes one low-rank block."""
+
+    def __call__(self, rows: Cluster, columns: Cluster) -> bool:  # noqa: ARG002
+        return True

@@ -1,0 +1,86 @@
+"""The block cluster tree: the partition of a matrix into admissible and inadmissible blocks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hmatrix.partitions.admissibility import Admissibility
+from hmatrix.partitions.cluster import Cluster, ClusterTree
+
+
+@dataclass(frozen=True, eq=False)
+class BlockCluster:
+    """A pair of clusters.
+
+    Parameters
+    ----------
+    rows, columns
+        The two clusters.
+    admissible
+        Whether it is a leaf that may have low rank.
+    sons
+        The blocks that it is split into; none for a leaf.
+    """
+
+    rows: Cluster
+    columns: Cluster
+    admissible: bool
+    sons: tuple["BlockCluster", ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class BlockClusterTree:
+    """The partition of the matrix over two cluster trees."""
+
+    rows: ClusterTree
+    columns: ClusterTree
+    root: BlockCluster
+
+    def leaves(self) -> Iterator[BlockCluster]:
+        """Iterate over the leaves, depth first."""
+        stack = [self.root]
+        while stack:
+            block = stack.pop()
+            if not block.sons:
+                yield block
+            stack.extend(reversed(block.sons))
+
+    @property
+    def far_field(self) -> tuple[BlockCluster, ...]:
+        """The admissible leaves."""
+        return tuple(leaf for leaf in self.leaves() if leaf.admissible)
+
+    @property
+    def near_field(self) -> tuple[BlockCluster, ...]:
+        """The inadmissible leaves."""
+        return tuple(leaf for leaf in self.leaves() if not leaf.admissible)
+
+
+def build_block_tree(rows: ClusterTree, columns: ClusterTree, admissibility: Admissibility) -> BlockClusterTree:
+    """Build the block cluster tree of two cluster trees.
+
+    Admissibility is asked first, so that a pair of leaf clusters may be admissible too. An inadmissible
+    block is split along each side whose cluster has sons, so along one side alone where the other
+    cluster is a leaf; where both are leaves it is a dense leaf.
+
+    Parameters
+    ----------
+    rows, columns
+        The two trees.
+    admissibility
+        Which blocks are admissible.
+    """
+    pairs = [(rows.root, columns.root)]
+    sons: list[range] = []
+    admissible: list[bool] = []
+    for row, column in pairs:
+        admissible.append(admissibility(row, column))
+        first = len(pairs)
+        if not admissible[-1] and not (row.is_leaf and column.is_leaf):
+            pairs += [(r, c) for r in row.sons or (row,) for c in column.sons or (column,)]
+        sons.append(range(first, len(pairs)))
+    blocks: dict[int, BlockCluster] = {}
+    for number in reversed(range(len(pairs))):
+        blocks[number] = BlockCluster(
+            *pairs[number], admissible[number], tuple(blocks.pop(son) for son in sons[number])
+        )
+    return BlockClusterTree(rows, columns, blocks[0])

@@ -1,0 +1,76 @@
+"""Where the rows and the columns of a matrix lie.
+
+A trained weight has no geometry of its own: any coordinates are an assumption about which rows and
+which columns belong together. `Index`, that of the published study, assumes that neighbouring indices do.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hmatrix._support.checks import as_array, check_matrix
+from hmatrix.errors import ArgumentError
+from hmatrix.partitions.cluster import Supports
+
+
+class Coordinates(Protocol):
+    """Says where the rows or the columns of a matrix lie."""
+
+    def __call__(self, size: int) -> Supports:
+        """Return the supports of `size` rows or columns."""
+        ...
+
+
+@dataclass(frozen=True)
+class Index:
+    """One-dimensional and not scaled: index i is the interval [i, i + 1] around i + 1/2.
+
+    Rows and columns share one axis, so a block near the diagonal is inadmissible.
+    """
+
+    def __call__(self, size: int) -> Supports:
+        return Supports(np.arange(size, dtype=np.float64)[:, None] + 0.5, radius=0.5)
+
+
+@dataclass(frozen=True)
+class ScaledIndex:
+    """`Index` divided by the size: rows and columns both fill [0, 1]."""
+
+    def __call__(self, size: int) -> Supports:
+        index = Index()(size)
+        return Supports(index.points / size, index.radius / size)
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Given points.
+
+    Parameters
+    ----------
+    points
+        ``(n, d)``, or ``(n,)`` for one dimension.
+    radius
+        Half the side of the cube that each of them fills.
+
+    Raises
+    ------
+    ArgumentError
+        If they are not finite numbers, or not as many as the matrix has rows or columns.
+    """
+
+    points: npt.ArrayLike
+    radius: float = 0.0
+    _supports: Supports = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        points = as_array("points", self.points)
+        points = check_matrix("points", points[:, None] if points.ndim == 1 else points)
+        object.__setattr__(self, "_supports", Supports(points, self.radius))
+
+    def __call__(self, size: int) -> Supports:
+        given = len(self._supports.points)
+        if given != size:
+            raise ArgumentError("points", f"has {given} points", f"give {size}, one for each row or column")
+        return self._supports

@@ -1,0 +1,1 @@
+"""Labelled images, and what a network makes of them."""

@@ -1,0 +1,229 @@
+"""The inputs of the studied layer for all images: computed once, and kept in a cache."""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from tqdm import tqdm
+
+from hmatrix._support.writing import tell_damage
+from hmatrix.errors import ArgumentError, NetworkError, OutputError
+from hmatrix.study.data.classifiers import Classifier, HiddenLayer, LastLayer
+from hmatrix.study.data.datasets import LabelledImages, read_ahead
+from hmatrix.study.networks.models import LoadedNetwork
+
+_SHARD = 1024
+"""Images of one file of the cache."""
+
+_EVIDENCE = "evidence"
+"""Key in a shard's metadata: whether the layer is the last one, and a digest of all."""
+_LAST, _HIDDEN = "last", "hidden"
+
+
+@dataclass(frozen=True)
+class Features:
+    """All images as the studied layer sees them.
+
+    Parameters
+    ----------
+    inputs
+        The layer's inputs; float32 of shape (samples, in).
+    labels
+        Class index of each image; int64 of shape (samples,).
+    classifier
+        From outputs of the layer, or of what stands in its place, to predicted classes.
+    """
+
+    inputs: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    classifier: Classifier
+
+
+def cached_features(
+    network: LoadedNetwork, images: LabelledImages, cache: Path, *, batch_size: int = 8, workers: int | None = None
+) -> Features:
+    """Compute the studied layer's inputs for all images, or take them from the cache.
+
+    They are kept in shards of 1,024 images, each whole or absent, so an interrupted run goes on at the next.
+    In memory there is never more than the inputs, one shard, and the batches that are read ahead.
+
+    Parameters
+    ----------
+    network, images
+        Whose inputs, and of what.
+    cache
+        Folder for the inputs of all networks and data sets.
+    batch_size
+        Images that go through the network at once; more of them cost more memory, and hardly less time.
+    workers
+        Threads that read images; ``None`` is one for each CPU.
+
+    Raises
+    ------
+    ArgumentError
+        If `batch_size` or `workers` is less than one.
+    DataError
+        If an image cannot be read.
+    NetworkError
+        If the layer is not called exactly once, with one row for each image, or its input is not finite.
+    OutputError
+        If the cache cannot be written.
+
+    Warns
+    -----
+    CacheWarning
+        If a shard is damaged: it is computed again.
+    """
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        if value < 1:
+            raise ArgumentError(name, f"is {value}", "give at least one")
+    key = hashlib.sha256(repr((network.digest, network.layer_name, images.digest)).encode()).hexdigest()
+    folder = cache / key
+    inputs = np.empty((len(images), network.layer.in_features), dtype=np.float32)
+    missing: list[range] = []
+    is_last = True
+    for first in range(0, len(images), _SHARD):
+        rows = range(first, min(first + _SHARD, len(images)))
+        known = _read_shard(_shard(folder, rows), inputs[rows.start : rows.stop])
+        if known is None:
+            missing.append(rows)
+        else:
+            is_last &= known
+    if missing:
+        _check_writable(folder)
+        is_last &= _compute(network, images, missing, inputs, folder, batch_size, workers)
+    classifier: Classifier = (
+        LastLayer(len(images), network.layer.out_features)
+        if is_last
+        else HiddenLayer(network, images, batch_size, workers)
+    )
+    return Features(inputs, images.labels, classifier)
+
+
+def _compute(
+    network: LoadedNetwork,
+    images: LabelledImages,
+    missing: list[range],
+    inputs: npt.NDArray[np.float32],
+    folder: Path,
+    batch_size: int,
+    workers: int,
+) -> bool:
+    """Fill the missing rows of `inputs`, and return whether the layer's outputs are the network's outputs."""
+    order = [row for rows in missing for row in rows]
+    all_last = True
+    with (
+        tqdm(total=len(images), initial=len(images) - len(order), desc="features", unit="image", delay=2) as bar,
+        read_ahead(images, order, workers) as decoded,
+    ):
+        for rows in missing:
+            shard_last = True
+            for first in range(rows.start, rows.stop, batch_size):
+                end = min(first + batch_size, rows.stop)
+                batch = torch.stack(list(islice(decoded, end - first)))
+                inputs[first:end], batch_last = _run(network, batch, first)
+                shard_last &= batch_last
+                bar.update(end - first)
+            _write_shard(_shard(folder, rows), inputs[rows.start : rows.stop], shard_last)
+            all_last &= shard_last
+    return all_last
+
+
+def _run(network: LoadedNetwork, batch: torch.Tensor, first: int) -> tuple[npt.NDArray[np.float32], bool]:
+    """Return the layer's inputs (batch, in), and whether its outputs are the network's outputs."""
+    received: list[torch.Tensor] = []
+    returned: list[torch.Tensor] = []
+
+    # Copies, because what comes after may work in place.
+    def before(_: Any, arguments: tuple[torch.Tensor, ...]) -> None:
+        received.extend(argument.clone() for argument in arguments)
+
+    def after(_: Any, __: Any, output: torch.Tensor) -> None:
+        returned.append(output.clone())
+
+    hooks = (network.layer.register_forward_pre_hook(before), network.layer.register_forward_hook(after))
+    try:
+        with torch.inference_mode():
+            output = network.module(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    subject = f"network {network.name}, layer {network.layer_name}"
+    shapes = [tuple(tensor.shape) for tensor in received]
+    if shapes != [(len(batch), network.layer.in_features)]:
+        came = f"is called with inputs of the shapes {shapes} for {len(batch)} images, which is not supported"
+        raise NetworkError(subject, came, "name a layer that is called once, with one row for each image")
+    inputs = received[0].numpy()
+    bad = np.flatnonzero(~np.isfinite(inputs).all(axis=1))
+    if len(bad):
+        came = f"its input for image {first + int(bad[0])} holds NaN or infinity"
+        raise NetworkError(subject, came, "use intact weights, and the preprocessing that belongs to them")
+    return inputs, torch.equal(returned[0], output)
+
+
+def _shard(folder: Path, rows: range) -> Path:
+    return folder / f"{rows.start:08}-{rows.stop:08}.safetensors"
+
+
+def _read_shard(path: Path, inputs: npt.NDArray[np.float32]) -> bool | None:
+    """Fill `inputs`, and return whether the layer is the last one; ``None`` if the shard is absent or damaged."""
+    try:
+        if not path.exists():
+            return None
+        with safe_open(path, framework="np") as file:
+            found = file.get_tensor("inputs")
+            evidence = (file.metadata() or {}).get(_EVIDENCE, "")
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+        # The last two come of types that NumPy does not have.
+        tell_damage(path, str(error))
+        return None
+    # A digest, because safetensors itself does not notice changed values.
+    kind = evidence.partition(" ")[0]
+    if found.shape != inputs.shape or kind not in (_LAST, _HIDDEN) or evidence != _evidence(found, kind):
+        tell_damage(path, "does not fit its digest")
+        return None
+    inputs[:] = found
+    return bool(kind == _LAST)
+
+
+def _write_shard(path: Path, inputs: npt.NDArray[np.float32], is_last: bool) -> None:
+    # One entry, because safetensors writes several in any order.
+    content = save({"inputs": inputs}, metadata={_EVIDENCE: _evidence(inputs, _LAST if is_last else _HIDDEN)})
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _unwritable(path.parent, error) from error
+
+
+def _evidence(inputs: npt.NDArray[np.float32], kind: str) -> str:
+    digest = hashlib.sha256(repr((inputs.dtype.str, inputs.shape, kind)).encode())
+    digest.update(np.ascontiguousarray(inputs).data)
+    return f"{kind} {digest.hexdigest()}"
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cache {folder}", f"cannot be written ({error.strerror})", "name a folder that you may write to"
+    )

@@ -1,0 +1,1 @@
+"""Figures and tables, which are functions of records."""

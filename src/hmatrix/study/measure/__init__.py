@@ -1,0 +1,1 @@
+"""The points of a study, measured and kept."""

@@ -1,0 +1,41 @@
+"""What a measurement was made with."""
+
+import platform
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from threadpoolctl import threadpool_info
+
+from hmatrix._support.machine import code_digest
+from hmatrix.packed.kernels import backend
+
+PACKAGES = ("hmatrix", "numpy", "scipy", "torch")
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """Return the CPU, the kernel, the threads and the versions, as values for JSON."""
+    return {
+        "cpu": cpu_name(),
+        "kernel": backend().name,
+        "threads": threads,
+        "blas": _blas_names(),
+        "code": code_digest()[:16],
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+
+
+def cpu_name() -> str:
+    """Return the name that the CPU gives itself, or its architecture."""
+    try:
+        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        match = None
+    return match.group(1) if match else platform.processor() or platform.machine()
+
+
+def _blas_names() -> list[str]:
+    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    keys = ("internal_api", "version", "architecture")
+    return sorted({" ".join(library[key] for key in keys if library.get(key)) for library in libraries})

@@ -1,0 +1,214 @@
+"""One row per measured point, with its evidence, appended to a file that survives a crash."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from hmatrix.errors import FormatError, OutputError
+from hmatrix.matrix import Storage
+from hmatrix.study.config.settings import Method
+
+HMATRIX = "hmatrix"
+"""Name of the contender that is the approximated layer; all others are dense products."""
+
+
+@dataclass(frozen=True)
+class AccuracyEvidence:
+    """Top-1 counts over one data set, paired with the uncompressed network's.
+
+    Parameters
+    ----------
+    samples
+        Images evaluated.
+    correct, baseline_correct
+        Images that this network and the uncompressed one classify rightly.
+    lost, gained
+        Images that only the uncompressed network, and only this one, classify rightly.
+    """
+
+    samples: int
+    correct: int
+    baseline_correct: int
+    lost: int
+    gained: int
+
+    @property
+    def top1(self) -> float:
+        """Fraction classified rightly."""
+        return self.correct / self.samples
+
+    @property
+    def baseline_top1(self) -> float:
+        """Fraction that the uncompressed network classifies rightly."""
+        return self.baseline_correct / self.samples
+
+
+@dataclass(frozen=True)
+class TimeEvidence:
+    """Seconds of one product of one contender, over alternating rounds of one run.
+
+    Parameters
+    ----------
+    contender
+        ``"hmatrix"``, or the library of a dense product.
+    products, rounds
+        Products timed in all, and the rounds in which they were timed.
+    median, lower, upper
+        Of the rounds' means: the median and the quartiles, in seconds for one product.
+    """
+
+    contender: str
+    products: int
+    rounds: int
+    median: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measured point: one layer, one method, one rank.
+
+    Parameters
+    ----------
+    key
+        Digest of all that was asked for; a point with the same key need not be measured again.
+    network, layer
+        Which layer was approximated.
+    rows, columns
+        Shape of its weight.
+    method
+        How its blocks were approximated; ``dense`` is the uncompressed layer.
+    rank
+        Rank asked for; for ``global-svd`` that of the H-matrix whose storage it may use, whose own
+        rank stands in `leaves`; ``None`` for ``dense``.
+    settings
+        All that was asked for, as in the study file.
+    leaves
+        ``(first row, end row, first column, end column, rank)`` of every block in tree order;
+        rank -1 is a dense block.
+    storage
+        Bytes by part.
+    relative_error
+        ``||A - H||_F / ||A||_F``.
+    accuracy
+        ``None`` where there is no data set.
+    times
+        The contenders of one alternating run; empty where the point is not timed.
+    build_seconds
+        Time to build the approximation.
+    environment
+        Versions, CPU, threads, kernel.
+    """
+
+    key: str
+    network: str
+    layer: str
+    rows: int
+    columns: int
+    method: Method
+    rank: int | None
+    settings: Mapping[str, Any]
+    leaves: tuple[tuple[int, int, int, int, int], ...]
+    storage: Storage
+    relative_error: float
+    accuracy: AccuracyEvidence | None
+    times: tuple[TimeEvidence, ...]
+    build_seconds: float
+    environment: Mapping[str, Any]
+
+    @property
+    def hmatrix_time(self) -> TimeEvidence | None:
+        """Time of the approximated layer, where it was measured."""
+        return next((t for t in self.times if t.contender == HMATRIX), None)
+
+    @property
+    def dense_time(self) -> TimeEvidence | None:
+        """Time of the fastest dense product of the same run, where one was measured."""
+        dense = [t for t in self.times if t.contender != HMATRIX]
+        return min(dense, key=lambda t: t.median, default=None)
+
+    def to_json(self) -> str:
+        """Return the record as one line of JSON."""
+        return json.dumps(asdict(self), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Self:
+        """Return the record that `to_json` wrote."""
+        row = json.loads(line)
+        accuracy = row["accuracy"]
+        return cls(
+            **{
+                **row,
+                "method": Method(row["method"]),
+                "leaves": tuple(tuple(leaf) for leaf in row["leaves"]),
+                "storage": Storage(**row["storage"]),
+                "accuracy": None if accuracy is None else AccuracyEvidence(**accuracy),
+                "times": tuple(TimeEvidence(**time) for time in row["times"]),
+            }
+        )
+
+
+class RecordFile:
+    """Records in a JSON Lines file, one line a point, each safe on the disk before the next is measured.
+
+    A last line that a crash cut short is dropped when the file is opened.
+
+    Raises
+    ------
+    FormatError
+        If a complete line is not a record.
+    OutputError
+        If the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._records: dict[str, Record] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a+b") as file:
+                file.seek(0)
+                content = file.read()
+                complete = content.rfind(b"\n") + 1
+                file.truncate(complete)
+        except OSError as error:
+            raise OutputError(
+                f"output {path.parent}", f"cannot be written ({error.strerror})", "name a folder that you may write to"
+            ) from error
+        for number, line in enumerate(content[:complete].splitlines(), start=1):
+            try:
+                record = Record.from_json(line.decode())
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                raise FormatError(
+                    f"{path}, line {number}",
+                    f"is not a record ({error})",
+                    "remove the line, or name a new output folder",
+                ) from error
+            self._records[record.key] = record
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._records
+
+    def __getitem__(self, key: str) -> Record:
+        return self._records[key]
+
+    def append(self, record: Record) -> None:
+        """Write `record` to the disk.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(record.to_json() + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(f"output {self._path}", f"cannot be written ({error.strerror})", "make room") from error
+        self._records[record.key] = record

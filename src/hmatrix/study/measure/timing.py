@@ -1,0 +1,210 @@
+"""Paired timing: the contenders alternate in one run, and each round gives one mean of each.
+
+torch's products run in inference mode, which is entered once, as around a network.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from itertools import cycle
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from hmatrix._support.checks import FloatArray, check_integer
+from hmatrix._support.memory import aligned
+from hmatrix.assembly import quantize
+from hmatrix.matrix import HMatrix
+from hmatrix.packed.kernels import backend, read_words, set_num_threads
+from hmatrix.study.measure.records import HMATRIX, TimeEvidence
+
+ROUND_SECONDS = 4e-3
+"""A round multiplies for about this long with each contender: many ticks of the clock, few interruptions."""
+
+FEWEST_ROUNDS = 15
+LONGEST_SECONDS = 2.0
+COLD_BYTES = 1 << 27
+"""Read before each call whose data shall come from memory: more than the caches hold."""
+
+REST_SECONDS = 0.2
+"""After which the threads of all libraries sleep: OpenBLAS lets its own wait busily for 0.1 s."""
+
+WARMING = 0.25
+"""Of the calls of a round, which go before them where all data are to be where repeated products find them."""
+
+TIMED_INPUTS = 64
+"""That calls go through whose time depends on their input."""
+
+STABLE = 0.01
+"""A median is stable when its 95 % interval is narrower than this fraction of it, to either side."""
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch, NumPy's BLAS and the native kernel use `count` threads."""
+    check_integer("threads", count, at_least=1)
+    before = torch.get_num_threads(), backend().threads
+    torch.set_num_threads(count)
+    set_num_threads(count)
+    try:
+        with threadpool_limits(count):
+            yield
+    finally:
+        torch.set_num_threads(before[0])
+        set_num_threads(before[1])
+
+
+def dense_products(weight: FloatArray, x: FloatArray) -> dict[str, Callable[[], object]]:
+    """Return every dense product of a weight with x there is, by name.
+
+    Parameters
+    ----------
+    weight
+        ``(m, n)``, contiguous.
+    x
+        ``(n,)``, or ``(batch, n)``.
+    """
+    weight = aligned(weight)
+    torch_weight, torch_x = torch.from_numpy(weight), torch.from_numpy(x)
+    is_vector = x.ndim == 1
+
+    return {
+        "torch": (lambda: torch.mv(torch_weight, torch_x))
+        if is_vector
+        else (lambda: torch.nn.functional.linear(torch_x, torch_weight)),
+        "numpy": (lambda: weight @ x) if is_vector else (lambda: x @ weight.T),
+        "native": product_with(quantize(weight, weight.dtype), x),
+    }
+
+
+def going_through(call: Callable[[FloatArray], object], inputs: FloatArray) -> Callable[[], object]:
+    """Return a call with one of the first inputs ``(samples, n)`` after another, for what takes a time of its own."""
+    following = cycle([aligned(x) for x in inputs[:TIMED_INPUTS]]).__next__
+    return lambda: call(following())
+
+
+def product_with(matrix: HMatrix, x: FloatArray) -> Callable[[], object]:
+    """Return the public call that multiplies `matrix` ``(m, n)`` with x, ``(n,)`` or ``(batch, n)``."""
+    return (lambda: matrix @ x) if x.ndim == 1 else (lambda: matrix.apply(x))
+
+
+def time_products(matrix: HMatrix | None, weight: FloatArray, products: int | None) -> tuple[TimeEvidence, ...]:
+    """Time the product of an H-matrix and the dense ones in alternation.
+
+    Parameters
+    ----------
+    matrix
+        The H-matrix ``(m, n)``; ``None`` times the dense products alone.
+    weight
+        The dense matrix ``(m, n)``.
+    products
+        Products of each; ``None`` goes on until the medians are stable, for two seconds at most.
+    """
+    x = aligned(np.random.default_rng(0).standard_normal((weight.shape[1],)).astype(weight.dtype))
+    contenders = dense_products(weight, x)
+    if matrix is not None:
+        contenders = {HMATRIX: product_with(matrix, x), **contenders}
+    return alternate(contenders, products)
+
+
+def alternate(
+    contenders: Mapping[str, Callable[[], object]],
+    products: int | None = None,
+    *,
+    cold: bool = False,
+    rest: bool = False,
+    warming: float = 0.0,
+    single: Collection[str] = (),
+) -> tuple[TimeEvidence, ...]:
+    """Time the contenders in alternating rounds, in an order that turns from round to round.
+
+    Parameters
+    ----------
+    contenders
+        What to call, by name.
+    products
+        Calls of each; ``None`` goes on until the medians are stable, for two seconds at most, and calls a fast
+        contender more often than a slow one.
+    cold
+        Whether other data are read before each call, so that its own come from memory.
+    rest
+        Whether to wait before each round until the threads of the last contender leave the cores to the next.
+    warming
+        Calls that are not counted before those of a round, as a fraction of them; one at least. They bring the data
+        back that other contenders threw out of the caches, for which one call is not always enough, and wake up cores.
+    single
+        Names of contenders that are called with one thread each, whatever the others have.
+    """
+    flush = _flush() if cold else None
+
+    def seconds(name: str, count: int) -> float:
+        with threads(1) if name in single else nullcontext():
+            return _seconds(contenders[name], count, int(warming * count), flush)
+
+    with torch.inference_mode():
+        counts = {name: 1 if cold else max(1, int(ROUND_SECONDS / seconds(name, 3))) for name in contenders}
+        rounds = None
+        if products is not None:
+            check_integer("products", products, at_least=1)
+            counts = dict.fromkeys(counts, min(products, *counts.values()))
+            rounds = -(-products // min(counts.values()))
+        means: dict[str, list[float]] = {name: [] for name in contenders}
+        names = list(contenders)
+        start = time.perf_counter()
+        done = 0
+        while done < rounds if rounds is not None else not _stable(means, time.perf_counter() - start):
+            turn = done % len(names)
+            for name in names[turn:] + names[:turn]:
+                if rest:
+                    time.sleep(REST_SECONDS)
+                # The last round holds what is left of an exact number of products.
+                count = counts[name] if products is None else min(counts[name], products - done * counts[name])
+                means[name].append(seconds(name, count))
+            done += 1
+    return tuple(_evidence(name, values, products or counts[name] * done) for name, values in means.items())
+
+
+def _seconds(call: Callable[[], object], count: int, before: int, flush: Callable[[], object] | None) -> float:
+    """Return the mean seconds of `count` calls: after `before` others and one at least, or each after `flush`."""
+    if flush is None:
+        for _ in range(max(1, before)):
+            call()
+        start = time.perf_counter()
+        for _ in range(count):
+            call()
+        return (time.perf_counter() - start) / count
+    seconds = 0.0
+    for _ in range(count):
+        flush()
+        start = time.perf_counter()
+        call()
+        seconds += time.perf_counter() - start
+    return seconds / count
+
+
+def _flush() -> Callable[[], object]:
+    """Return what fills the caches with data that nobody else needs."""
+    words = np.ones(COLD_BYTES // 4, np.uint32)
+    return lambda: read_words(words)
+
+
+def _stable(means: Mapping[str, list[float]], elapsed: float) -> bool:
+    rounds = len(next(iter(means.values())))
+    if rounds < FEWEST_ROUNDS:
+        return False
+    return elapsed > LONGEST_SECONDS or all(_half_width(values) < STABLE for values in means.values())
+
+
+def _half_width(values: list[float]) -> float:
+    """Half the 95 % interval of the median, by order statistics, relative to the median."""
+    ordered = np.sort(values)
+    reach = 0.98 * np.sqrt(len(ordered))
+    centre = (len(ordered) - 1) / 2
+    low, high = (ordered[int(np.clip(centre + side * reach, 0, len(ordered) - 1))] for side in (-1, 1))
+    return float((high - low) / (2 * np.median(ordered)))
+
+
+def _evidence(name: str, means: list[float], products: int) -> TimeEvidence:
+    lower, median, upper = (float(q) for q in np.quantile(means, [0.25, 0.5, 0.75]))
+    return TimeEvidence(name, products, len(means), median, lower, upper)

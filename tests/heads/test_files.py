@@ -1,0 +1,114 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from heads import layer
+
+import hmatrix as hm
+from hmatrix._support.writing import write_arrays
+from hmatrix.heads.choice import FIRST
+from hmatrix.heads.head import KEY, VERSION, ProgressiveHead
+
+
+def test_storage_counts_all_bytes():
+    weight, bias, X, _ = layer()
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9)
+    assert head.storage().total == sum(array.nbytes for array in head.pack().arrays().values())
+
+
+def test_saved_and_loaded(tmp_path):
+    weight, bias, X, held_out = layer()
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9)
+    head.save(tmp_path / "head.safetensors")
+    loaded = ProgressiveHead.load(tmp_path / "head.safetensors")
+    np.testing.assert_array_equal(loaded(held_out), head(held_out))
+    assert (loaded.rank, loaded.most, loaded.precision) == (head.rank, head.most, head.precision)
+    with pytest.raises(hm.HMatrixError, match="has no header of an H-matrix"):
+        hm.load(tmp_path / "head.safetensors")
+    with pytest.raises(hm.HMatrixError, match="cannot be read"):
+        ProgressiveHead.load(tmp_path / "none")
+
+
+def test_a_file_of_version_2_has_a_coarse_part_in_int8(tmp_path):
+    weight, bias, X, _ = layer()
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9, coarse_precisions=["int8"])
+    arrays = head.pack().arrays()
+    write_arrays(arrays | {"sizes": arrays["sizes"][:8]}, tmp_path / "head", KEY, {"version": 2})
+    loaded = ProgressiveHead.load(tmp_path / "head")
+    assert loaded.coarse_precision is hm.Precision.INT8
+    write_arrays(arrays, tmp_path / "head", KEY, {"version": VERSION + 1})
+    with pytest.raises(hm.HMatrixError, match="reads versions 2 to 4"):
+        ProgressiveHead.load(tmp_path / "head")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_file_of_an_older_version_refines_first_what_is_asked_for(tmp_path, version):
+    weight, bias, X, held_out = layer()
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9, coarse_precisions=["int8"])
+    arrays = head.pack().arrays()
+    write_arrays(arrays | {"sizes": arrays["sizes"][: version + 6]}, tmp_path / "head", KEY, {"version": version})
+    loaded = ProgressiveHead.load(tmp_path / "head")
+    alone = replace(head.pack(), sizes=np.append(arrays["sizes"][:9], np.int32(1)))
+    np.testing.assert_array_equal(loaded(held_out), ProgressiveHead(alone)(held_out))
+    assert loaded.refined(held_out).min() < FIRST
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("sizes", lambda a: a * 2, "bias|basis|sizes"),
+        ("sizes", lambda a: a[:5], "ten sizes"),
+        ("sizes", lambda a: a * [1, 1, 1, 0, 1, 1, 1, 1, 1, 1], "1 <= top"),
+        ("sizes", lambda a: a * [1, 1, 1, 1, 1, 1, 1, 1, 1, 0], "top <= first"),
+        ("sizes", lambda a: a * [1, 1, 1, 1, 1, 0, 1, 1, 1, 1], "precision"),
+        ("sizes", lambda a: a * [1, 1, 1, 1, 1, 1, 1, 1, 0, 1], "coarse precision"),
+        ("limits", lambda a: -a - 1, "at least 0"),
+        ("bias", lambda a: a * np.float32(np.nan), "NaN"),
+        ("bias", lambda a: np.nan_to_num(a), "-inf"),
+        ("reach", lambda a: -a - 1, "negative"),
+        ("fine", lambda a: a[:-1], "entries"),
+        ("fine", lambda a: a.astype(np.int64), "type"),
+    ],
+)
+def test_damaged_arrays(tmp_path, name, change, message):
+    weight, bias, X, _ = layer()
+    arrays = hm.progressive(weight, bias, calibration=X, agreement=0.9).pack().arrays()
+    kept = arrays[name].dtype if change(arrays[name]).dtype != np.int64 or name == "sizes" else np.int64
+    arrays[name] = change(arrays[name]).astype(kept)
+    write_arrays(arrays, tmp_path / "head", KEY, {"version": VERSION})
+    with pytest.raises(hm.HMatrixError, match=message):
+        ProgressiveHead.load(tmp_path / "head")
+
+
+def test_module(tmp_path):
+    torch = pytest.importorskip("torch")
+    from hmatrix.nn import ProgressiveLinear
+
+    weight, bias, X, held_out = layer()
+    heads = [hm.progressive(weight, bias, calibration=X, agreement=a, ranks=[r]) for a, r in ((0.9, 16), (0.8, 32))]
+    module, other = (ProgressiveLinear(head) for head in heads)
+    x = torch.from_numpy(held_out)
+    np.testing.assert_array_equal(module(x).numpy(), heads[0](held_out))
+    assert module(x.reshape(2, 100, 90)).shape == (2, 100, 200)
+    assert [t.shape for t in module.topk(x.reshape(2, 100, 90), 3)] == [(2, 100, 3)] * 2
+    np.testing.assert_array_equal(module(x[0]).numpy(), heads[0](held_out[0]))
+    np.testing.assert_array_equal(module(x[:1, None]).numpy(), heads[0](held_out[:1])[:, None])
+    np.testing.assert_array_equal(module(x[:1].double()).numpy(), heads[0](held_out[:1]))
+    torch.save(module.state_dict(), tmp_path / "state")
+    other.load_state_dict(torch.load(tmp_path / "state"))
+    np.testing.assert_array_equal(other(x).numpy(), module(x).numpy())
+    assert other.head.rank == 16
+    assert "rank=16" in repr(module)
+    with pytest.raises(RuntimeError, match="Missing"):
+        other.load_state_dict({})
+    broken = dict(module.state_dict(), bias=torch.zeros(3))
+    with pytest.raises(RuntimeError, match="bias"):
+        other.load_state_dict(broken)
+    small = ProgressiveLinear(hm.progressive(weight[:100], bias[:100], calibration=X, agreement=0.8))
+    with pytest.raises(RuntimeError, match="shape"):
+        small.load_state_dict(module.state_dict())
+    with pytest.raises(hm.HMatrixError, match="cannot be moved"):
+        module.double()
+    assert module.float() is module
+    with pytest.raises(hm.HMatrixError, match="has the shape"):
+        module(x[:, 1:])
