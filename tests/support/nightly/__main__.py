@@ -85,7 +85,12 @@ def run_case(case: Case, here: Path | None, options: Sequence[str]) -> Result:
         if here and found == usual:
             raise ImpossibleError("other tests run these kernels: they are what runs if none is asked for")
         tests = files(core=not case.environment.optional)
-        run([python, "-m", "pytest", f"--junitxml={report}", *options, *tests], log, "pytest", **case.variables)
+        run(
+            [python, "-m", "pytest", f"--junitxml={report}", *case.options, *options, *tests],
+            log,
+            "pytest",
+            **case.variables,
+        )
     except ImpossibleError as reason:
         result.outcome, result.told = "not run", str(reason)
     except FailedError as reason:

@@ -82,6 +82,11 @@ class Case:
         }
         return {name: value for name, value in chosen.items() if value is not None}
 
+    @property
+    def options(self) -> list[str]:
+        """Options of pytest: old versions of packages may call what new versions of others deprecate."""
+        return ["-W", "default::DeprecationWarning"] if self.environment.oldest else []
+
 
 def all_cases() -> list[Case]:
     """Return all cases, those of one environment in a row."""
