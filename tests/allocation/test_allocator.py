@@ -11,7 +11,13 @@ from matrices import relative
 from safetensors.numpy import load_file
 
 import hmatrix as hm
+from hmatrix.allocation.arrangements import of_index
+from hmatrix.allocation.costs import Bytes
+from hmatrix.allocation.forms import Form
+from hmatrix.allocation.layout import Layout
+from hmatrix.allocation.moments import Moments
 from hmatrix.errors import ArgumentError
+from hmatrix.precision import Precision
 
 
 @every_matrix
@@ -215,3 +221,20 @@ def test_seconds_are_told():
     start = time.perf_counter()
     found = hm.allocate(MATRICES["random"], hm.Budget(storage=0.1))
     assert 0 < found.seconds <= time.perf_counter() - start
+
+
+@pytest.mark.parametrize(("values", "bits"), [((-1, 1), 1), (range(-8, 8), 4)])
+def test_a_weight_on_a_grid_is_stored_on_it(values, bits):
+    weight = (np.random.default_rng(0).choice(values, (64, 300)) * np.float32(0.37)).astype(np.float32)
+    found = hm.allocate(weight, hm.Budget(storage=bits / 32 + 0.01))
+    assert found.predicted_error == 0
+    # Its scales are float32.
+    assert found.measured_error < 4 * np.finfo(np.float32).eps
+
+
+def test_a_single_leaf_has_no_more_rank_than_there_is():
+    rng = np.random.default_rng(0)
+    weight = (0.37 * rng.integers(-4, 5, (48, 3)) @ rng.integers(-4, 5, (3, 40))).astype(np.float32)
+    index = of_index(64)
+    layout = Layout(weight, Moments.of_root(None, 40), index, index, quantized=False)
+    assert layout.whole(Bytes(), weight.nbytes).form == Form(None, 3, Precision.FLOAT32)

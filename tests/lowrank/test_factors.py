@@ -3,6 +3,7 @@ import pytest
 import scipy.linalg
 from matrices import deficient, equal_bits, hilbert, random_matrix, relative
 
+from hmatrix.compressors import PivotedQR, RandomizedSVD, TruncatedSVD
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank, Truncation, recompress, tail_norms, truncated_svd
 
@@ -148,3 +149,19 @@ def test_deficient_block_in_float32():
     A = deficient(40, 30, 4).astype(np.float32)
     block = truncated_svd(A, Truncation(rtol=1e-5))
     assert (block.rank, block.U.dtype, block.V.dtype) == (4, np.float32, np.float32)
+
+
+@pytest.mark.parametrize("compressor", [TruncatedSVD(), PivotedQR(), RandomizedSVD()])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("seed", range(4))
+def test_an_error_that_equals_the_tolerance_meets_it(compressor, dtype, seed):
+    """All singular values of an orthogonal matrix are 1: without 48 of 64 half of its norm is left."""
+    turned = np.linalg.qr(random_matrix(64, 64, seed=seed))[0].astype(dtype)
+    assert compressor(turned, Truncation(rtol=0.5)).rank == 48
+
+
+def test_a_tolerance_is_not_exceeded_by_more_than_a_part_of_it():
+    rule = Truncation(atol=1e-3)
+    assert rule.choose(np.array([1.0, 1e-3 + 1e-9, 0.0]), 1.0, (2, 2), rounding=1e-2) == 1
+    assert rule.choose(np.array([1.0, 1e-3 + 1e-7, 0.0]), 1.0, (2, 2), rounding=1e-2) == 2
+    assert Truncation(rtol=0.0).choose(np.array([1.0, 1e-9, 0.0]), 1.0, (2, 2), rounding=1e-2) == 2

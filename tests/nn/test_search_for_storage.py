@@ -12,7 +12,9 @@ from torch import nn
 import hmatrix as hm
 import hmatrix.nn as hnn
 from hmatrix.errors import ArgumentError, NetworkError
+from hmatrix.nn.accuracy import judge
 from hmatrix.nn.compression import compress
+from hmatrix.nn.sensitivity import rounded
 
 
 def test_the_search_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
@@ -142,3 +144,13 @@ def test_scores_of_other_samples():
     counts = iter([3, 4])
     with pytest.raises(ArgumentError, match="same samples"):
         compress(small(32, 10), hm.Budget(max_drop=1.0), evaluate=lambda _: np.ones(next(counts)), progress=False)
+
+
+def test_a_drop_of_just_as_much_as_is_allowed_is_allowed():
+    """In the last bit 97.3 - 96.3 is more than 1."""
+    assert judge(np.array([97.3]), np.array([96.3]), 0.5, 1.0).passed
+    assert not judge(np.array([97.3]), np.array([96.3 - 1e-9]), 0.5, 1.0).passed
+
+
+def test_estimates_are_rounded_alike_on_either_side_of_a_tie():
+    assert {rounded(0.125 * (1 + bit * 2.0**-50)) for bit in (-1, 0, 1)} == {0.13}

@@ -113,3 +113,21 @@ def test_weak_on_a_line_in_the_plane():
     points = hm.Points(np.stack([np.arange(64.0), np.zeros(64)], axis=1))
     tree = hm.partition((64, 64), coordinates=points, splitter=hm.Cardinality(8), admissibility=hm.Weak())
     assert (len(tree.near_field), len(tree.far_field)) == (8, 14)
+
+
+@pytest.mark.parametrize("admissibility", [hm.Strong(1.0), hm.StrongMin(1.0), hm.Strong(), hm.Weak()])
+@pytest.mark.parametrize("scale", [0.1, 1 / 3, 0.37])
+def test_scaled_points_have_the_same_partition(admissibility, scale):
+    """Many diameters of a grid's clusters equal their distances, and scaling rounds each of them."""
+    grid = np.array([[x, y] for x in range(12) for y in range(12)], float)
+    sides = [hm.Points(grid * factor, radius=0.5 * factor) for factor in (1, scale)]
+    own, scaled = (
+        [
+            (leaf.rows.start, leaf.columns.start, leaf.admissible)
+            for leaf in hm.partition(
+                (144, 144), coordinates=side, splitter=hm.Cardinality(4), admissibility=admissibility
+            ).leaves()
+        ]
+        for side in sides
+    )
+    assert own == scaled

@@ -15,6 +15,9 @@ from hmatrix._support.checks import check_number
 from hmatrix.errors import ArgumentError
 from hmatrix.partitions.cluster import Cluster
 
+_ROUNDING = 1e-12
+"""By how much lengths may be off, relative to that of the box around both clusters: it does not decide."""
+
 
 class Admissibility(Protocol):
     """Says whether a block is admissible."""
@@ -35,7 +38,7 @@ class Strong:
 
     def __call__(self, rows: Cluster, columns: Cluster) -> bool:
         distance = rows.distance(columns)
-        return distance > 0 and max(rows.diameter, columns.diameter) <= self.eta * distance
+        return distance > 0 and max(rows.diameter, columns.diameter) <= self.eta * distance + _rounding(rows, columns)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class StrongMin:
 
     def __call__(self, rows: Cluster, columns: Cluster) -> bool:
         distance = rows.distance(columns)
-        return distance > 0 and min(rows.diameter, columns.diameter) <= self.eta * distance
+        return distance > 0 and min(rows.diameter, columns.diameter) <= self.eta * distance + _rounding(rows, columns)
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,8 @@ class Weak:
         shared = np.minimum(rows.upper, columns.upper) - np.maximum(rows.lower, columns.lower)
         hull = np.maximum(rows.upper, columns.upper) - np.minimum(rows.lower, columns.lower)
         # Rounding must not decide whether two boxes touch; nor is a point beside a box that contains it.
-        apart = shared <= self.overlap * np.minimum(*sides) + 1e-12 * hull
-        return bool((apart & (hull > (1 + 1e-12) * np.maximum(*sides))).any())
+        apart = shared <= self.overlap * np.minimum(*sides) + _ROUNDING * hull
+        return bool((apart & (hull > (1 + _ROUNDING) * np.maximum(*sides))).any())
 
 
 @dataclass(frozen=True)
@@ -84,3 +87,9 @@ class Everywhere:
 
     def __call__(self, rows: Cluster, columns: Cluster) -> bool:  # noqa: ARG002
         return True
+
+
+def _rounding(rows: Cluster, columns: Cluster) -> float:
+    """Return by how much diameters and distances of two clusters may be off."""
+    hull = np.maximum(rows.upper, columns.upper) - np.minimum(rows.lower, columns.lower)
+    return _ROUNDING * float(np.linalg.norm(hull))

@@ -147,8 +147,9 @@ def _tied_halves(keys: FloatArray, rounding: float) -> tuple[Order, int]:
 
 
 def _longest_side(points: FloatArray) -> FloatArray:
-    """Coordinates along the longest side of the bounding box, ``(n,)``."""
-    side: FloatArray = points[:, int(np.argmax(np.ptp(points, axis=0)))]
+    """Coordinates along the longest side of the bounding box, ``(n,)``, the first of equal ones."""
+    rounding = rounding_of(np.result_type(points, np.float32), 1) * float(np.abs(points).max())
+    side: FloatArray = points[:, first_largest(np.ptp(points, axis=0), rounding)]
     return side
 
 

@@ -55,3 +55,15 @@ def test_what_lies_on_the_grid_and_zero_rows_cost_nothing(bits):
     block[1] = 0
     # The search does not try the very scale, but comes close to it, and fits it then.
     assert (even_errors(block, EVEN[bits], np.ones(90, np.float32)) <= 1e-6 * np.square(block).sum(axis=1)).all()
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+@pytest.mark.parametrize("scale", [1.0, 0.013, 0.37])
+def test_what_lies_on_the_grid_costs_nothing_at_all(bits, scale):
+    """Otherwise a trellis, which cannot hold it, would seem to leave a part of the rounding of its sums."""
+    codes = np.random.default_rng(2).integers(0 if bits < 8 else 1, 2**bits, (40, 300)).astype(np.uint8)
+    codes[:, :2] = [[2**bits - 1, 0 if bits < 8 else 1]]
+    block = EVEN[bits].values(codes) * np.float32(scale)
+    assert not even_errors(block, EVEN[bits], np.ones(300, np.float32), every=4).any()
+    moved = block + np.float32(0.1 * scale)
+    assert even_errors(moved, EVEN[bits], np.ones(300, np.float32), every=4).any()

@@ -183,3 +183,10 @@ def test_samples_are_bounded_and_uniform():
         means.append(sample.mean())
     # The mean of 100 of 1,000 numbers deviates by 27 from that of all.
     assert abs(np.mean(means) - 499.5) < 4 * 27.4 / 40**0.5
+
+
+def test_equal_layers_share_alike_whatever_their_last_bits():
+    sizes, errors = np.array([10.0, 20.0, 30.0]), np.array([1.0, 0.4, 0.1])
+    for bit in (-1, 0, 1):
+        moved = Curve(sizes, errors * (1 + np.finfo(np.float64).eps * bit), 200)
+        assert share([Curve(sizes, errors, 200), moved], 30) == [20, 10]
