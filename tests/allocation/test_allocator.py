@@ -11,13 +11,13 @@ from matrices import relative
 from safetensors.numpy import load_file
 
 import hmatrix as hm
-from hmatrix.allocation.arrangements import of_index
-from hmatrix.allocation.costs import Bytes
-from hmatrix.allocation.forms import Form
-from hmatrix.allocation.layout import Layout
-from hmatrix.allocation.moments import Moments
+from hmatrix.allocation.error.moments import Moments
+from hmatrix.allocation.search.arrangements import of_index
+from hmatrix.allocation.search.costs import Bytes
+from hmatrix.allocation.search.forms import Form
+from hmatrix.allocation.search.layout import Layout
+from hmatrix.codes.precision import Precision
 from hmatrix.errors import ArgumentError
-from hmatrix.precision import Precision
 
 
 @every_matrix

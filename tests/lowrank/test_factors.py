@@ -3,8 +3,8 @@ import pytest
 import scipy.linalg
 from matrices import deficient, equal_bits, hilbert, random_matrix, relative
 
-from hmatrix.compressors import PivotedQR, RandomizedSVD, TruncatedSVD
 from hmatrix.errors import ArgumentError
+from hmatrix.lowrank.compressors import PivotedQR, RandomizedSVD, TruncatedSVD
 from hmatrix.lowrank.factors import LowRank, Truncation, recompress, tail_norms, truncated_svd
 
 ERRORS = np.array([10.0, 5.0, 2.0, 0.5, 0.0])

@@ -12,9 +12,9 @@ from torch import nn
 import hmatrix as hm
 import hmatrix.nn as hnn
 from hmatrix.errors import ArgumentError, NetworkError
-from hmatrix.nn.accuracy import judge
 from hmatrix.nn.compression import compress
-from hmatrix.nn.sensitivity import rounded
+from hmatrix.nn.network.accuracy import judge
+from hmatrix.nn.network.sensitivity import rounded
 
 
 def test_the_search_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
