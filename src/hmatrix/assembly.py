@@ -6,7 +6,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray, check_matrix, check_shape, frobenius
+from hmatrix._support.checks import check_matrix, check_shape
+from hmatrix._support.norms import frobenius
+from hmatrix._support.typing import FloatArray
 from hmatrix.codes.precision import Activations, Precision
 from hmatrix.errors import AccuracyWarning, ArgumentError
 from hmatrix.lowrank.compressors import Compressor, TruncatedSVD

@@ -6,7 +6,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray, Generator, check_integer, check_matrix, frobenius
+from hmatrix._support.checks import check_integer, check_matrix
+from hmatrix._support.norms import frobenius
+from hmatrix._support.typing import FloatArray, Generator
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank
 from hmatrix.matrix import HMatrix, TransposedHMatrix, as_hmatrix

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray, check_integer, check_matrix
+from hmatrix._support.checks import check_integer, check_matrix
+from hmatrix._support.typing import FloatArray
 from hmatrix.errors import ArgumentError
 
 _RIDGE = 1e-7

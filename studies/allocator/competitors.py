@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.allocation.search.costs import Bytes
 from hmatrix.assembly import Sides, build, quantize
 from hmatrix.codes.precision import Precision

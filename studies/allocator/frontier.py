@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix._support.writing import default_cache
 from hmatrix.allocation import Allocation, Allocator, Budget
 from hmatrix.assembly import Sides, quantize

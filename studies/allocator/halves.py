@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.special import log_softmax
 
 import hmatrix as hm
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix._support.writing import default_cache
 from hmatrix.study.config.studyfile import read_study
 from hmatrix.study.measure.subject import load_subject

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-from hmatrix._support.checks import FloatArray, check_matrix, check_number
+from hmatrix._support.checks import check_matrix, check_number
+from hmatrix._support.typing import FloatArray
 from hmatrix.errors import ArgumentError
 from hmatrix.partitions.blocktree import BlockClusterTree
 from hmatrix.partitions.cluster import Cluster

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torchvision.transforms import functional as transforms
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.errors import DataError
 from hmatrix.study.config.studyfile import read_study
 from hmatrix.study.data.datasets import LabelledImages, check_data, open_data

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 import hmatrix as hm
-from hmatrix._support.checks import FloatArray
 from hmatrix._support.memory import aligned
+from hmatrix._support.typing import FloatArray
 from hmatrix._support.writing import default_cache
 from hmatrix.heads.rules import Rule
 from hmatrix.heads.samples import Samples

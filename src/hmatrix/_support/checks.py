@@ -3,20 +3,13 @@
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hmatrix._support.typing import FloatArray
 from hmatrix.errors import ArgumentError
-
-FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
-IndexArray: TypeAlias = npt.NDArray[np.int32]
-Scores: TypeAlias = npt.NDArray[np.float64]
-Generator: TypeAlias = np.random.Generator | int
-
-_STRIP = 1024
-"""Rows whose norm is computed at a time."""
 
 
 def check_integer(name: str, value: object, *, at_least: int) -> int:
@@ -43,17 +36,6 @@ def check_shape(name: str, shape: Sequence[object]) -> tuple[int, int]:
         raise ArgumentError(name, f"has {len(shape)} dimensions", "give a matrix (rows, columns)")
     rows, columns = (check_integer(f"{name}, rows and columns", size, at_least=1) for size in shape)
     return rows, columns
-
-
-def frobenius(array: npt.NDArray[Any]) -> float:
-    """Return the Frobenius norm in float64; squares neither overflow nor vanish."""
-    largest = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))
-    if largest == 0 or not math.isfinite(largest):
-        return largest
-    # A strip at a time, so that nothing as large as a matrix is needed beside it.
-    strips = (array[start : start + _STRIP] for start in range(0, len(array), _STRIP))
-    norms = [np.linalg.norm(strip.astype(np.float64) / largest) for strip in strips]
-    return largest * float(np.linalg.norm(norms))
 
 
 def as_array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
@@ -105,25 +87,3 @@ def as_floating(name: str, array: npt.NDArray[Any]) -> FloatArray:
     if array.dtype.kind in "iub":
         return array.astype(np.float64)
     raise ArgumentError(name, f"has the type {array.dtype}", "give real numbers in float32 or float64")
-
-
-def scores_of(value: Any) -> Scores:
-    """Return what a user's function returned as an array: one score, or one for each sample.
-
-    Raises
-    ------
-    ArgumentError
-        If it is neither, or not finite.
-    """
-    try:
-        scores = np.atleast_1d(np.asarray(as_array("evaluate", value), np.float64))
-    except (TypeError, ValueError) as error:
-        raise ArgumentError("evaluate", f"returned a {type(value).__name__}", "return a score") from error
-    if scores.ndim != 1 or not scores.size:
-        raise ArgumentError(
-            "evaluate", f"returned scores of the shape {np.shape(value)}", "return a finite score, or one a sample"
-        )
-    if not np.isfinite(scores).all():
-        wrong = "nothing" if value is None else f"{scores[~np.isfinite(scores)][0]}"
-        raise ArgumentError("evaluate", f"returned {wrong}", "return a finite score, or one a sample")
-    return scores

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.allocation.error.damping import Damping
 from hmatrix.matrix import HMatrix
 

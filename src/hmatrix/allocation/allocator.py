@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from hmatrix._support.checks import FloatArray, Scores, check_integer, check_matrix, scores_of
+from hmatrix._support.checks import check_integer, check_matrix
+from hmatrix._support.scores import scores_of
 from hmatrix._support.ties import first_least, rounding_of
+from hmatrix._support.typing import FloatArray, Scores
 from hmatrix.allocation.allocation import Allocation
 from hmatrix.allocation.error.gains import unbiased_gains
 from hmatrix.allocation.error.moments import Moments, moments

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.codes.precision import Codes, Floats32, Precision, lloyd4
 from hmatrix.codes.trellis import Trellis
 

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray, check_integer
+from hmatrix._support.checks import check_integer
+from hmatrix._support.typing import FloatArray
 from hmatrix.codes.trellis import TRELLISES, Trellis, codebook
 from hmatrix.codes.trellis import Codes as Codes
 from hmatrix.codes.trellis import Floats32 as Floats32

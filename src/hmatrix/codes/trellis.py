@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix import _core
-from hmatrix._support.checks import IndexArray
+from hmatrix._support.typing import IndexArray
 
 Codes: TypeAlias = npt.NDArray[np.uint8]
 Floats32: TypeAlias = npt.NDArray[np.float32]

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.codes.precision import Precision
 from hmatrix.errors import ArgumentError
 from hmatrix.heads.clusters import RowClusters, row_tree

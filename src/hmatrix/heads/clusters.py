@@ -6,8 +6,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray
 from hmatrix._support.ties import signs_of
+from hmatrix._support.typing import FloatArray
 from hmatrix.heads.words import STRIP, Integers, padded
 from hmatrix.partitions.cluster import Cluster, ClusterTree, Supports, TwoMeans, build_cluster_tree
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.codes.precision import Codes, Precision
 from hmatrix.heads.clusters import RowClusters
 from hmatrix.heads.fine_rows import CHUNK, FineRows, Floats64, by_chunk, offset_of

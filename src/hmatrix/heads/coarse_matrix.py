@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.codes.precision import Precision
 from hmatrix.heads.fine_rows import CHUNK, UNIT, FineRows, Floats64, offset_of
 from hmatrix.heads.form import PackedHead

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 
 _TAIL = 0.1
 """Part of the samples that the tail of their distribution is fitted to."""

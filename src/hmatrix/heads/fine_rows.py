@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.codes.precision import Precision
 from hmatrix.heads.words import REST_STEPS, STRIP, Floats32, Words, from_fine, to_fine
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.codes.precision import Codes, Precision
 from hmatrix.errors import ArgumentError
 from hmatrix.heads.levels import Bound, Level

@@ -18,7 +18,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray, as_floating, check_integer, check_matrix, check_number
+from hmatrix._support.checks import as_floating, check_integer, check_matrix, check_number
+from hmatrix._support.typing import FloatArray
 from hmatrix._support.writing import read_arrays, write_arrays
 from hmatrix.codes.precision import Precision
 from hmatrix.errors import ArgumentError, FormatError

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from hmatrix import _core
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.heads.form import PackedHead
 from hmatrix.heads.reference import ReferenceHead
 from hmatrix.heads.ties import Indices

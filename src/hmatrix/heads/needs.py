@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.heads.clusters import RowClusters
 from hmatrix.heads.coarse_low_rank import Coarse
 from hmatrix.heads.coarse_matrix import CoarseMatrix

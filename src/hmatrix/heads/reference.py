@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.codes.precision import Codes, Precision, from_words
 from hmatrix.heads.form import PackedHead
 from hmatrix.heads.levels import Level

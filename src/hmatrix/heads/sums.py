@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.heads.words import BLOCK, STRIP, padded
 
 

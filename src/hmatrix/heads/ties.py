@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.heads.words import BLOCK, padded
 
 Indices: TypeAlias = npt.NDArray[np.int64]

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray, Generator, check_integer, frobenius
+from hmatrix._support.checks import check_integer
+from hmatrix._support.norms import frobenius
 from hmatrix._support.ties import first_largest, rounding_of
+from hmatrix._support.typing import FloatArray, Generator
 from hmatrix.lowrank.entries import Block
 from hmatrix.lowrank.factors import LowRank, Truncation
 

@@ -17,8 +17,10 @@ from typing import Protocol
 import numpy as np
 import scipy.linalg
 
-from hmatrix._support.checks import FloatArray, Generator, check_integer, frobenius
+from hmatrix._support.checks import check_integer
+from hmatrix._support.norms import frobenius
 from hmatrix._support.ties import rounding_of
+from hmatrix._support.typing import FloatArray, Generator
 from hmatrix.lowrank.entries import Block
 from hmatrix.lowrank.factors import LowRank, Truncation, rounding_of_tails, tail_norms, truncated_svd
 

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-from hmatrix._support.checks import FloatArray, as_array, check_integer, check_number
+from hmatrix._support.checks import as_array, check_integer, check_number
 from hmatrix._support.ties import rounding_of
+from hmatrix._support.typing import FloatArray
 from hmatrix.errors import ArgumentError
 
 _MOST_EXCESS = 1e-5

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from hmatrix._support.checks import check_integer, scores_of
+from hmatrix._support.checks import check_integer
+from hmatrix._support.scores import scores_of
 from hmatrix._support.ties import first_least, rounding_of
 from hmatrix.allocation import Budget
 from hmatrix.codes.precision import Activations

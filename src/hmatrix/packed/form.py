@@ -9,8 +9,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray, IndexArray, check_shape
+from hmatrix._support.checks import check_shape
 from hmatrix._support.memory import aligned
+from hmatrix._support.typing import FloatArray, IndexArray
 from hmatrix.codes.precision import Precision, from_words
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank

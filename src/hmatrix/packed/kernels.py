@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix import _core
-from hmatrix._support.checks import FloatArray, check_integer
+from hmatrix._support.checks import check_integer
+from hmatrix._support.typing import FloatArray
 from hmatrix.errors import BackendError
 from hmatrix.packed.form import PackedBlocks
 from hmatrix.packed.panels import Panel

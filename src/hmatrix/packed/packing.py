@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray, IndexArray, as_array
+from hmatrix._support.checks import as_array
 from hmatrix._support.memory import aligned
+from hmatrix._support.typing import FloatArray, IndexArray
 from hmatrix.codes.encoding import Encoded, encode
 from hmatrix.codes.precision import Codes, Floats32, Precision, to_words
 from hmatrix.errors import ArgumentError

@@ -26,7 +26,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import IndexArray
+from hmatrix._support.typing import IndexArray
 from hmatrix.codes.precision import Precision
 
 PANEL_HEIGHT = 64

@@ -7,7 +7,8 @@ from typing import Any, TypeAlias, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray, as_array, as_floating
+from hmatrix._support.checks import as_array, as_floating
+from hmatrix._support.typing import FloatArray
 from hmatrix.errors import ArgumentError
 
 Multiply: TypeAlias = Callable[[FloatArray, FloatArray], None]

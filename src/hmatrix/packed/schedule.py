@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray, IndexArray
+from hmatrix._support.typing import FloatArray, IndexArray
 from hmatrix.codes.precision import Precision
 from hmatrix.errors import ArgumentError
 from hmatrix.packed.panels import PANEL_HEIGHT, Panel, Run, Schedule, Stage

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray, check_integer, check_matrix, check_number
+from hmatrix._support.checks import check_integer, check_matrix, check_number
 from hmatrix._support.ties import Order, first_largest, rounding_of, tied_order
+from hmatrix._support.typing import FloatArray
 from hmatrix.errors import ArgumentError
 
 

@@ -25,8 +25,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-from hmatrix._support.checks import FloatArray, as_array, check_matrix
+from hmatrix._support.checks import as_array, check_matrix
 from hmatrix._support.ties import first_largest, rounding_of
+from hmatrix._support.typing import FloatArray
 from hmatrix.allocation.error.scaling import divided, exponent_of
 from hmatrix.errors import ArgumentError
 

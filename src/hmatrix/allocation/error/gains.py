@@ -13,8 +13,8 @@ J. Gao and C. Long, "RaBitQ", SIGMOD 2024, doi:10.1145/3654970; R. Banner, Y. Na
 
 import numpy as np
 
-from hmatrix._support.checks import FloatArray
 from hmatrix._support.strips import strips
+from hmatrix._support.typing import FloatArray
 from hmatrix.allocation.error.moments import Moments
 
 _NEGLIGIBLE = 1e-3

@@ -6,8 +6,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray, check_matrix
+from hmatrix._support.checks import check_matrix
 from hmatrix._support.strips import strips
+from hmatrix._support.typing import FloatArray
 from hmatrix.allocation.error.damping import Damping, Vectors, damped_root, upper_root
 from hmatrix.allocation.error.rounded import RoundedInputs
 from hmatrix.allocation.error.scaling import divided, exponent_of

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.allocation.error.damping import Vectors, damped_root, upper_root
 
 _PARTS = 32

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from hmatrix._support.checks import FloatArray, IndexArray, frobenius
+from hmatrix._support.norms import frobenius
+from hmatrix._support.typing import FloatArray, IndexArray
 from hmatrix.codes.encoding import Encoded
 from hmatrix.codes.precision import Floats32
 from hmatrix.errors import ArgumentError

@@ -19,7 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.allocation.error.moments import Moments
 from hmatrix.allocation.error.row_moments import RowMoments
 from hmatrix.allocation.rounding.steps import Step, steps_of

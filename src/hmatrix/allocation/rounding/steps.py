@@ -7,7 +7,7 @@ import numpy as np
 import scipy.linalg
 
 from hmatrix import _core
-from hmatrix._support.checks import FloatArray, IndexArray
+from hmatrix._support.typing import FloatArray, IndexArray
 from hmatrix.codes.precision import Codes, Precision
 from hmatrix.codes.trellis import ALL_TRIES, Trellis
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmatrix._support.checks import FloatArray
 from hmatrix._support.ties import Order, first_equal, rounding_of, signs_of, snapped
+from hmatrix._support.typing import FloatArray
 from hmatrix.allocation.error.moments import Moments
 from hmatrix.lowrank.compressors import RandomizedSVD
 from hmatrix.lowrank.factors import LowRank, Truncation

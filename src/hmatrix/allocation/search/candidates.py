@@ -5,8 +5,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from hmatrix._support.checks import FloatArray
 from hmatrix._support.strips import strips
+from hmatrix._support.typing import FloatArray
 from hmatrix.allocation.error.moments import Moments
 from hmatrix.allocation.search.depths import Depth, even_errors
 from hmatrix.allocation.search.forms import DENSE_FORMS, Floats, Form, rank_errors, rank_forms, rank_grid

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import IndexArray
+from hmatrix._support.typing import IndexArray
 from hmatrix.allocation.search.forms import Floats, Form
 from hmatrix.codes.precision import Precision
 from hmatrix.packed.panels import PANEL_HEIGHT, Schedule

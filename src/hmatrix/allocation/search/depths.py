@@ -8,8 +8,8 @@ from enum import Enum
 
 import numpy as np
 
-from hmatrix._support.checks import FloatArray
 from hmatrix._support.ties import rounding_of
+from hmatrix._support.typing import FloatArray
 from hmatrix.codes.encoding import decode, encode
 from hmatrix.codes.precision import Precision
 

@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray
 from hmatrix._support.ties import first_least
+from hmatrix._support.typing import FloatArray
 from hmatrix.allocation.error.moments import Moments
 from hmatrix.allocation.error.row_moments import RowMoments
 from hmatrix.allocation.search.arrangements import Arrangement

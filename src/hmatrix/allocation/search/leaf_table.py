@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from hmatrix._support.checks import IndexArray
+from hmatrix._support.typing import IndexArray
 from hmatrix.allocation.search.candidates import Piece
 from hmatrix.allocation.search.forms import Form
 from hmatrix.codes.precision import Precision

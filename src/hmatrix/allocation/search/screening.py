@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmatrix._support.checks import FloatArray
 from hmatrix._support.ties import first_least, rounding_of
+from hmatrix._support.typing import FloatArray
 from hmatrix.allocation.error.moments import Moments
 from hmatrix.allocation.search.arrangements import Arrangement, of_both, of_columns, of_index, of_rows
 from hmatrix.allocation.search.costs import Cost

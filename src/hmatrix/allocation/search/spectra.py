@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-from hmatrix._support.checks import FloatArray
 from hmatrix._support.strips import strips
+from hmatrix._support.typing import FloatArray
 from hmatrix.allocation.search.forms import Floats
 
 

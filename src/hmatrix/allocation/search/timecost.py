@@ -24,8 +24,8 @@ import numpy.typing as npt
 import scipy.optimize
 from threadpoolctl import threadpool_limits
 
-from hmatrix._support.checks import FloatArray, IndexArray
 from hmatrix._support.machine import code_digest
+from hmatrix._support.typing import FloatArray, IndexArray
 from hmatrix._support.writing import default_cache, keep, recall
 from hmatrix.allocation.search.costs import Sizes, words
 from hmatrix.allocation.search.forms import Floats, Form

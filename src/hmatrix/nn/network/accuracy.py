@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmatrix._support.checks import Scores
 from hmatrix._support.ties import rounding_of
+from hmatrix._support.typing import Scores
 from hmatrix.errors import ArgumentError
 from hmatrix.nn.network.report import Trial
 

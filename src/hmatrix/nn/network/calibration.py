@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.errors import DataError, NetworkError
 from hmatrix.nn.network.derivatives import Derivatives, Factors
 from hmatrix.nn.network.frequencies import Counts

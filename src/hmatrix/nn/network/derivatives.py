@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.allocation.error.scaling import exponent_of
 from hmatrix.errors import NetworkError
 from hmatrix.nn.network.kinds import Kind

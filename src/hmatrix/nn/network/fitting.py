@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray
 from hmatrix._support.machine import code_digest
+from hmatrix._support.typing import FloatArray
 from hmatrix._support.writing import check_place, keep, recall
 from hmatrix.allocation import Allocator, Budget
 from hmatrix.allocation.search.forms import Floats

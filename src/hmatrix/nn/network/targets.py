@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.allocation import Budget
 from hmatrix.assembly import Sides
 from hmatrix.codes.precision import Activations

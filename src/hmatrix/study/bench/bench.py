@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hmatrix._support.checks import FloatArray
 from hmatrix._support.memory import aligned
+from hmatrix._support.typing import FloatArray
 from hmatrix.assembly import build, quantize
 from hmatrix.lowrank.factors import LowRank, Truncation
 from hmatrix.matrix import HMatrix

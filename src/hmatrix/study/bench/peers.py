@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 
 Product: TypeAlias = Callable[[], object]
 Maker: TypeAlias = Callable[[FloatArray, FloatArray, int], Product]

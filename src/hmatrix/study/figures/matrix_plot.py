@@ -9,7 +9,7 @@ import numpy.typing as npt
 import scipy.linalg
 from matplotlib.figure import Figure
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix._support.writing import written
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank

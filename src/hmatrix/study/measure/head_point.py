@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from hmatrix._support.checks import FloatArray
 from hmatrix._support.memory import aligned
+from hmatrix._support.typing import FloatArray
 from hmatrix.heads.head import ProgressiveHead, progressive
 from hmatrix.packed.schedule import DENSE
 from hmatrix.study.config.settings import Method, Study

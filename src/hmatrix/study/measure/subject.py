@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.matrix import HMatrix
 from hmatrix.study.config.settings import Data, Network
 from hmatrix.study.data.datasets import check_data, open_data

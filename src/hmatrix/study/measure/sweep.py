@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from hmatrix._support.checks import FloatArray
+from hmatrix._support.typing import FloatArray
 from hmatrix.assembly import build, global_svd, quantize
 from hmatrix.lowrank.factors import LowRank, Truncation
 from hmatrix.matrix import HMatrix

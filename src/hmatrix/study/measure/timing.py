@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from hmatrix._support.checks import FloatArray, check_integer
+from hmatrix._support.checks import check_integer
 from hmatrix._support.memory import aligned
+from hmatrix._support.typing import FloatArray
 from hmatrix.assembly import quantize
 from hmatrix.matrix import HMatrix
 from hmatrix.packed.kernels import backend, read_words, set_num_threads
