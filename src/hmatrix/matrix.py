@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, IndexArray
 from hmatrix.codes.precision import Activations, Precision
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank
@@ -97,8 +97,8 @@ class HMatrix(Operator):
         cls,
         shape: tuple[int, int],
         leaves: Sequence[PackedLeaf],
-        row_permutation: npt.NDArray[np.int32] | None = None,
-        column_permutation: npt.NDArray[np.int32] | None = None,
+        row_permutation: IndexArray | None = None,
+        column_permutation: IndexArray | None = None,
         *,
         activations: Activations | str = Activations.EXACT,
     ) -> Self:

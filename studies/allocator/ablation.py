@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from hmatrix._support.typing import Floats64
 from hmatrix._support.writing import default_cache
 from hmatrix.allocation import Allocator, Budget
 from hmatrix.allocation.search.candidates import Candidates, Levels
 from hmatrix.allocation.search.depths import Depth
-from hmatrix.allocation.search.forms import Floats, Form
+from hmatrix.allocation.search.forms import Form
 from hmatrix.codes.precision import Precision
 from hmatrix.partitions.coordinates import Points
 from hmatrix.study.config.studyfile import read_study
@@ -56,7 +57,7 @@ _errors = Candidates.errors
 def restrict(allowed: Allowed) -> None:
     """Turn off the forms that are not allowed."""
 
-    def errors(self: Candidates, levels: Levels, chosen: slice = slice(None)) -> Floats:
+    def errors(self: Candidates, levels: Levels, chosen: slice = slice(None)) -> Floats64:
         found = _errors(self, levels, chosen)
         on = np.array([allowed(form, levels) for form in self.forms(levels)])
         return np.where(on, found, found[:, :, :1])

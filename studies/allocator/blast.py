@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._support.checks import check_integer, check_matrix
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, Positions
 from hmatrix.errors import ArgumentError
 
 _RIDGE = 1e-7
@@ -96,9 +96,7 @@ def fit_blast(weight: npt.ArrayLike, blocks: int, rank: int, iterations: int = 3
     return Blast(U, V, s)
 
 
-def _bases(
-    A: FloatArray, V: FloatArray, s: FloatArray, rows: list[npt.NDArray[np.intp]], columns: list[npt.NDArray[np.intp]]
-) -> FloatArray:
+def _bases(A: FloatArray, V: FloatArray, s: FloatArray, rows: list[Positions], columns: list[Positions]) -> FloatArray:
     """Return the best bases of the rows of A ``(m, n)``, given those of its columns and the couplings."""
     U = np.empty((len(A), V.shape[1]), np.float32)
     for own, of_row in zip(rows, s, strict=True):
@@ -108,7 +106,7 @@ def _bases(
 
 
 def _couplings(
-    A: FloatArray, U: FloatArray, V: FloatArray, rows: list[npt.NDArray[np.intp]], columns: list[npt.NDArray[np.intp]]
+    A: FloatArray, U: FloatArray, V: FloatArray, rows: list[Positions], columns: list[Positions]
 ) -> FloatArray:
     """Return the best couplings ``(b, b, r)``, given the bases."""
     s = np.empty((len(rows), len(columns), U.shape[1]), np.float32)

@@ -13,9 +13,8 @@ from enum import Enum
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import Flags, FloatArray, Integers64
 from hmatrix._support.writing import default_cache
 from hmatrix.allocation import Allocation, Allocator, Budget
 from hmatrix.assembly import Sides, quantize
@@ -42,9 +41,9 @@ class Split(Enum):
     IMAGES = "images"
     CLASSES = "classes"
 
-    def calibrates(self, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def calibrates(self, labels: Integers64) -> Flags:
         """Return which of the images with these labels calibrate, ``(samples,)``; the others evaluate."""
-        even: npt.NDArray[np.bool_] = (np.arange(len(labels)) if self is Split.IMAGES else labels) % 2 == 0
+        even: Flags = (np.arange(len(labels)) if self is Split.IMAGES else labels) % 2 == 0
         return even
 
 
@@ -156,12 +155,12 @@ class Evaluation:
         error = output_error(outputs[self._evaluates], self._dense[self._evaluates])
         return error, paired(self._rightly(outputs), self._right)
 
-    def _rightly(self, outputs: FloatArray) -> npt.NDArray[np.bool_]:
+    def _rightly(self, outputs: FloatArray) -> Flags:
         """Return which of the images that evaluate are classified rightly."""
         features = self._subject.features
         if features is None:
             raise ArgumentError("subject", "has no images", "give one with features")
-        right: npt.NDArray[np.bool_] = features.classifier.predictions(outputs) == features.labels
+        right: Flags = features.classifier.predictions(outputs) == features.labels
         return right[self._evaluates]
 
 

@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import log_softmax
 
 import hmatrix as hm
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import Flags, FloatArray, Integers64
 from hmatrix._support.writing import default_cache
 from hmatrix.study.config.studyfile import read_study
 from hmatrix.study.measure.subject import load_subject
@@ -65,7 +64,7 @@ def main() -> None:
         print(f"| {agreement:.1%} | {np.mean(parts):.2%} | {min(parts):.1%}, {max(parts):.1%} |")
 
 
-def halves(labels: npt.NDArray[np.int64], count: int) -> Iterator[npt.NDArray[np.bool_]]:
+def halves(labels: Integers64, count: int) -> Iterator[Flags]:
     """Iterate over which images calibrate: even and odd classes first, then random halves and what they leave."""
     rng = np.random.default_rng(0)
     classes = int(labels.max()) + 1
@@ -76,7 +75,7 @@ def halves(labels: npt.NDArray[np.int64], count: int) -> Iterator[npt.NDArray[np
         yield (chosen if number % 2 == 0 else ~chosen)[labels]
 
 
-def compared(given: FloatArray, wanted: FloatArray, labels: npt.NDArray[np.int64]) -> tuple[float, ...]:
+def compared(given: FloatArray, wanted: FloatArray, labels: Integers64) -> tuple[float, ...]:
     """Return error (means over classes removed), Kullback-Leibler divergence, same largest output, top-1 lost."""
     ours, theirs = (log_softmax(outputs.astype(np.float64), axis=1) for outputs in (given, wanted))
     divergence = (np.exp(theirs) * (theirs - ours)).sum(axis=1).mean()

@@ -12,13 +12,11 @@ import argparse
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import norm
 
-TOP = 127
+from hmatrix._support.typing import Floats64, Integers64, Positions
 
-Floats = npt.NDArray[np.float64]
-Windows = npt.NDArray[np.intp]
+TOP = 127
 
 
 @dataclass(frozen=True)
@@ -57,15 +55,15 @@ class Code:
         """Of what two neighbouring windows share."""
         return 1 << (self.window - self.parallel - self.ring)
 
-    def source(self, windows: Windows) -> Windows:
+    def source(self, windows: Positions) -> Positions:
         """Return the states that windows lead on from."""
         return (windows >> self.parallel) & (self.states - 1)
 
-    def target(self, windows: Windows) -> Windows:
+    def target(self, windows: Positions) -> Positions:
         """Return the states that windows lead to."""
         return windows >> (self.parallel + self.ring)
 
-    def places(self) -> Windows:
+    def places(self) -> Positions:
         """Return where each window stands in the order of its bits with the parallel ones highest."""
         windows = np.arange(self.count)
         return windows >> self.parallel | (windows & ((1 << self.parallel) - 1)) << (self.window - self.parallel)
@@ -80,7 +78,7 @@ CODES = {
 }
 
 
-def best_windows(values: Floats, code: Code, words: Floats, tries: int = 32) -> Windows:
+def best_windows(values: Floats64, code: Code, words: Floats64, tries: int = 32) -> Positions:
     """Return the windows ``(words, visits)`` that leave the least, by the Viterbi algorithm from each first state.
 
     Parameters
@@ -108,7 +106,7 @@ def best_windows(values: Floats, code: Code, words: Floats, tries: int = 32) -> 
     return found
 
 
-def _walk(values: Floats, code: Code, words: Floats, cost: Floats) -> tuple[Floats, Windows]:
+def _walk(values: Floats64, code: Code, words: Floats64, cost: Floats64) -> tuple[Floats64, Positions]:
     """Return the least cost of each last state, and the window that leads to each state at each visit."""
     windows = np.arange(code.count).reshape(code.states, -1)
     chosen = np.empty((words.shape[1], len(words), code.states), np.intp)
@@ -119,7 +117,7 @@ def _walk(values: Floats, code: Code, words: Floats, cost: Floats) -> tuple[Floa
     return cost, chosen
 
 
-def _trace(chosen: Windows, code: Code, state: Windows) -> Windows:
+def _trace(chosen: Positions, code: Code, state: Positions) -> Positions:
     """Return the windows of the paths that end in a state, one for each word."""
     windows = np.empty((len(state), len(chosen)), np.intp)
     for m in reversed(range(len(chosen))):
@@ -128,7 +126,7 @@ def _trace(chosen: Windows, code: Code, state: Windows) -> Windows:
     return windows
 
 
-def iterate(values: Floats, code: Code, words: Floats, tries: int) -> tuple[Floats, float]:
+def iterate(values: Floats64, code: Code, words: Floats64, tries: int) -> tuple[Floats64, float]:
     """Return the means of what each window stands for, odd about the middle, and the error before."""
     windows = best_windows(values, code, words, tries)
     error = float(np.square(words - values[windows]).mean())
@@ -138,13 +136,13 @@ def iterate(values: Floats, code: Code, words: Floats, tries: int) -> tuple[Floa
     return np.where(counts > 0, sums / np.maximum(counts, 1), values), error
 
 
-def rounded(values: Floats) -> tuple[npt.NDArray[np.int64], float]:
+def rounded(values: Floats64) -> tuple[Integers64, float]:
     """Return values as integers to 127, and the scale that they have."""
     scale = float(np.abs(values).max()) / TOP
     return np.rint(values / scale).astype(np.int64), scale
 
 
-def quantiles(code: Code, factor: int, shift: int) -> Floats:
+def quantiles(code: Code, factor: int, shift: int) -> Floats64:
     """Return quantiles of the normal distribution, for each window: at place p the ``factor * p + shift``-th.
 
     With `shifts` the values are odd: those of a window and of its complement differ in the sign.

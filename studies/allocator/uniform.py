@@ -18,7 +18,7 @@ import numpy.typing as npt
 import scipy.linalg
 
 from hmatrix._support.checks import check_matrix, check_number
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, Floats64
 from hmatrix.errors import ArgumentError
 from hmatrix.partitions.blocktree import BlockClusterTree
 from hmatrix.partitions.cluster import Cluster
@@ -105,7 +105,7 @@ def fit_uniform(weight: npt.ArrayLike, tree: BlockClusterTree, atol: float) -> U
 
 def _bases(blocks: Iterable[tuple[Cluster, FloatArray]], atol: float) -> dict[Cluster, FloatArray]:
     """Return the basis of each cluster, for its blocks ``(size, any)``."""
-    grams: dict[Cluster, npt.NDArray[np.float64]] = defaultdict(lambda: np.zeros(()))
+    grams: dict[Cluster, Floats64] = defaultdict(lambda: np.zeros(()))
     for cluster, block in blocks:
         wide = block.astype(np.float64)
         grams[cluster] = grams[cluster] + wide @ wide.T

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, Integers64
 from hmatrix.heads.samples import Samples
 from studies.heads.head_subjects import Subject
 
-Search: TypeAlias = Callable[[FloatArray], npt.NDArray[np.int64]]
+Search: TypeAlias = Callable[[FloatArray], Integers64]
 """From inputs ``(batch, n)`` to the row of the largest output of each."""
 
 CANDIDATES = (2, 4, 8, 16, 64)
@@ -64,5 +63,5 @@ def _with(index: Any, candidates: int) -> bool:
     return True
 
 
-def _search(index: object) -> Callable[[FloatArray], npt.NDArray[np.int64]]:
+def _search(index: object) -> Callable[[FloatArray], Integers64]:
     return lambda x: index.search(x, 1)[1][:, 0]  # type: ignore[attr-defined]

@@ -6,11 +6,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torchvision.transforms import functional as transforms
 
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, Integers64, Positions
 from hmatrix.errors import DataError
 from hmatrix.study.config.studyfile import read_study
 from hmatrix.study.data.datasets import LabelledImages, check_data, open_data
@@ -31,7 +30,7 @@ class Subject:
     bias: FloatArray
     calibration: FloatArray
     inputs: FloatArray
-    labels: npt.NDArray[np.int64] | None
+    labels: Integers64 | None
 
 
 def saved_subject(path: Path) -> Subject:
@@ -99,9 +98,7 @@ def vocabulary(rows: int, columns: int, samples: int = 1500) -> Subject:
     return Subject("vocabulary", weight, np.zeros(rows, np.float32), X[:half], np.ascontiguousarray(X[half:]), None)
 
 
-def _corruptions(
-    images: LabelledImages, chosen: npt.NDArray[np.intp]
-) -> Iterator[tuple[str, Callable[[int], torch.Tensor]]]:
+def _corruptions(images: LabelledImages, chosen: Positions) -> Iterator[tuple[str, Callable[[int], torch.Tensor]]]:
     """Yield chosen images as they are, with noise, and blurred."""
 
     def clean(index: int) -> torch.Tensor:

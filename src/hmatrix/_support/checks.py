@@ -3,12 +3,11 @@
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import AnyArray, FloatArray
 from hmatrix.errors import ArgumentError
 
 
@@ -38,7 +37,7 @@ def check_shape(name: str, shape: Sequence[object]) -> tuple[int, int]:
     return rows, columns
 
 
-def as_array(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
+def as_array(name: str, value: npt.ArrayLike) -> AnyArray:
     """Return `value` as a NumPy array.
 
     Raises
@@ -78,7 +77,7 @@ def check_matrix(name: str, array: npt.ArrayLike) -> FloatArray:
     return matrix
 
 
-def as_floating(name: str, array: npt.NDArray[Any]) -> FloatArray:
+def as_floating(name: str, array: AnyArray) -> FloatArray:
     """Return `array` in float32 or float64: the smaller of them that holds its values."""
     if array.dtype in (np.float32, np.float64):
         return array

@@ -1,9 +1,11 @@
 """Where arrays begin in memory."""
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from hmatrix._support.typing import AnyArray
 
 CACHE_LINE = 64
 """Bytes; also those of the widest register."""
@@ -18,7 +20,7 @@ def aligned(array: npt.NDArray[T]) -> npt.NDArray[T]:
     """
     if array.ctypes.data % CACHE_LINE == 0 or array.size == 0:
         return array
-    buffer: npt.NDArray[Any] = np.empty(array.nbytes + CACHE_LINE, np.uint8)
+    buffer: AnyArray = np.empty(array.nbytes + CACHE_LINE, np.uint8)
     start = -buffer.ctypes.data % CACHE_LINE
     copy = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array

@@ -1,18 +1,17 @@
 """The Frobenius norm, which approximation and its errors are measured in."""
 
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hmatrix._support.strips import strips
+from hmatrix._support.typing import AnyArray
 
 _STRIP = 1024
 """Rows whose norm is computed at a time."""
 
 
-def frobenius(array: npt.NDArray[Any]) -> float:
+def frobenius(array: AnyArray) -> float:
     """Return the Frobenius norm in float64; squares neither overflow nor vanish."""
     largest = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))
     if largest == 0 or not math.isfinite(largest):

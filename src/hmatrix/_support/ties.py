@@ -12,14 +12,11 @@ Computing 41 (2019), doi:10.1137/18M1226312.
 """
 
 import hashlib
-from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray
-
-Order: TypeAlias = npt.NDArray[np.intp]
+from hmatrix._support.typing import AnyArray, FloatArray, Positions
 
 
 def rounding_of(dtype: npt.DTypeLike, terms: int) -> float:
@@ -43,7 +40,7 @@ def first_largest(values: npt.ArrayLike, rounding: float) -> int:
     return int(np.argmax(given >= given.max() - rounding))
 
 
-def tied_order(keys: FloatArray, rounding: npt.ArrayLike) -> Order:
+def tied_order(keys: FloatArray, rounding: npt.ArrayLike) -> Positions:
     """Return the order of `keys` ``(n,)``; neighbours in it that rounding alone tells apart keep the order of indices.
 
     Parameters
@@ -66,7 +63,7 @@ def snapped(values: FloatArray, rounding: npt.ArrayLike) -> FloatArray:
     return equal
 
 
-def _grouped(keys: FloatArray, rounding: npt.ArrayLike) -> tuple[Order, Order]:
+def _grouped(keys: FloatArray, rounding: npt.ArrayLike) -> tuple[Positions, Positions]:
     """Return the order of `keys`, and in it the number of the group of neighbours that each belongs to."""
     order = np.argsort(keys, kind="stable")
     bounds = np.broadcast_to(rounding, keys.shape)[order]
@@ -74,7 +71,7 @@ def _grouped(keys: FloatArray, rounding: npt.ArrayLike) -> tuple[Order, Order]:
     return order, np.concatenate([[0], np.cumsum(apart)])
 
 
-def first_equal(rows: npt.NDArray[Any]) -> Order:
+def first_equal(rows: AnyArray) -> Positions:
     """Return, for each row of a matrix ``(m, n)``, the number of the first row with the same bits, ``(m,)``."""
     seen: dict[bytes, int] = {}
     numbers = (

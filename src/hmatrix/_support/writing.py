@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 from zipfile import is_zipfile
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from hmatrix._support.typing import AnyArray
 from hmatrix.errors import CacheWarning, FormatError, HMatrixError, OutputError
 
 _Result = TypeVar("_Result")
@@ -35,7 +35,7 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmatrix"
 
 
-def write_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path, key: str, header: Mapping[str, object]) -> None:
+def write_arrays(arrays: Mapping[str, AnyArray], path: Path, key: str, header: Mapping[str, object]) -> None:
     """Write arrays and a header.
 
     Raises
@@ -118,7 +118,7 @@ def read_header(path: Path, key: str, writer: str) -> Any:
 
 def read_arrays(
     path: Path, key: str, versions: Collection[int], kind: str, writer: str
-) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+) -> tuple[dict[str, AnyArray], dict[str, Any]]:
     """Read arrays and their header.
 
     Parameters
@@ -155,7 +155,7 @@ def read_arrays(
     return arrays, header
 
 
-def keep(path: Path, arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, Any]) -> None:
+def keep(path: Path, arrays: Mapping[str, AnyArray], facts: Mapping[str, Any]) -> None:
     """Write what can be computed again, with a digest by which any damage is found.
 
     Parameters
@@ -174,7 +174,7 @@ def keep(path: Path, arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str,
     write_arrays(arrays, path, _KEPT, header)
 
 
-def recall(path: Path, read: Callable[[dict[str, npt.NDArray[Any]], dict[str, Any]], _Result | None]) -> _Result | None:
+def recall(path: Path, read: Callable[[dict[str, AnyArray], dict[str, Any]], _Result | None]) -> _Result | None:
     """Return what `keep` wrote, or ``None`` where there is nothing of use: then it is to be computed.
 
     Parameters
@@ -207,7 +207,7 @@ def tell_damage(path: Path, came: str) -> None:
     warnings.warn(f"cache {path}: is damaged ({came}); what it held is computed again", CacheWarning, stacklevel=3)
 
 
-def _digest(arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, Any]) -> str:
+def _digest(arrays: Mapping[str, AnyArray], facts: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, array in sorted(arrays.items()):
         digest.update(repr((name, array.dtype.str, array.shape)).encode())

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from hmatrix._support.checks import check_integer, check_matrix
 from hmatrix._support.scores import scores_of
 from hmatrix._support.ties import first_least, rounding_of
-from hmatrix._support.typing import FloatArray, Scores
+from hmatrix._support.typing import FloatArray, Floats32, Floats64, Scores
 from hmatrix.allocation.allocation import Allocation
 from hmatrix.allocation.error.gains import unbiased_gains
 from hmatrix.allocation.error.moments import Moments, moments
@@ -26,11 +26,10 @@ from hmatrix.allocation.search.bounds import bound
 from hmatrix.allocation.search.budget import Budget
 from hmatrix.allocation.search.candidates import Piece
 from hmatrix.allocation.search.costs import Bytes, Cost
-from hmatrix.allocation.search.forms import Floats
 from hmatrix.allocation.search.layout import Layout
 from hmatrix.allocation.search.screening import Screening
 from hmatrix.assembly import Sides
-from hmatrix.codes.precision import Activations, Floats32
+from hmatrix.codes.precision import Activations
 from hmatrix.errors import ArgumentError
 from hmatrix.matrix import HMatrix
 from hmatrix.partitions.cluster import Cardinality, Splitter
@@ -133,7 +132,7 @@ class Allocator:
         smallest, largest = self._layout(*self._first).limits(Bytes())
         return int(np.ceil(smallest)), int(largest)
 
-    def curve(self) -> tuple[Floats, Floats]:
+    def curve(self) -> tuple[Floats64, Floats64]:
         """Return the predicted frontier, convex: bytes, rising, and squares of errors, falling; ``(points,)``."""
         return self._layout(*self._first).curve(Bytes())
 

@@ -1,13 +1,11 @@
 """Rounding blocks to integer codes with scales, by the least squared error."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray
-from hmatrix.codes.precision import Codes, Floats32, Precision, lloyd4
+from hmatrix._support.typing import Codes, FloatArray, Floats32, Floats64
+from hmatrix.codes.precision import Precision, lloyd4
 from hmatrix.codes.trellis import Trellis
 
 _ENTRIES = 1 << 15
@@ -86,7 +84,7 @@ def decode(encoded: Encoded) -> Floats32:
     return values
 
 
-def _encode_rows(rows: npt.NDArray[np.float64], precision: Precision) -> tuple[Codes, Floats32]:
+def _encode_rows(rows: Floats64, precision: Precision) -> tuple[Codes, Floats32]:
     """Encode rows that have one scale each."""
     low, high = -rows.min(axis=1), rows.max(axis=1)
     sign = np.where(low >= high, 1.0, -1.0) if precision is Precision.INT4 else np.ones(len(rows))
@@ -107,7 +105,7 @@ def _encode_rows(rows: npt.NDArray[np.float64], precision: Precision) -> tuple[C
     return codes.astype(np.uint8), scales
 
 
-def _encode_words(rows: npt.NDArray[np.float64], trellis: Trellis) -> tuple[Codes, Floats32]:
+def _encode_words(rows: Floats64, trellis: Trellis) -> tuple[Codes, Floats32]:
     """Encode rows that have one scale each in words of a trellis."""
     target = rows.astype(np.float32)
     largest = np.abs(target).max(axis=1)
@@ -137,12 +135,10 @@ def _reach(precision: Precision) -> float:
     return max(precision.zero - precision.lowest, precision.highest - precision.zero)
 
 
-def _nearest(
-    rows: npt.NDArray[np.float64], scale: npt.NDArray[np.floating[Any]], precision: Precision
-) -> npt.NDArray[np.float64]:
+def _nearest(rows: Floats64, scale: FloatArray, precision: Precision) -> Floats64:
     """Return the values nearest to `rows`, in units of the scale; those of a row with scale 0 do not matter."""
     scaled = rows / np.where(scale == 0, 1.0, scale.astype(np.float64))[:, None]
-    values: npt.NDArray[np.float64]
+    values: Floats64
     if precision is Precision.LLOYD4:
         levels = lloyd4().astype(np.float64)
         values = levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, scaled)]

@@ -24,10 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._support.checks import check_integer
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import AnyArray, Codes, FloatArray, Floats32, Words
 from hmatrix.codes.trellis import TRELLISES, Trellis, codebook
-from hmatrix.codes.trellis import Codes as Codes
-from hmatrix.codes.trellis import Floats32 as Floats32
 from hmatrix.errors import ArgumentError
 
 
@@ -169,7 +167,7 @@ class Activations(Enum):
         return cls(name)
 
 
-def to_words(values: npt.NDArray[Any], precision: Precision) -> npt.NDArray[Any]:
+def to_words(values: AnyArray, precision: Precision) -> AnyArray:
     """Pack columns into words, filling the last word of each row with what counts as zero, or next to it.
 
     Parameters
@@ -201,7 +199,7 @@ def to_words(values: npt.NDArray[Any], precision: Precision) -> npt.NDArray[Any]
     return blocks.reshape(m, precision.words(n))
 
 
-def from_words(words: npt.NDArray[Any], precision: Precision, n: int) -> npt.NDArray[Any]:
+def from_words(words: AnyArray, precision: Precision, n: int) -> AnyArray:
     """Return what `to_words` packed: codes uint8 ``(m, n)``, or floating-point numbers.
 
     Parameters
@@ -231,22 +229,20 @@ def from_words(words: npt.NDArray[Any], precision: Precision, n: int) -> npt.NDA
     return columns.astype(np.uint8)
 
 
-def _packed(units: npt.NDArray[np.uint32], bits: int) -> npt.NDArray[np.uint32]:
+def _packed(units: Words, bits: int) -> Words:
     """Pack columns that fill words, of so many bits each."""
     m, columns = units.shape
-    words: npt.NDArray[np.uint32] = np.bitwise_or.reduce(
-        units.reshape(m, columns * bits // 32, 32 // bits) << _shifts(bits), axis=2
-    )
+    words: Words = np.bitwise_or.reduce(units.reshape(m, columns * bits // 32, 32 // bits) << _shifts(bits), axis=2)
     return words
 
 
-def _unpacked(words: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint32]:
+def _unpacked(words: AnyArray, bits: int) -> Words:
     """Return what `_packed` packed."""
     units = (words[:, :, None] >> _shifts(bits)) & np.uint32(2**bits - 1)
     return units.reshape(len(words), words.shape[1] * (32 // bits)).astype(np.uint32, copy=False)
 
 
-def _shifts(bits: int) -> npt.NDArray[np.uint32]:
+def _shifts(bits: int) -> Words:
     """Return the place of each column in a word of so many bits an entry.
 
     int8 codes lie in the order of the bytes. Of fewer bits, each byte holds columns that are four
@@ -256,10 +252,8 @@ def _shifts(bits: int) -> npt.NDArray[np.uint32]:
     return (8 * (columns % 4) + bits * (columns // 4) if bits <= 8 else bits * columns).astype(np.uint32)
 
 
-def _to_bfloat16(values: FloatArray) -> npt.NDArray[np.uint32]:
+def _to_bfloat16(values: FloatArray) -> Words:
     """Round finite values to bfloat16, to nearest even: the upper halves of float32 words."""
     words = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded: npt.NDArray[np.uint32] = (
-        words + np.uint32(0x7FFF) + ((words >> np.uint32(16)) & np.uint32(1))
-    ) >> np.uint32(16)
+    rounded: Words = (words + np.uint32(0x7FFF) + ((words >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
     return rounded

@@ -21,16 +21,11 @@ transitions).
 
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from hmatrix import _core
-from hmatrix._support.typing import IndexArray
-
-Codes: TypeAlias = npt.NDArray[np.uint8]
-Floats32: TypeAlias = npt.NDArray[np.float32]
+from hmatrix._support.typing import AnyArray, Codes, Flags, Floats32, IndexArray
 
 _WORD = 32
 
@@ -128,14 +123,14 @@ class Trellis:
             codes[:, part] = self.codes(windows).reshape(m, -1, self.visits)
         return self._by_column(codes, n)
 
-    def present(self, columns: int) -> npt.NDArray[np.bool_]:
+    def present(self, columns: int) -> Flags:
         """Return which visits ``(visits,)`` are of the first so many columns of a word."""
         return self.columns < columns
 
     def encode(
         self,
         target: Floats32,
-        present: npt.NDArray[np.bool_],
+        present: Flags,
         owed: Floats32 | None = None,
         root: Floats32 | None = None,
         *,
@@ -175,7 +170,7 @@ class Trellis:
         """Return the codes that windows begin with."""
         return windows & np.uint8((1 << self.bits) - 1)
 
-    def _by_word(self, columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _by_word(self, columns: AnyArray) -> AnyArray:
         """Return columns ``(m, n)`` in order of their visits, ``(m, words, visits)``, filled up with zeros."""
         m, n = columns.shape
         words = -(-n // self.visits)
@@ -183,7 +178,7 @@ class Trellis:
         filled[:, :n] = columns
         return filled.reshape(m, words, self.visits)[:, :, self.columns]
 
-    def _by_column(self, visits: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
+    def _by_column(self, visits: AnyArray, n: int) -> AnyArray:
         """Return what visits ``(m, words, visits)`` hold, column by column, ``(m, n)``."""
         columns = np.empty_like(visits)
         columns[:, :, self.columns] = visits

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, Floats64
 from hmatrix.codes.precision import Precision
 from hmatrix.errors import ArgumentError
 from hmatrix.heads.clusters import RowClusters, row_tree
@@ -180,7 +179,7 @@ def _cheapest(
     weight: FloatArray,
     bias: FloatArray,
     samples: Samples,
-    square: npt.NDArray[np.float64],
+    square: Floats64,
     partitions: Sequence[RowClusters | None],
     low: LowRanks,
     asked: Asked,

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from hmatrix._support.ties import signs_of
-from hmatrix._support.typing import FloatArray
-from hmatrix.heads.words import STRIP, Integers, padded
+from hmatrix._support.typing import FloatArray, Floats64, IndexArray, Positions
+from hmatrix.heads.words import STRIP, padded
 from hmatrix.partitions.cluster import Cluster, ClusterTree, Supports, TwoMeans, build_cluster_tree
 
 COORDINATES = 32
@@ -30,8 +29,8 @@ class RowClusters:
         int32 ``(clusters + 1,)``: the first strip of each, and the end.
     """
 
-    order: Integers
-    starts: Integers
+    order: IndexArray
+    starts: IndexArray
 
     @classmethod
     def cut(cls, tree: ClusterTree, leaf_size: int) -> "RowClusters":
@@ -54,12 +53,12 @@ class RowClusters:
         return len(self.starts) - 1
 
     @cached_property
-    def sizes(self) -> npt.NDArray[np.intp]:
+    def sizes(self) -> Positions:
         """Rows of each cluster."""
         return np.bincount(self.labels, minlength=len(self))
 
     @cached_property
-    def labels(self) -> npt.NDArray[np.intp]:
+    def labels(self) -> Positions:
         """The cluster of each row ``(m,)``."""
         clusters = np.repeat(np.arange(len(self)), np.diff(self.starts) * STRIP)
         labels = np.empty(np.count_nonzero(self.order >= 0), np.intp)
@@ -67,7 +66,7 @@ class RowClusters:
         return labels
 
     @cached_property
-    def table(self) -> Integers:
+    def table(self) -> IndexArray:
         """The rows of each cluster ``(clusters, most)``, filled up with -1."""
         lengths = np.diff(self.starts) * STRIP
         table = np.full((len(self), lengths.max()), -1, np.int32)
@@ -87,7 +86,7 @@ class RowClusters:
         return largest
 
 
-def row_tree(weight: FloatArray, gram: npt.NDArray[np.float64], leaf_size: int) -> ClusterTree:
+def row_tree(weight: FloatArray, gram: Floats64, leaf_size: int) -> ClusterTree:
     """Build the cluster tree of the rows of a weight.
 
     Parameters

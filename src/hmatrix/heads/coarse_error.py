@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from hmatrix._support.typing import Floats64, Positions
 from hmatrix.heads.coarse_matrix import remainders
-from hmatrix.heads.fine_rows import CHUNK, Floats64
+from hmatrix.heads.fine_rows import CHUNK
 from hmatrix.heads.form import PackedHead
 from hmatrix.heads.words import from_codes
 
@@ -25,5 +26,5 @@ def _beside_factors(packed: PackedHead) -> Floats64:
     return np.concatenate([np.linalg.norm(packed.rows_of(rows[chunk]) - U[chunk] @ V, axis=1) for chunk in chunks])
 
 
-def _chunks(m: int) -> list[np.ndarray[tuple[int], np.dtype[np.intp]]]:
+def _chunks(m: int) -> list[Positions]:
     return [np.arange(start, min(start + CHUNK, m)) for start in range(0, m, CHUNK)]

@@ -8,26 +8,16 @@ SVD. Outputs are then ``U V^T x``, with U by least squares, so that the rows' re
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray
-from hmatrix.codes.precision import Codes, Precision
+from hmatrix._support.typing import AnyArray, Codes, FloatArray, Floats32, Floats64, Integers
+from hmatrix.codes.precision import Precision
 from hmatrix.heads.clusters import RowClusters
-from hmatrix.heads.fine_rows import CHUNK, FineRows, Floats64, by_chunk, offset_of
+from hmatrix.heads.fine_rows import CHUNK, FineRows, by_chunk, offset_of
 from hmatrix.heads.form import PackedHead
 from hmatrix.heads.levels import Bound, Level
-from hmatrix.heads.words import (
-    STRIP,
-    Floats32,
-    filled,
-    from_codes,
-    padded,
-    to_codes,
-    to_strips,
-)
+from hmatrix.heads.words import STRIP, filled, from_codes, padded, to_codes, to_strips
 
 _CENTRE_SHARE = 0.05
 """Of the norm of a cluster's centre, in its reach: errors of x count by it, deviations of rows by the rest."""
@@ -166,7 +156,7 @@ class Coarse:
         """The head that looks at all rows."""
         return self.pack()
 
-    def level(self, order: npt.NDArray[np.integer[Any]], clusters: RowClusters | None = None) -> Level:
+    def level(self, order: Integers, clusters: RowClusters | None = None) -> Level:
         """Return the level of the rows, or of the centres of clusters of them, in an order, where -1 is none."""
         centres: FloatArray = self.inside
         labels, largest = np.arange(len(centres)), _itself
@@ -206,7 +196,7 @@ def _itself(values: FloatArray) -> FloatArray:
     return values
 
 
-def _placed(values: npt.NDArray[Any], order: npt.NDArray[np.integer[Any]], fill: float = 0) -> npt.NDArray[Any]:
+def _placed(values: AnyArray, order: Integers, fill: float = 0) -> AnyArray:
     """Return values in an order, -1 being none, filled up to whole strips."""
     kind = np.float32 if values.dtype.kind == "f" else values.dtype
     placed = np.full((padded(len(order), STRIP), *values.shape[1:]), fill, kind)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, Floats64, Positions
 from hmatrix.codes.precision import Precision
-from hmatrix.heads.fine_rows import CHUNK, UNIT, FineRows, Floats64, offset_of
+from hmatrix.heads.fine_rows import CHUNK, UNIT, FineRows, offset_of
 from hmatrix.heads.form import PackedHead
 from hmatrix.heads.levels import Bound, Level
 from hmatrix.heads.words import STRIP, filled, padded
@@ -106,9 +105,7 @@ def rounding(matrix: PackedBlocks) -> float:
     return 2 * (steps(matrix.schedule.far) + steps(matrix.schedule.near) + 16) * UNIT
 
 
-def remainders(
-    matrix: PackedBlocks, fine_rows: Callable[[npt.NDArray[np.intp]], FloatArray]
-) -> tuple[Floats64, Floats64]:
+def remainders(matrix: PackedBlocks, fine_rows: Callable[[Positions], FloatArray]) -> tuple[Floats64, Floats64]:
     """Return the norms of ``A - H`` by rows, and what rounding errors of H's product are relative to, ``(m,)`` each.
 
     H is decoded a few rows at a time.

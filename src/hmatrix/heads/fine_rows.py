@@ -5,13 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, Floats32, Floats64, Words
 from hmatrix.codes.precision import Precision
-from hmatrix.heads.words import REST_STEPS, STRIP, Floats32, Words, from_fine, to_fine
-
-Floats64 = npt.NDArray[np.float64]
+from hmatrix.heads.words import REST_STEPS, STRIP, from_fine, to_fine
 
 CHUNK = 4096
 """Rows that are converted to float64 at once: a vocabulary is large."""

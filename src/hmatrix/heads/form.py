@@ -10,16 +10,15 @@ Clusters of rows have one coarse output each, and the same kind of bound for all
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray
-from hmatrix.codes.precision import Codes, Precision
+from hmatrix._support.typing import AnyArray, Codes, Flags, FloatArray, Floats32, IndexArray, Integers, Words
+from hmatrix.codes.precision import Precision
 from hmatrix.errors import ArgumentError
 from hmatrix.heads.levels import Bound, Level
-from hmatrix.heads.words import BLOCK, STRIP, Floats32, Integers, Words, from_fine, from_strips, padded
+from hmatrix.heads.words import BLOCK, STRIP, from_fine, from_strips, padded
 from hmatrix.packed.form import PackedBlocks
 
 MAX_COLUMNS = 1 << 15
@@ -73,7 +72,7 @@ class PackedHead:
         If they do not fit together.
     """
 
-    sizes: Integers
+    sizes: IndexArray
     limits: Floats32
     basis: Words
     basis_scales: Floats32
@@ -89,8 +88,8 @@ class PackedHead:
     cluster_bias: Floats32
     cluster_remainder: Floats32
     cluster_reach: Floats32
-    order: Integers
-    starts: Integers
+    order: IndexArray
+    starts: IndexArray
     fine: Words
     fine_scales: Floats32
     matrix: PackedBlocks | None = None
@@ -192,7 +191,7 @@ class PackedHead:
         return Precision(int(self.sizes[8]))
 
     @property
-    def real(self) -> npt.NDArray[np.bool_]:
+    def real(self) -> Flags:
         """Which places of the rows' level hold a row."""
         return self.order >= 0 if len(self.order) else np.arange(padded(self.shape[0], STRIP)) < self.shape[0]
 
@@ -209,13 +208,13 @@ class PackedHead:
         arrays = (self.cluster_factor, self.cluster_scales, self.cluster_bias)
         return Level(bound, self.coarse, *arrays, self.cluster_remainder, self.cluster_reach)
 
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def arrays(self) -> dict[str, AnyArray]:
         """Return all arrays by name; those of the coarse H-matrix, if there is one, begin with `PREFIX`."""
         others = {} if self.matrix is None else self.matrix.arrays()
         return {name: getattr(self, name) for name in ARRAYS} | {PREFIX + name: others[name] for name in others}
 
     @classmethod
-    def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def of_arrays(cls, arrays: Mapping[str, AnyArray]) -> Self:
         """Return what has such `arrays`.
 
         Raises
@@ -234,7 +233,7 @@ class PackedHead:
         """Codes of ``V^T`` ``(rank, n)``, with the rows of zeros that fill up strips."""
         return from_strips(self.basis, self.rank, self.shape[1], self.coarse)
 
-    def rows_of(self, rows: npt.NDArray[np.integer[Any]], *, scaled: bool = True) -> FloatArray:
+    def rows_of(self, rows: Integers, *, scaled: bool = True) -> FloatArray:
         """Return fine rows decoded, float32 ``(rows, n)``, with or without their scales."""
         m, n = self.shape
         scales = self.fine_scales[rows] if scaled else np.ones(len(rows), np.float32)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._support.checks import as_floating, check_integer, check_matrix, check_number
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, Integers64
 from hmatrix._support.writing import read_arrays, write_arrays
 from hmatrix.codes.precision import Precision
 from hmatrix.errors import ArgumentError, FormatError
@@ -30,7 +30,6 @@ from hmatrix.heads.cost import Cost
 from hmatrix.heads.form import FINE, MAX_COLUMNS, PackedHead
 from hmatrix.heads.native import prepare_head
 from hmatrix.heads.rules import Margin, Rule
-from hmatrix.heads.ties import Indices
 from hmatrix.matrix import HMatrix, Storage
 from hmatrix.packed.products import Products
 
@@ -96,7 +95,7 @@ class ProgressiveHead:
         """
         return self._products.multiply(x)
 
-    def topk(self, x: npt.ArrayLike, k: int = 1) -> tuple[FloatArray, Indices]:
+    def topk(self, x: npt.ArrayLike, k: int = 1) -> tuple[FloatArray, Integers64]:
         """Return the k largest fine outputs of x ``(n,)`` or ``(batch, n)``, the largest first.
 
         At least k rows are refined, whatever the rule says.
@@ -120,7 +119,7 @@ class ProgressiveHead:
         values, indices, _ = self._largest(x, k, counted=False)
         return (values, indices) if np.ndim(x) == 2 else (values[0], indices[0])
 
-    def refined(self, x: npt.ArrayLike, k: int = 1) -> Indices:
+    def refined(self, x: npt.ArrayLike, k: int = 1) -> Integers64:
         """Return how many rows are refined for the k largest outputs: ``()`` or ``(batch,)``.
 
         Raises
@@ -209,7 +208,7 @@ class ProgressiveHead:
         except (ArgumentError, TypeError) as error:
             raise FormatError(f"file {path}", str(error), "the file is damaged: write it again") from error
 
-    def _largest(self, x: npt.ArrayLike, k: int, *, counted: bool) -> tuple[FloatArray, Indices, Indices | None]:
+    def _largest(self, x: npt.ArrayLike, k: int, *, counted: bool) -> tuple[FloatArray, Integers64, Integers64 | None]:
         m, n = self.shape
         if check_integer("k", k, at_least=1) > m:
             raise ArgumentError("k", f"is {k}", f"give at most the number of rows, {m}")

@@ -4,9 +4,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from hmatrix.codes.precision import Codes, Precision
+from hmatrix._support.typing import Codes, Floats32, Words
+from hmatrix.codes.precision import Precision
 from hmatrix.errors import ArgumentError
-from hmatrix.heads.words import STRIP, Floats32, Words, from_strips, padded
+from hmatrix.heads.words import STRIP, from_strips, padded
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,9 @@
 from typing import Protocol
 
 from hmatrix import _core
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, Integers64
 from hmatrix.heads.form import PackedHead
 from hmatrix.heads.reference import ReferenceHead
-from hmatrix.heads.ties import Indices
 from hmatrix.packed.kernels import REFERENCE, backend, native_product
 
 
@@ -21,11 +20,11 @@ class HeadProduct(Protocol):
         """Set y ``(batch, m)`` to the outputs of x ``(batch, n)``."""
         ...
 
-    def largest_one(self, x: FloatArray, values: FloatArray, indices: Indices) -> None:
+    def largest_one(self, x: FloatArray, values: FloatArray, indices: Integers64) -> None:
         """Set values and indices ``(k,)`` to the largest outputs of x ``(n,)``."""
         ...
 
-    def largest(self, x: FloatArray, values: FloatArray, indices: Indices, counts: Indices | None) -> None:
+    def largest(self, x: FloatArray, values: FloatArray, indices: Integers64, counts: Integers64 | None) -> None:
         """Set values and indices ``(batch, k)`` to the largest outputs, and counts ``(batch,)`` to refined rows."""
         ...
 

@@ -2,18 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray
-from hmatrix.codes.precision import Codes, Precision, from_words
+from hmatrix._support.typing import Codes, FloatArray, Integers, Integers8, Integers64
+from hmatrix.codes.precision import Precision, from_words
 from hmatrix.heads.form import PackedHead
 from hmatrix.heads.levels import Level
 from hmatrix.heads.selection import choose_largest
 from hmatrix.heads.sums import multiply_rows, sum_block_lanes, sum_lanes
-from hmatrix.heads.ties import Indices, equal, largest_outputs, sum_rounding
+from hmatrix.heads.ties import equal, largest_outputs, sum_rounding
 from hmatrix.heads.words import BLOCK, REST_STEPS, STRIP, padded
 from hmatrix.packed.kernels import Product, ReferenceProduct, quantize_activations
 
@@ -40,7 +38,7 @@ class Known:
     step: FloatArray
     norm: FloatArray
     outside: FloatArray
-    inner_codes: npt.NDArray[np.int8]
+    inner_codes: Integers8
     inner_step: FloatArray
     rounding: FloatArray
     products: FloatArray | None
@@ -88,11 +86,11 @@ class ReferenceHead:
             same = equal(refined, product.off_by(places), int(refined.argmax()))
             y[b, self._order[places]] = np.where(same, best, refined)
 
-    def largest_one(self, x: FloatArray, values: FloatArray, indices: Indices) -> None:
+    def largest_one(self, x: FloatArray, values: FloatArray, indices: Integers64) -> None:
         """Set values and indices ``(k,)`` to the largest outputs of x ``(n,)``."""
         self.largest(x[None], values[None], indices[None])
 
-    def largest(self, x: FloatArray, values: FloatArray, indices: Indices, counts: Indices | None = None) -> None:
+    def largest(self, x: FloatArray, values: FloatArray, indices: Integers64, counts: Integers64 | None = None) -> None:
         """Set values and indices ``(batch, k)`` to the largest outputs, and counts ``(batch,)`` to refined rows."""
         k = values.shape[1]
         for b, product in enumerate(self._products(x)):
@@ -174,7 +172,7 @@ class _Product:
     """One input, and the outputs of all levels."""
 
     packed: PackedHead
-    order: npt.NDArray[np.signedinteger[Any]]
+    order: Integers
     x: FloatArray
     coarse: FloatArray
     upper: FloatArray
@@ -184,7 +182,7 @@ class _Product:
     step: np.floating
     rounding: np.floating
 
-    def refine(self, top: int) -> tuple[Indices, FloatArray, Indices]:
+    def refine(self, top: int) -> tuple[Integers64, FloatArray, Integers64]:
         """Return the places of rows that are refined, their outputs, and the clusters that are looked into.
 
         No places where x is not finite, or outputs are not.
@@ -222,7 +220,7 @@ class _Product:
             more = _NONE
         return np.concatenate([first, more]), np.concatenate([refined, self._fine(more)]), opened
 
-    def outputs(self, opened: Indices) -> FloatArray:
+    def outputs(self, opened: Integers64) -> FloatArray:
         """Return the coarse outputs of all places: those of their clusters where these are not `opened`."""
         if not len(self.packed.order):
             return self.coarse
@@ -234,14 +232,14 @@ class _Product:
         seen[opened] = True
         return np.where(np.repeat(seen, sizes), self.coarse, np.repeat(of_clusters, sizes) + self.packed.bias)
 
-    def off_by(self, places: Indices) -> FloatArray:
+    def off_by(self, places: Integers64) -> FloatArray:
         """Return how far refined outputs may be off by rounding."""
         rows = self.order[places]
         squares = sum_block_lanes(np.square(self.packed.rows_of(rows, scaled=False)))
         off_by: FloatArray = self.rounding * (np.sqrt(squares) * self.packed.fine_scales[rows])
         return off_by
 
-    def _first_clusters(self, top: int) -> Indices:
+    def _first_clusters(self, top: int) -> Integers64:
         """Return the clusters with nearly the largest outputs, of at least `top` rows."""
         count, wanted = self.packed.sizes[6:8].tolist()
         while True:
@@ -250,17 +248,17 @@ class _Product:
                 return opened
             wanted = min(2 * wanted, count)
 
-    def _places(self, opened: Indices) -> Indices:
+    def _places(self, opened: Integers64) -> Integers64:
         """Return the places that are looked at, in their order."""
         if not len(self.packed.order):
             return np.arange(len(self.order))
         starts = self.packed.starts
         return np.concatenate([np.arange(starts[c] * STRIP, starts[c + 1] * STRIP) for c in opened] or [_NONE])
 
-    def _real(self, places: Indices) -> Indices:
+    def _real(self, places: Integers64) -> Integers64:
         return places[self.order[places] >= 0]
 
-    def _fine(self, places: Indices) -> FloatArray:
+    def _fine(self, places: Integers64) -> FloatArray:
         rows = self.order[places]
         outputs: FloatArray
         if self.packed.precision is Precision.INT8:
@@ -270,7 +268,7 @@ class _Product:
             outputs = multiply_rows(unscaled, self.x) * self.packed.fine_scales[rows] + self.packed.bias[places]
         return outputs
 
-    def _products_of_codes(self, rows: Indices) -> FloatArray:
+    def _products_of_codes(self, rows: Integers) -> FloatArray:
         """Multiply codes of rows with x, quantised to codes and parts of their step."""
         m, n = self.packed.shape
         codes = from_words(self.packed.fine.reshape(m, -1)[rows], Precision.INT8, padded(n, BLOCK))[:, :n]
@@ -283,9 +281,7 @@ class _Product:
         return products
 
 
-def _multiply(
-    codes: Codes, precision: Precision, x: npt.NDArray[np.int8], step: FloatArray, scales: FloatArray
-) -> FloatArray:
+def _multiply(codes: Codes, precision: Precision, x: Integers8, step: FloatArray, scales: FloatArray) -> FloatArray:
     """Multiply rows of codes with quantised vectors ``(batch, columns)``; ``(batch, rows)``."""
     # float64 sums these integers exactly.
     integers = x.astype(np.float64) @ (codes.astype(np.float64) - precision.zero).T

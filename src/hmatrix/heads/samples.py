@@ -1,12 +1,11 @@
 """Samples by which a progressive head is made: inputs, outputs of the dense layer, and the rows of the largest."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import AnyArray, Flags, FloatArray, Floats32, Integers8, Positions
 from hmatrix.heads.fine_rows import by_chunk
 from hmatrix.heads.ties import sum_rounding
 
@@ -16,10 +15,10 @@ _CHUNK = 64
 _HUGE = np.float32(1e18)
 
 
-def largest_rows(outputs: npt.NDArray[Any], top: int) -> npt.NDArray[np.intp]:
+def largest_rows(outputs: AnyArray, top: int) -> Positions:
     """Return the rows of the `top` largest outputs ``(samples, top)``, in their order; of equal ones the first."""
     if top == 1:
-        best: npt.NDArray[np.intp] = outputs.argmax(axis=1)[:, None]
+        best: Positions = outputs.argmax(axis=1)[:, None]
         return best
     last = np.partition(outputs, -top, axis=1)[:, -top, None]
     above = outputs > last
@@ -55,8 +54,8 @@ class Samples:
     rounding: FloatArray
     least: FloatArray
     most: FloatArray
-    wanted: npt.NDArray[np.intp]
-    tied: npt.NDArray[np.bool_]
+    wanted: Positions
+    tied: Flags
 
     @classmethod
     def of(
@@ -80,7 +79,7 @@ class Samples:
             tied[part] = np.count_nonzero(ranks > 0, axis=1) > top
         return found
 
-    def __getitem__(self, chosen: npt.NDArray[np.intp] | slice) -> Self:
+    def __getitem__(self, chosen: Positions | slice) -> Self:
         return replace(
             self,
             inputs=self.inputs[chosen],
@@ -92,30 +91,30 @@ class Samples:
             tied=self.tied[chosen],
         )
 
-    def ranks(self) -> npt.NDArray[np.int8]:
+    def ranks(self) -> Integers8:
         """Return 2 for rows that are among the largest, 1 for those that may be, 0 for others ``(samples, m)``."""
         off_by = self.rounding[:, None] * self.norms
         found = (self.dense + off_by >= self.least[:, None]).astype(np.int8)
         found += self.dense - off_by > self.most[:, None]
         return found
 
-    def agree(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    def agree(self, rows: Positions) -> Flags:
         """Return whether rows ``(samples, top)`` are those of the largest outputs, or as good ``(samples,)``."""
 
-        def off_by(rows: npt.NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
+        def off_by(rows: Positions) -> tuple[FloatArray, FloatArray]:
             return np.take_along_axis(self.dense, rows, axis=1), self.rounding[:, None] * self.norms[rows]
 
-        def certain(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        def certain(rows: Positions) -> Positions:
             outputs, errors = off_by(rows)
-            counts: npt.NDArray[np.intp] = np.count_nonzero(outputs - errors > self.most[:, None], axis=1)
+            counts: Positions = np.count_nonzero(outputs - errors > self.most[:, None], axis=1)
             return counts
 
         outputs, errors = off_by(rows)
         among = (outputs + errors >= self.least[:, None]).all(axis=1)
-        agreed: npt.NDArray[np.bool_] = among & (certain(rows) == certain(self.wanted))
+        agreed: Flags = among & (certain(rows) == certain(self.wanted))
         return agreed
 
-    def easiest(self, coarse: FloatArray, first: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    def easiest(self, coarse: FloatArray, first: Positions) -> Positions:
         """Return rows as good as the wanted ones ``(samples, top)``: of equal ones those that a head finds first.
 
         Parameters
@@ -135,14 +134,14 @@ class Samples:
         return wanted
 
 
-def _norms(rows: FloatArray) -> npt.NDArray[np.float32]:
+def _norms(rows: FloatArray) -> Floats32:
     """Return norms of rows."""
     return np.sqrt(by_chunk(rows, lambda part: np.square(part).sum(axis=1))).astype(np.float32)
 
 
-def _last(outputs: FloatArray, top: int) -> npt.NDArray[np.intp]:
+def _last(outputs: FloatArray, top: int) -> Positions:
     """Return the row of the last of the `top` largest outputs ``(samples,)``."""
     rows = largest_rows(outputs, top)
     place = np.take_along_axis(outputs, rows, axis=1).argmin(axis=1)
-    found: npt.NDArray[np.intp] = np.take_along_axis(rows, place[:, None], axis=1)[:, 0]
+    found: Positions = np.take_along_axis(rows, place[:, None], axis=1)[:, 0]
     return found

@@ -2,14 +2,13 @@
 
 import numpy as np
 
-from hmatrix._support.typing import FloatArray
-from hmatrix.heads.ties import Indices
+from hmatrix._support.typing import FloatArray, Integers64
 from hmatrix.heads.words import STRIP, padded
 
 BISECTIONS = 12
 
 
-def choose_largest(values: FloatArray, wanted: int) -> Indices:
+def choose_largest(values: FloatArray, wanted: int) -> Integers64:
     """Choose the `wanted` rows with nearly the largest values of all; none if there are not so many finite ones."""
     most = values.max()
     if not np.isfinite(most):
@@ -32,7 +31,7 @@ def choose_largest(values: FloatArray, wanted: int) -> Indices:
     return _choose(values, most - step, wanted)
 
 
-def _choose(values: FloatArray, low: np.floating, wanted: int) -> Indices:
+def _choose(values: FloatArray, low: np.floating, wanted: int) -> Integers64:
     """Choose `wanted` rows with nearly the largest values, where at least so many are at least `low`."""
     high = np.nextafter(values.max(), np.float32(np.inf))
     low = np.float32(low)

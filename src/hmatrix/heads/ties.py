@@ -4,15 +4,10 @@ No last bit may decide which of them is the largest: a BLAS adds up rows at the 
 that even equal rows get outputs that differ. The first row counts as the larger one.
 """
 
-from typing import TypeAlias
-
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import Flags, FloatArray, Integers64
 from hmatrix.heads.words import BLOCK, padded
-
-Indices: TypeAlias = npt.NDArray[np.int64]
 
 
 def sum_rounding(columns: int) -> np.float32:
@@ -32,14 +27,14 @@ def sum_rounding(columns: int) -> np.float32:
     return np.float32(padded(columns, BLOCK) // BLOCK + 8) * np.float32(0.5) * np.finfo(np.float32).eps
 
 
-def equal(outputs: FloatArray, off_by: FloatArray, largest: int) -> npt.NDArray[np.bool_]:
+def equal(outputs: FloatArray, off_by: FloatArray, largest: int) -> Flags:
     """Return which outputs ``(rows,)`` equal the largest of them, when each may be off by so much."""
     least = float(outputs[largest]) - float(off_by[largest])
-    found: npt.NDArray[np.bool_] = outputs.astype(np.float64) + off_by >= least
+    found: Flags = outputs.astype(np.float64) + off_by >= least
     return found
 
 
-def largest_outputs(outputs: FloatArray, off_by: FloatArray, rows: Indices, k: int) -> tuple[FloatArray, Indices]:
+def largest_outputs(outputs: FloatArray, off_by: FloatArray, rows: Integers64, k: int) -> tuple[FloatArray, Integers64]:
     """Return the k largest of some rows' outputs and these rows, the largest first, of equal ones the first row first.
 
     Equal ones all have the largest of their outputs. Where some are not finite, none are equal.

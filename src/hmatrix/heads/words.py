@@ -1,17 +1,10 @@
 """How a progressive head stores its factors and rows: words in the order in which the kernel reads them."""
 
-from typing import Any, TypeAlias
-
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import AnyArray, Codes, FloatArray, Floats32, Floats64, Positions, Words
 from hmatrix.codes.encoding import encode
-from hmatrix.codes.precision import Codes, Precision, from_words, to_words
-
-Words: TypeAlias = npt.NDArray[np.uint32]
-Floats32: TypeAlias = npt.NDArray[np.float32]
-Integers: TypeAlias = npt.NDArray[np.int32]
+from hmatrix.codes.precision import Precision, from_words, to_words
 
 STRIP = 16
 """Rows of a coarse factor that are stored together."""
@@ -52,7 +45,7 @@ def to_codes(rows: FloatArray, precision: Precision) -> tuple[Codes, Floats32]:
     return encoded.codes, encoded.scales.reshape(len(rows))
 
 
-def from_codes(codes: Codes, scales: FloatArray, precision: Precision) -> npt.NDArray[np.float64]:
+def from_codes(codes: Codes, scales: FloatArray, precision: Precision) -> Floats64:
     """Return the rows that `to_codes` encoded."""
     return (codes.astype(np.float64) - precision.zero) * scales[:, None].astype(np.float64)
 
@@ -79,7 +72,7 @@ def to_fine(weight: FloatArray, precision: Precision) -> tuple[Words, Floats32]:
     """Pack the rows of a weight ``(m, n)``; words and scales."""
     m, n = weight.shape
     scales = np.ones(m, np.float32)
-    values: npt.NDArray[Any] = weight.astype(np.float32, copy=False)
+    values: AnyArray = weight.astype(np.float32, copy=False)
     if precision is Precision.INT8:
         values, scales = symmetric(weight)
     zero = int(precision.zero) if precision is Precision.INT8 else 0
@@ -97,7 +90,7 @@ def from_fine(words: Words, scales: Floats32, precision: Precision, n: int) -> F
     return decoded
 
 
-def _order(n: int, precision: Precision) -> npt.NDArray[np.intp]:
+def _order(n: int, precision: Precision) -> Positions:
     """Return the column of each place of a fine row."""
     if precision is Precision.INT8:
         return np.arange(padded(n, BLOCK))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from hmatrix._support.checks import check_integer
 from hmatrix._support.norms import frobenius
 from hmatrix._support.ties import first_largest, rounding_of
-from hmatrix._support.typing import FloatArray, Generator
+from hmatrix._support.typing import Flags, FloatArray, Generator
 from hmatrix.lowrank.entries import Block
 from hmatrix.lowrank.factors import LowRank, Truncation
 
@@ -95,7 +95,7 @@ class PartialACA:
         block: Block,
         factors: "_Factors",
         truncation: Truncation,
-        unseen: npt.NDArray[np.bool_],
+        unseen: Flags,
         rng: np.random.Generator,
     ) -> int | None:
         """Return an unseen row that the approximation misses, or ``None`` when the samples meet the tolerance."""

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._support.checks import as_array, as_floating, check_shape
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, Positions
 from hmatrix.errors import ArgumentError
 
-EntryFunction: TypeAlias = Callable[[npt.NDArray[np.intp], npt.NDArray[np.intp]], FloatArray]
+EntryFunction: TypeAlias = Callable[[Positions, Positions], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Entries:
         if np.dtype(self.dtype) not in (np.float32, np.float64):
             raise ArgumentError("dtype", f"got {np.dtype(self.dtype)}", "give float32 or float64")
 
-    def __call__(self, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> FloatArray:
+    def __call__(self, rows: Positions, columns: Positions) -> FloatArray:
         """Evaluate the block of `rows` ``(p,)`` and `columns` ``(q,)``."""
         given = as_array("entry function", self.function(rows, columns))
         block = as_floating("entry function", given).astype(self.dtype, copy=False)
@@ -67,8 +67,8 @@ class EntryBlock:
     """
 
     entries: Entries
-    rows: npt.NDArray[np.intp]
-    columns: npt.NDArray[np.intp]
+    rows: Positions
+    columns: Positions
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -7,10 +7,8 @@ doi:10.1007/978-3-662-47324-5.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import scipy.linalg
 
 from hmatrix._support.checks import as_array, check_integer, check_number
@@ -71,9 +69,7 @@ class Truncation:
         """Return the largest rank for a block of `shape`."""
         return min(*shape) if self.max_rank is None else min(*shape, self.max_rank)
 
-    def choose(
-        self, errors: npt.NDArray[np.floating[Any]], norm: float, shape: tuple[int, int], rounding: float = 0.0
-    ) -> int:
+    def choose(self, errors: FloatArray, norm: float, shape: tuple[int, int], rounding: float = 0.0) -> int:
         """Return the rank.
 
         Parameters

@@ -7,11 +7,10 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from hmatrix._support.checks import check_shape
 from hmatrix._support.memory import aligned
-from hmatrix._support.typing import FloatArray, IndexArray
+from hmatrix._support.typing import AnyArray, FloatArray, IndexArray
 from hmatrix.codes.precision import Precision, from_words
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank
@@ -59,7 +58,7 @@ class PackedBlocks:
 
     shape: tuple[int, int]
     leaves: IndexArray
-    data: npt.NDArray[Any]
+    data: AnyArray
     quantized: bool = False
     row_permutation: IndexArray | None = None
     column_permutation: IndexArray | None = None
@@ -88,7 +87,7 @@ class PackedBlocks:
                 _check_permutation(name, permutation, size)
 
     @classmethod
-    def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def of_arrays(cls, arrays: Mapping[str, AnyArray]) -> Self:
         """Return what has such `arrays`.
 
         Raises
@@ -106,7 +105,7 @@ class PackedBlocks:
         m, n, quantized = sizes.tolist()
         return cls((m, n), data=aligned(data), quantized=bool(quantized), **others)
 
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def arrays(self) -> dict[str, AnyArray]:
         """Return all arrays by name, shape and activations among them; `of_arrays` takes them."""
         own = {"sizes": np.array([*self.shape, self.quantized], np.int32), "leaves": self.leaves, "data": self.data}
         return own | {name: array for name in OPTIONAL if (array := getattr(self, name)) is not None}
@@ -150,7 +149,7 @@ class PackedBlocks:
                 V[run.column : run.column + run.length, part] = values[rows].T
         return LowRank(near, V)
 
-    def units(self, panel: Panel, leaf: int | None = None) -> Iterator[tuple[Run, npt.NDArray[Any], FloatArray | None]]:
+    def units(self, panel: Panel, leaf: int | None = None) -> Iterator[tuple[Run, AnyArray, FloatArray | None]]:
         """Iterate over the runs of a panel, of one leaf alone if it is named.
 
         Yields
@@ -194,7 +193,7 @@ class PackedBlocks:
         return True
 
 
-def panel_words(data: npt.NDArray[Any], panel: Panel) -> npt.NDArray[Any]:
+def panel_words(data: AnyArray, panel: Panel) -> AnyArray:
     """View a panel in the data as a matrix of words ``(height, width)``."""
     return data[panel.offset : panel.end].reshape(panel.width, panel.height).T
 

@@ -6,11 +6,10 @@ from functools import cache
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from hmatrix import _core
 from hmatrix._support.checks import check_integer
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, Integers8, Words
 from hmatrix.errors import BackendError
 from hmatrix.packed.form import PackedBlocks
 from hmatrix.packed.panels import Panel
@@ -101,7 +100,7 @@ def native_product(packed: PackedBlocks, instruction_set: str) -> _core.PlanFloa
     )
 
 
-def read_words(words: npt.NDArray[np.uint32]) -> int:
+def read_words(words: Words) -> int:
     """Return the sum of uint32 words modulo 2^32, on one thread, at the speed of the memory that they sit in.
 
     No product that streams as many bytes can be faster.
@@ -175,7 +174,7 @@ class ReferenceProduct:
         return total
 
 
-def quantize_activations(entries: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:
+def quantize_activations(entries: FloatArray) -> tuple[Integers8, FloatArray]:
     """Quantise each row ``(batch, length)`` symmetrically to int8, as the kernel does.
 
     Returns

@@ -2,16 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hmatrix._support.checks import as_array
 from hmatrix._support.memory import aligned
-from hmatrix._support.typing import FloatArray, IndexArray
+from hmatrix._support.typing import AnyArray, Codes, FloatArray, Floats32, IndexArray
 from hmatrix.codes.encoding import Encoded, encode
-from hmatrix.codes.precision import Codes, Floats32, Precision, to_words
+from hmatrix.codes.precision import Precision, to_words
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank
 from hmatrix.packed.form import PackedBlocks, overlaps, panel_words
@@ -141,7 +139,7 @@ class _Coefficients:
 
     def __init__(self, matrix: FloatArray | Encoded, leaf: PackedLeaf) -> None:
         self._group = min(leaf.group or LONGEST_RUN, LONGEST_RUN)
-        self._units: npt.NDArray[Any]
+        self._units: AnyArray
         if isinstance(matrix, Encoded):
             self.rows = matrix.shape[0]
             self._units, self._scales = _checked(matrix, leaf, self._group)
@@ -158,7 +156,7 @@ class _Coefficients:
             encoded = encode(matrix, leaf.stored, self._group)
             self._units, self._scales = encoded.codes, encoded.scales
 
-    def words(self, run: Run, rows: slice) -> Iterator[npt.NDArray[Any]]:
+    def words(self, run: Run, rows: slice) -> Iterator[AnyArray]:
         """Iterate over what a run holds of some rows, ``(rows, words)``: scales where a group begins, then columns."""
         if run.begins:
             yield self._scales[rows, run.column // self._group, None].copy().view(np.uint32)
@@ -177,7 +175,7 @@ def _checked(matrix: Encoded, leaf: PackedLeaf, group: int) -> tuple[Codes, Floa
     return matrix.codes, matrix.scales
 
 
-def _write(data: npt.NDArray[Any], stage: Stage, first: int, coefficients: _Coefficients, leaf: int | None) -> None:
+def _write(data: AnyArray, stage: Stage, first: int, coefficients: _Coefficients, leaf: int | None) -> None:
     """Write rows of a stage, from target `first` on; those of one leaf alone if it is named."""
     for panel, rows, part in overlaps(stage, first, first + coefficients.rows):
         words = panel_words(data, panel)

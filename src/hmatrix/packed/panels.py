@@ -21,18 +21,14 @@ of integer codes crosses the border of a segment; what a trellis holds meets seg
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix._support.typing import IndexArray
+from hmatrix._support.typing import IndexArray, Integers64
 from hmatrix.codes.precision import Precision
 
 PANEL_HEIGHT = 64
 """Rows of a panel: four AVX-512 registers of words, the tile that a batch is multiplied with."""
-
-Offsets: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ class Stage:
     columns: int
 
     @cached_property
-    def tables(self) -> tuple[Offsets, IndexArray, IndexArray]:
+    def tables(self) -> tuple[Integers64, IndexArray, IndexArray]:
         """What the kernel is told of the stage.
 
         Returns

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._support.checks import as_array, as_floating
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import AnyArray, FloatArray
 from hmatrix.errors import ArgumentError
 
 Multiply: TypeAlias = Callable[[FloatArray, FloatArray], None]
@@ -74,7 +74,7 @@ class Products:
             raise ArgumentError("x", f"has the shape {x.shape}", f"{mend} for a matrix of shape {named or (m, n)}")
         return self._product(x, (m,), self._multiply)
 
-    def _product(self, x: npt.NDArray[Any], shape: tuple[int, ...], multiply: Multiply) -> FloatArray:
+    def _product(self, x: AnyArray, shape: tuple[int, ...], multiply: Multiply) -> FloatArray:
         """Return the product, of `shape`; an x that is not contiguous or of another type is copied."""
         y = np.empty(shape, self._dtype)
         if x.dtype == self._dtype and x.flags.c_contiguous:

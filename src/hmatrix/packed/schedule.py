@@ -4,9 +4,8 @@ from collections import defaultdict
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray, IndexArray
+from hmatrix._support.typing import FloatArray, Floats64, IndexArray
 from hmatrix.codes.precision import Precision
 from hmatrix.errors import ArgumentError
 from hmatrix.packed.panels import PANEL_HEIGHT, Panel, Run, Schedule, Stage
@@ -75,7 +74,7 @@ def least_words(shape: tuple[int, int], leaves: IndexArray) -> float:
     per_block = np.array([precision.words(1) for precision in Precision])[precisions]
     groups = np.where(leaves[:, GROUP] == 0, LONGEST_RUN, leaves[:, GROUP]).clip(max=LONGEST_RUN)
 
-    def words(length: npt.NDArray[np.float64]) -> FloatArray:
+    def words(length: Floats64) -> FloatArray:
         counts: FloatArray = per_block * np.ceil(length / per_word) + np.where(
             precisions >= Precision.INT8, np.ceil(length / groups), 0
         )

@@ -8,14 +8,13 @@ doi:10.1007/978-3-662-47324-5.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from hmatrix._support.checks import check_integer, check_matrix, check_number
-from hmatrix._support.ties import Order, first_largest, rounding_of, tied_order
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.ties import first_largest, rounding_of, tied_order
+from hmatrix._support.typing import AnyArray, FloatArray, IndexArray, Positions
 from hmatrix.errors import ArgumentError
 
 
@@ -104,7 +103,7 @@ class ClusterTree:
     """
 
     root: Cluster
-    permutation: npt.NDArray[np.int32]
+    permutation: IndexArray
 
     @property
     def size(self) -> int:
@@ -132,17 +131,17 @@ class Splitter(Protocol):
         """Clusters of at most this many points are not split."""
         ...
 
-    def __call__(self, points: FloatArray) -> tuple[Order, int]:
+    def __call__(self, points: FloatArray) -> tuple[Positions, int]:
         """Return the order of `points` ``(n, d)``, n >= 2, and how many of them, 1 to n - 1, form the first son."""
         ...
 
 
-def _halves(keys: npt.NDArray[Any]) -> tuple[Order, int]:
+def _halves(keys: AnyArray) -> tuple[Positions, int]:
     """Order by `keys`; the first half is the larger one."""
     return np.argsort(keys, kind="stable"), (keys.size + 1) // 2
 
 
-def _tied_halves(keys: FloatArray, rounding: float) -> tuple[Order, int]:
+def _tied_halves(keys: FloatArray, rounding: float) -> tuple[Positions, int]:
     """Order by `keys`, those that rounding alone tells apart by their index; the first half is the larger one."""
     return tied_order(keys, rounding), (keys.size + 1) // 2
 
@@ -163,7 +162,7 @@ class Cardinality:
     def __post_init__(self) -> None:
         check_integer("leaf_size", self.leaf_size, at_least=1)
 
-    def __call__(self, points: FloatArray) -> tuple[Order, int]:
+    def __call__(self, points: FloatArray) -> tuple[Positions, int]:
         return _halves(_longest_side(points))
 
 
@@ -179,7 +178,7 @@ class Geometric:
     def __post_init__(self) -> None:
         check_integer("leaf_size", self.leaf_size, at_least=1)
 
-    def __call__(self, points: FloatArray) -> tuple[Order, int]:
+    def __call__(self, points: FloatArray) -> tuple[Positions, int]:
         keys = _longest_side(points)
         middle = keys.min() + np.ptp(keys) / 2
         first = int(np.count_nonzero(keys < middle))
@@ -200,7 +199,7 @@ class PrincipalDirection:
     def __post_init__(self) -> None:
         check_integer("leaf_size", self.leaf_size, at_least=1)
 
-    def __call__(self, points: FloatArray) -> tuple[Order, int]:
+    def __call__(self, points: FloatArray) -> tuple[Positions, int]:
         # In float64, so that rounding ties next to no points that are not equal.
         exact = points.astype(np.float64, copy=False)
         centred = exact - exact.mean(axis=0)
@@ -251,7 +250,7 @@ class TwoMeans:
         check_integer("leaf_size", self.leaf_size, at_least=1)
         check_integer("iterations", self.iterations, at_least=1)
 
-    def __call__(self, points: FloatArray) -> tuple[Order, int]:
+    def __call__(self, points: FloatArray) -> tuple[Positions, int]:
         order, first = PrincipalDirection(self.leaf_size)(points)
         exact = points.astype(np.float64, copy=False)
         reach = rounding_of(np.float64, exact.size) * float(np.linalg.norm(exact, axis=1).max())
@@ -286,7 +285,7 @@ class Automatic:
         if check_number("balance", self.balance, above=0.0) > 0.5:
             raise ArgumentError("balance", f"got {self.balance}", "give a fraction of at most 0.5")
 
-    def __call__(self, points: FloatArray) -> tuple[Order, int]:
+    def __call__(self, points: FloatArray) -> tuple[Positions, int]:
         order, first = Geometric(self.leaf_size)(points)
         if min(first, len(points) - first) >= self.balance * len(points):
             return order, first

@@ -27,7 +27,7 @@ import scipy.linalg
 
 from hmatrix._support.checks import as_array, check_matrix
 from hmatrix._support.ties import first_largest, rounding_of
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, Floats64, Positions
 from hmatrix.allocation.error.scaling import divided, exponent_of
 from hmatrix.errors import ArgumentError
 
@@ -76,7 +76,7 @@ class Vectors:
     """
 
     rows: FloatArray
-    parts: list[npt.NDArray[np.intp]]
+    parts: list[Positions]
     about_mean: bool
 
     @classmethod
@@ -238,7 +238,7 @@ class _Target:
         return white
 
 
-def _likelihoods(vectors: Vectors, target: _Target, mean_share: float) -> npt.NDArray[np.float64]:
+def _likelihoods(vectors: Vectors, target: _Target, mean_share: float) -> Floats64:
     """Return the log likelihood of samples that were left out in turn, for each share of the target."""
     total = np.zeros(len(_SAMPLE_SHARES))
     for part in vectors.parts:
@@ -256,7 +256,7 @@ def _likelihoods(vectors: Vectors, target: _Target, mean_share: float) -> npt.ND
     return total
 
 
-def _log_likelihoods(train: FloatArray, test: FloatArray) -> npt.NDArray[np.float64]:
+def _log_likelihoods(train: FloatArray, test: FloatArray) -> Floats64:
     """Return the log likelihood of `test`, less a constant, for each share of the identity in the covariance.
 
     The rest is that of the second moment of `train`; both are ``(samples, n)``.
@@ -275,5 +275,5 @@ def _log_likelihoods(train: FloatArray, test: FloatArray) -> npt.NDArray[np.floa
     mixed = (1 - shares) * values / len(train) + shares
     quadratic = (squares.sum(axis=0) / mixed).sum(axis=1) + outside / shares[:, 0]
     determinant = np.log(mixed).sum(axis=1) + (n - len(values)) * np.log(shares[:, 0])
-    likelihoods: npt.NDArray[np.float64] = -0.5 * (quadratic + len(test) * determinant)
+    likelihoods: Floats64 = -0.5 * (quadratic + len(test) * determinant)
     return likelihoods

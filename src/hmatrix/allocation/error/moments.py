@@ -1,14 +1,14 @@
 """The second moment of a layer's inputs, or of what they do to a network: which errors of a weight matter."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from hmatrix._support.checks import check_matrix
 from hmatrix._support.strips import strips
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import AnyArray, FloatArray
 from hmatrix.allocation.error.damping import Damping, Vectors, damped_root, upper_root
 from hmatrix.allocation.error.rounded import RoundedInputs
 from hmatrix.allocation.error.scaling import divided, exponent_of
@@ -64,7 +64,7 @@ class Moments:
         """What the other columns from j on do not tell of the variance of column j, ``(n,)``."""
         return np.ones(len(self.mean), np.float32) if self.root is None else np.square(np.diag(self.root))
 
-    def permuted(self, order: npt.NDArray[Any]) -> "Moments":
+    def permuted(self, order: AnyArray) -> "Moments":
         """Return the moments of the columns in another order, a permutation ``(n,)``."""
         root = None if self.root is None else upper_root(self.root[order])
         rounded = None if self.rounded is None else self.rounded.permuted(order)

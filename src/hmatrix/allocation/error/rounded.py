@@ -4,12 +4,11 @@ Where they meet integer codes, the inputs of a block are rounded to 127 steps of
 What that adds to each of them is as good as random: the squares add up, weighted by the block's own entries.
 """
 
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import AnyArray, FloatArray
 from hmatrix.packed.kernels import quantize_activations
 
 _MOST_SAMPLES = 256
@@ -28,7 +27,7 @@ class RoundedInputs:
         few = np.linspace(0, len(samples) - 1, min(len(samples), _MOST_SAMPLES)).astype(np.intp)
         self.samples = samples[np.unique(few)]
 
-    def permuted(self, order: npt.NDArray[Any]) -> Self:
+    def permuted(self, order: AnyArray) -> Self:
         """Return some of the inputs, ``(columns,)``, in another order."""
         return type(self)(self.samples[:, order])
 

@@ -15,13 +15,13 @@ both sides).
 """
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import AnyArray, FloatArray
 from hmatrix.allocation.error.damping import Vectors, damped_root, upper_root
 
 _PARTS = 32
@@ -54,7 +54,7 @@ class RowMoments:
         """
         return cls(damped_root(Vectors.of_derivatives("row_derivatives", derivatives, float(m), m), None)[0])
 
-    def permuted(self, order: npt.NDArray[Any]) -> "RowMoments":
+    def permuted(self, order: AnyArray) -> "RowMoments":
         """Return the moments of the rows in another order, a permutation ``(m,)``."""
         return self if self.root is None else RowMoments(upper_root(self.root[order]))
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._support.checks import as_array, check_matrix
+from hmatrix._support.typing import Floats32
 from hmatrix.codes.encoding import Encoded
-from hmatrix.codes.precision import Floats32
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank
 from hmatrix.packed.packing import EncodedLowRank, PackedLeaf

@@ -6,9 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from hmatrix._support.norms import frobenius
-from hmatrix._support.typing import FloatArray, IndexArray
+from hmatrix._support.typing import FloatArray, Floats32, IndexArray
 from hmatrix.codes.encoding import Encoded
-from hmatrix.codes.precision import Floats32
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank
 from hmatrix.matrix import HMatrix

@@ -19,13 +19,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import Codes, FloatArray, Floats32
 from hmatrix.allocation.error.moments import Moments
 from hmatrix.allocation.error.row_moments import RowMoments
 from hmatrix.allocation.rounding.steps import Step, steps_of
 from hmatrix.allocation.search.depths import Depth, scales_of
 from hmatrix.codes.encoding import Encoded
-from hmatrix.codes.precision import Codes, Floats32, Precision
+from hmatrix.codes.precision import Precision
 from hmatrix.codes.trellis import TRIES
 
 _ENTRIES = 1 << 20

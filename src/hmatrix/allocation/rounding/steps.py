@@ -7,8 +7,8 @@ import numpy as np
 import scipy.linalg
 
 from hmatrix import _core
-from hmatrix._support.typing import FloatArray, IndexArray
-from hmatrix.codes.precision import Codes, Precision
+from hmatrix._support.typing import Codes, FloatArray, IndexArray
+from hmatrix.codes.precision import Precision
 from hmatrix.codes.trellis import ALL_TRIES, Trellis
 
 _EVEN_COLUMNS = 32

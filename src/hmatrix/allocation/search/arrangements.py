@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmatrix._support.ties import Order, first_equal, rounding_of, signs_of, snapped
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.ties import first_equal, rounding_of, signs_of, snapped
+from hmatrix._support.typing import FloatArray, Positions
 from hmatrix.allocation.error.moments import Moments
 from hmatrix.lowrank.compressors import RandomizedSVD
 from hmatrix.lowrank.factors import LowRank, Truncation
@@ -99,7 +99,7 @@ def of_both(weight: FloatArray, moments: Moments, leaf_size: int) -> tuple[Arran
     return sides[0], sides[1]
 
 
-def _equal_columns(weight: FloatArray, variances: FloatArray) -> Order:
+def _equal_columns(weight: FloatArray, variances: FloatArray) -> Positions:
     """Return, for each column, the number of the first that equals it, in the weight and in the variance ``(n,)``.
 
     A BLAS may give equal rows or columns different last bits; with the coordinates of the first of them, they stay in
@@ -115,7 +115,7 @@ def _by_energy(energies: FloatArray, leaf_size: int) -> Arrangement:
     return Arrangement("energy", Points(-energies.astype(np.float64)), Cardinality(leaf_size))
 
 
-def _by_directions(vectors: FloatArray, equal: Order, leaf_size: int) -> list[Arrangement]:
+def _by_directions(vectors: FloatArray, equal: Positions, leaf_size: int) -> list[Arrangement]:
     """Arrange vectors ``(size, d)`` by their coordinates along the principal directions, those of the first equal."""
     points = _points(_coordinates(vectors)[equal])
     return [

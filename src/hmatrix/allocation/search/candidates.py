@@ -6,10 +6,10 @@ from typing import TypeAlias
 import numpy as np
 
 from hmatrix._support.strips import strips
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, Floats64
 from hmatrix.allocation.error.moments import Moments
 from hmatrix.allocation.search.depths import Depth, even_errors
-from hmatrix.allocation.search.forms import DENSE_FORMS, Floats, Form, rank_errors, rank_forms, rank_grid
+from hmatrix.allocation.search.forms import DENSE_FORMS, Form, rank_errors, rank_forms, rank_grid
 from hmatrix.allocation.search.sides import Side
 from hmatrix.allocation.search.spectra import energies
 from hmatrix.codes.precision import Precision, from_words, to_words
@@ -43,7 +43,7 @@ class Piece:
     columns: slice
     form: Form
     error: float
-    dense: Floats
+    dense: Floats64
 
 
 class Candidates:
@@ -82,7 +82,7 @@ class Candidates:
         ranks = rank_forms(self._ranks[row_level], sums=row_level < _SUMS) if row_level == column_level else ()
         return (*DENSE_FORMS, *ranks)
 
-    def errors(self, levels: Levels, chosen: slice = slice(None)) -> Floats:
+    def errors(self, levels: Levels, chosen: slice = slice(None)) -> Floats64:
         """Return the errors of the blocks of some row clusters, ``(row clusters, column clusters, forms)``."""
         row_level, column_level = levels
         dense = self._of_blocks(self._dense[column_level], row_level, chosen)
@@ -100,7 +100,7 @@ class Candidates:
         dense = errors[: len(DENSE_FORMS)]
         return [Piece(*place, form, float(error), dense) for form, error in zip(forms, errors, strict=True)]
 
-    def _of_blocks(self, sums: Floats, row_level: int, chosen: slice = slice(None)) -> Floats:
+    def _of_blocks(self, sums: Floats64, row_level: int, chosen: slice = slice(None)) -> Floats64:
         """Return what blocks have of sums over rows, ``(row clusters, column clusters, ...)``."""
         clusters = self.rows.levels[row_level][chosen]
         start = np.searchsorted(self._starts, [cluster.start for cluster in clusters])
@@ -128,7 +128,7 @@ class Candidates:
                 errors[r, c] = rank_errors(of_outputs, of_entries, dense[r, c], ranks, added)
         self._ranks[level], self._low_rank[level] = ranks, errors
 
-    def _dense_errors(self, weight: FloatArray, moments: Moments, level: int) -> Floats:
+    def _dense_errors(self, weight: FloatArray, moments: Moments, level: int) -> Floats64:
         """Return the errors of `DENSE_FORMS`, summed over rows, ``(last row clusters + 1, column clusters, forms)``."""
         m = len(weight)
         weights = moments.innovations
@@ -147,7 +147,7 @@ class Candidates:
                     errors[:, c, f] = _errors_of_bfloat16(block, own)
         return self._summed(errors)
 
-    def _added_by_rounding(self, weight: FloatArray, moments: Moments, level: int) -> Floats | None:
+    def _added_by_rounding(self, weight: FloatArray, moments: Moments, level: int) -> Floats64 | None:
         """Return what int8 activations add, summed over rows, ``(last row clusters + 1, column clusters)``."""
         if moments.rounded is None:
             return None
@@ -159,13 +159,13 @@ class Candidates:
                 added[rows, c] = np.square(weight[rows, cluster.slice]) @ of_inputs
         return self._summed(added)
 
-    def _summed(self, of_rows: Floats) -> Floats:
+    def _summed(self, of_rows: Floats64) -> Floats64:
         """Return sums over the last level's row clusters, up to each of them."""
         blocks = np.add.reduceat(of_rows, self._starts, axis=0)
         return np.concatenate([np.zeros_like(blocks[:1]), np.cumsum(blocks, axis=0)])
 
 
-def _errors_of_bfloat16(block: FloatArray, weights: FloatArray) -> Floats:
+def _errors_of_bfloat16(block: FloatArray, weights: FloatArray) -> Floats64:
     """Return the weighted squares of what bfloat16 leaves of each row ``(m,)``."""
     errors = np.empty(len(block))
     # Conversion takes several arrays as large as what is converted.

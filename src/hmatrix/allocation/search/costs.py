@@ -4,15 +4,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix._support.typing import IndexArray
-from hmatrix.allocation.search.forms import Floats, Form
+from hmatrix._support.typing import AnyArray, Floats64, IndexArray
+from hmatrix.allocation.search.forms import Form
 from hmatrix.codes.precision import Precision
 from hmatrix.packed.panels import PANEL_HEIGHT, Schedule
 from hmatrix.packed.schedule import GROUP
-
-Sizes = npt.NDArray[Any]
 
 _PANEL = 24
 _RUN = 16
@@ -30,7 +27,7 @@ class Cost(Protocol):
         """Of the order of what a byte costs."""
         ...
 
-    def of_form(self, form: Form, rows: Sizes, columns: Sizes) -> Floats:
+    def of_form(self, form: Form, rows: AnyArray, columns: AnyArray) -> Floats64:
         """Estimate the costs of blocks of `rows` times `columns`, which are broadcast against each other."""
         ...
 
@@ -49,7 +46,7 @@ class Bytes:
 
     unit = 1.0
 
-    def of_form(self, form: Form, rows: Sizes, columns: Sizes) -> Floats:
+    def of_form(self, form: Form, rows: AnyArray, columns: AnyArray) -> Floats64:
         """Estimate the bytes of blocks; nearly exact but for the number of panels."""
         panels = np.ceil(rows / PANEL_HEIGHT)
         total = np.zeros(np.broadcast_shapes(rows.shape, columns.shape))
@@ -95,9 +92,9 @@ class Both:
         """The weighted sum of the units."""
         return float(self._weighted(*(cost.unit for cost in self.costs)))
 
-    def of_form(self, form: Form, rows: Sizes, columns: Sizes) -> Floats:
+    def of_form(self, form: Form, rows: AnyArray, columns: AnyArray) -> Floats64:
         """Estimate the weighted sums of the fractions."""
-        total: Floats = self._weighted(*(cost.of_form(form, rows, columns) for cost in self.costs))
+        total: Floats64 = self._weighted(*(cost.of_form(form, rows, columns) for cost in self.costs))
         return total
 
     def of_matrix(self, leaves: IndexArray, schedule: Schedule) -> float:
@@ -115,7 +112,7 @@ class Both:
         return max(first / self.bounds[0], second / self.bounds[1])
 
 
-def words(precision: Precision, columns: Sizes) -> Sizes:
+def words(precision: Precision, columns: AnyArray) -> AnyArray:
     """Return the words of a row of so many columns, with that of its scale."""
-    counts: Sizes = precision.words(columns) + precision.is_integer
+    counts: AnyArray = precision.words(columns) + precision.is_integer
     return counts

@@ -1,15 +1,12 @@
 """The ways in which a block may be stored."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from hmatrix._support.typing import Floats64
 from hmatrix.allocation.search.depths import Depth
 from hmatrix.codes.precision import Precision
-
-Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -75,8 +72,8 @@ def rank_forms(ranks: tuple[int, ...], *, sums: bool) -> tuple[Form, ...]:
 
 
 def rank_errors(
-    energies: Floats, entries: Floats | None, dense: Floats, ranks: tuple[int, ...], rounded: float | None = None
-) -> Floats:
+    energies: Floats64, entries: Floats64 | None, dense: Floats64, ranks: tuple[int, ...], rounded: float | None = None
+) -> Floats64:
     """Return the errors of `rank_forms`.
 
     Parameters

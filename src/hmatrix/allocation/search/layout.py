@@ -1,16 +1,15 @@
 """A matrix in one order of rows and columns: its candidates, and the best of them for a budget."""
 
 import numpy as np
-import numpy.typing as npt
 
 from hmatrix._support.ties import first_least
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, Floats64, IndexArray
 from hmatrix.allocation.error.moments import Moments
 from hmatrix.allocation.error.row_moments import RowMoments
 from hmatrix.allocation.search.arrangements import Arrangement
 from hmatrix.allocation.search.candidates import Candidates, Piece
 from hmatrix.allocation.search.costs import Cost
-from hmatrix.allocation.search.forms import DENSE_FORMS, Floats
+from hmatrix.allocation.search.forms import DENSE_FORMS
 from hmatrix.allocation.search.leaf_table import leaf_table
 from hmatrix.allocation.search.sides import Side
 from hmatrix.allocation.search.tree import Dual, Pruner, spend
@@ -79,7 +78,7 @@ class Layout:
         """Return the cost of the permutations."""
         return cost.of_permutations(sum(len(side) for side in self.permutations if not _is_identity(side)))
 
-    def curve(self, cost: Cost) -> tuple[Floats, Floats]:
+    def curve(self, cost: Cost) -> tuple[Floats64, Floats64]:
         """Return the predicted frontier: costs, rising, and errors, falling."""
         return self._pruner(cost).curve()
 
@@ -149,5 +148,5 @@ class Layout:
         return cost.of_matrix(table, schedule) + self.reordering(cost)
 
 
-def _is_identity(permutation: npt.NDArray[np.int32]) -> bool:
+def _is_identity(permutation: IndexArray) -> bool:
     return bool(np.array_equal(permutation, np.arange(len(permutation))))

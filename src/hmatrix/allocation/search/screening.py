@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hmatrix._support.ties import first_least, rounding_of
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, Positions
 from hmatrix.allocation.error.moments import Moments
 from hmatrix.allocation.search.arrangements import Arrangement, of_both, of_columns, of_index, of_rows
 from hmatrix.allocation.search.costs import Cost
@@ -90,5 +90,5 @@ class Screening:
         return best[0].rows, best[1].columns
 
 
-def _spread(size: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+def _spread(size: int) -> Positions:
     return np.unique(np.linspace(0, size - 1, min(size, _SAMPLE)).astype(np.intp))

@@ -3,8 +3,8 @@
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
+from hmatrix._support.typing import Floats64, Positions
 from hmatrix.partitions.cluster import Cluster, ClusterTree
 
 
@@ -14,7 +14,7 @@ class Side:
     def __init__(self, tree: ClusterTree) -> None:
         self.permutation = tree.permutation
         self.levels: list[list[Cluster]] = [[tree.root]]
-        self.sons: list[npt.NDArray[np.intp]] = []
+        self.sons: list[Positions] = []
         """For each level but the last, ``(clusters, 2)``: the sons on the next; twice the number of all for none."""
         while any(cluster.sons for cluster in self.levels[-1]):
             below: list[Cluster] = []
@@ -29,7 +29,7 @@ class Side:
             self.sons.append(table)
 
     @cached_property
-    def sizes(self) -> list[npt.NDArray[np.float64]]:
+    def sizes(self) -> list[Floats64]:
         """Sizes of the clusters of each level."""
         return [np.array([cluster.size for cluster in level], float) for level in self.levels]
 

@@ -7,17 +7,15 @@ singular value decomposition where the block is four times as long as wide, and 
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 import scipy.linalg
 
 from hmatrix._support.strips import strips
-from hmatrix._support.typing import FloatArray
-from hmatrix.allocation.search.forms import Floats
+from hmatrix._support.typing import FloatArray, Floats64
 
 
-def energies(block: FloatArray) -> Floats:
+def energies(block: FloatArray) -> Floats64:
     """Return the squares of the singular values of a block ``(m, n)``, falling, ``(min(m, n),)``."""
-    squares: Floats = scipy.linalg.eigvalsh(_gram(block, None), overwrite_a=True, check_finite=False)
+    squares: Floats64 = scipy.linalg.eigvalsh(_gram(block, None), overwrite_a=True, check_finite=False)
     # Those that are rounding errors are none, so that no rank seems to gain by them.
     squares[squares <= squares[-1] * _rounding(block)] = 0
     return squares[::-1]
@@ -62,7 +60,7 @@ def _rounding(block: FloatArray) -> float:
     return float(min(block.shape) * np.finfo(np.float64).eps)
 
 
-def _gram(block: FloatArray, root: FloatArray | None) -> npt.NDArray[np.float64]:
+def _gram(block: FloatArray, root: FloatArray | None) -> Floats64:
     """Return the smaller of the two Gram matrices of ``block @ root``: its lower triangle, in LAPACK's order."""
     gram = np.zeros((min(block.shape),) * 2, order="F")
     for part in _parts(block, root):
@@ -71,7 +69,7 @@ def _gram(block: FloatArray, root: FloatArray | None) -> npt.NDArray[np.float64]
     return gram
 
 
-def _parts(block: FloatArray, root: FloatArray | None) -> Iterator[npt.NDArray[np.float64]]:
+def _parts(block: FloatArray, root: FloatArray | None) -> Iterator[Floats64]:
     """Iterate over strips along the longer side of ``block @ root``, ``(strip, min(m, n))``."""
     m, n = block.shape
     for strip in strips(max(m, n)):

@@ -20,15 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import scipy.optimize
 from threadpoolctl import threadpool_limits
 
 from hmatrix._support.machine import code_digest
-from hmatrix._support.typing import FloatArray, IndexArray
+from hmatrix._support.typing import AnyArray, FloatArray, Floats64, IndexArray
 from hmatrix._support.writing import default_cache, keep, recall
-from hmatrix.allocation.search.costs import Sizes, words
-from hmatrix.allocation.search.forms import Floats, Form
+from hmatrix.allocation.search.costs import words
+from hmatrix.allocation.search.forms import Form
 from hmatrix.assembly import build, quantize
 from hmatrix.codes.precision import Activations, Precision
 from hmatrix.errors import OutputError
@@ -68,7 +67,7 @@ class TimeCost:
         """A quarter of the seconds of the slowest word."""
         return max(self.word) / 4
 
-    def of_form(self, form: Form, rows: Sizes, columns: Sizes) -> Floats:
+    def of_form(self, form: Form, rows: AnyArray, columns: AnyArray) -> Floats64:
         """Estimate the seconds of blocks, without the call."""
         runs = np.ceil(rows / PANEL_HEIGHT)
         total = np.zeros(np.broadcast_shapes(rows.shape, columns.shape))
@@ -119,7 +118,7 @@ def _surroundings() -> dict[str, str]:
     return {"machine": _machine(), "code": code_digest("nn", "study", "cli")}
 
 
-def _known_model(arrays: dict[str, npt.NDArray[Any]], facts: dict[str, Any]) -> TimeCost | None:
+def _known_model(arrays: dict[str, AnyArray], facts: dict[str, Any]) -> TimeCost | None:
     """Return the model that was kept, or ``None`` for that of another machine, or of other code."""
     if facts != _surroundings():
         return None

@@ -18,15 +18,15 @@ from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from hmatrix._support.ties import rounding_of
+from hmatrix._support.typing import Flags, Floats64, Positions
 from hmatrix.allocation.search.candidates import Candidates, Levels, Piece
 from hmatrix.allocation.search.costs import Cost
 from hmatrix.allocation.search.depths import Depth
-from hmatrix.allocation.search.forms import DENSE_FORMS, Floats, Form
+from hmatrix.allocation.search.forms import DENSE_FORMS, Form
 
-Choices: TypeAlias = dict[Levels, npt.NDArray[np.intp]]
+Choices: TypeAlias = dict[Levels, Positions]
 
 _OWN, _BY_ROWS, _BY_COLUMNS = range(3)
 
@@ -46,8 +46,8 @@ class Dual:
         The least ``error + price * cost`` for each of them.
     """
 
-    prices: Floats
-    values: Floats
+    prices: Floats64
+    values: Floats64
 
     def bound(self, budget: float) -> float:
         """Return the least error for a budget, as far as prices can tell (the maximum of the Lagrangian dual)."""
@@ -77,15 +77,15 @@ class Pruner:
         # larger than the matrix.
         self._heights = [np.unique(sizes, return_inverse=True) for sizes in rows.sizes]
         self._widths = [np.unique(sizes, return_inverse=True) for sizes in columns.sizes]
-        self._costs: dict[Levels, Floats] = {}
-        self._are_sums: dict[Levels, npt.NDArray[np.bool_]] = {}
+        self._costs: dict[Levels, Floats64] = {}
+        self._are_sums: dict[Levels, Flags] = {}
         for levels in self._order:
             heights, widths = self._heights[levels[0]][0], self._widths[levels[1]][0]
             forms = candidates.forms(levels)
             self._costs[levels] = np.stack([cost.of_form(form, heights[:, None], widths) for form in forms], axis=2)
             self._are_sums[levels] = np.array([form.is_sum for form in forms])
 
-    def curve(self) -> tuple[Floats, Floats]:
+    def curve(self) -> tuple[Floats64, Floats64]:
         """Return costs, rising, and the least errors that they buy, falling: corners of a convex curve."""
         # Neighbouring lines of the dual meet where the price, and so the partition, changes.
         steps = -np.diff(self.dual.values) / -np.diff(self.dual.prices)
@@ -96,7 +96,7 @@ class Pruner:
         return costs[keep], errors[keep]
 
     @cached_property
-    def prices(self) -> Floats:
+    def prices(self) -> Floats64:
         """A grid, falling: at the first everything is dropped, at the last everything is exact."""
         worst = max(float(self._candidates.errors((0, 0)).max()), 1e-30)
         return np.geomspace(worst, worst * 1e-18, 91) / self._unit
@@ -114,7 +114,7 @@ class Pruner:
     def _solve(self, price: float, *, sums: bool = True) -> tuple[float, Choices, Choices]:
         """Return the least ``error + price * cost``, and for each block its best form and whether it is split."""
         rows, columns = self._candidates.rows, self._candidates.columns
-        values: dict[Levels, Floats] = {}
+        values: dict[Levels, Floats64] = {}
         best: Choices = {}
         ways: Choices = {}
         for levels in self._order:
@@ -130,7 +130,7 @@ class Pruner:
             values[levels], ways[levels] = value, way
         return float(values[0, 0][0, 0]), best, ways
 
-    def _cheapest(self, levels: Levels, price: float, *, sums: bool) -> tuple[npt.NDArray[np.intp], Floats]:
+    def _cheapest(self, levels: Levels, price: float, *, sums: bool) -> tuple[Positions, Floats64]:
         """Return the best form of each block, and its ``error + price * cost``, ``(row clusters, column clusters)``."""
         heights, widths = self._heights[levels[0]][1], self._widths[levels[1]][1]
         costs = price * self._costs[levels]
@@ -147,7 +147,7 @@ class Pruner:
 
     def _pieces(self, best: Choices, ways: Choices) -> Iterable[Piece]:
         rows, columns = self._candidates.rows, self._candidates.columns
-        cache: dict[Levels, tuple[tuple[Form, ...], Floats]] = {}
+        cache: dict[Levels, tuple[tuple[Form, ...], Floats64]] = {}
         stack = [(0, 0, 0, 0)]
         while stack:
             r, c, row, column = stack.pop()
@@ -171,7 +171,7 @@ class Pruner:
                 )
 
 
-def _improve(value: Floats, way: npt.NDArray[np.intp], other: Floats, name: int) -> None:
+def _improve(value: Floats64, way: Positions, other: Floats64, name: int) -> None:
     better = other < value
     value[better] = other[better]
     way[better] = name

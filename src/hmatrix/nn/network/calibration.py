@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, Integers64
 from hmatrix.errors import DataError, NetworkError
 from hmatrix.nn.network.derivatives import Derivatives, Factors
-from hmatrix.nn.network.frequencies import Counts
 from hmatrix.nn.network.present import Present
 from hmatrix.nn.network.progress import shown
 from hmatrix.nn.network.running import Forward, check_batches, checked, evaluating, first_tensor
@@ -42,7 +41,7 @@ class Inputs:
     """
 
     samples: list[FloatArray | None]
-    counts: list[Counts | None]
+    counts: list[Integers64 | None]
     derivatives: list[Factors | None]
     sensitivities: list[float]
     unused: set[str]
@@ -142,7 +141,7 @@ def collect_inputs(
 
 
 def _hook(
-    target: Target, name: str, reservoir: "_Reservoir", counts: Counts, called: set[str], present: Present
+    target: Target, name: str, reservoir: "_Reservoir", counts: Integers64, called: set[str], present: Present
 ) -> Any:
     kind = target.kinds[name]
 

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hmatrix._support.machine import code_digest
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import AnyArray, FloatArray, Floats64, Integers64
 from hmatrix._support.writing import check_place, keep, recall
 from hmatrix.allocation import Allocator, Budget
-from hmatrix.allocation.search.forms import Floats
 from hmatrix.errors import OutputError
 from hmatrix.matrix import HMatrix
 from hmatrix.nn.network.derivatives import Factors
-from hmatrix.nn.network.frequencies import Counts, frequencies
+from hmatrix.nn.network.frequencies import frequencies
 from hmatrix.nn.network.targets import Target
 from hmatrix.packed.form import PackedBlocks
 
@@ -57,7 +55,7 @@ class Fitter:
         self,
         target: Target,
         inputs: FloatArray | None = None,
-        counts: Counts | None = None,
+        counts: Integers64 | None = None,
         derivatives: Factors | None = None,
         folder: Path | None = None,
     ) -> None:
@@ -72,7 +70,7 @@ class Fitter:
         """Whether its rows count as often as they were selected."""
         return self._counts is not None
 
-    def curve(self) -> tuple[Floats, Floats]:
+    def curve(self) -> tuple[Floats64, Floats64]:
         """Return the predicted frontier: bytes, and squares of the relative error, ``(points,)``."""
         path = self._path("curve")
         known = None if path is None else recall(path, lambda arrays, _: (arrays["sizes"], arrays["errors"]))
@@ -166,7 +164,7 @@ class Fitter:
         return path
 
 
-def _fitted(arrays: dict[str, npt.NDArray[Any]], facts: dict[str, Any]) -> Fitted:
+def _fitted(arrays: dict[str, AnyArray], facts: dict[str, Any]) -> Fitted:
     """Return what was kept of a layer."""
     correction = arrays.pop(_CORRECTION)
     arrangement = tuple(facts.pop("arrangement"))

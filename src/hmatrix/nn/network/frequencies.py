@@ -6,17 +6,12 @@ I. J. Good, "The population frequencies of species and the estimation of populat
 doi:10.1093/biomet/40.3-4.237.
 """
 
-from typing import TypeAlias
-
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix.allocation.search.forms import Floats
-
-Counts: TypeAlias = npt.NDArray[np.int64]
+from hmatrix._support.typing import Floats64, Integers64
 
 
-def frequencies(counts: Counts) -> Floats:
+def frequencies(counts: Integers64) -> Floats64:
     """Return the probability of each row ``(m,)`` from its count; some count must be positive.
 
     What was never seen has, all together, the share of what was seen once (Good and Turing's estimate), in equal parts,
@@ -27,5 +22,5 @@ def frequencies(counts: Counts) -> Floats:
         return np.asarray(counts / total)
     # One, where nothing was seen once: no row is certain never to be selected.
     missing = max(int(np.count_nonzero(counts == 1)), 1) / total
-    shares: Floats = np.maximum((1 - missing) * counts / total, missing / unseen)
+    shares: Floats64 = np.maximum((1 - missing) * counts / total, missing / unseen)
     return np.asarray(shares / shares.sum())

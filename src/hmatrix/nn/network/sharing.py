@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hmatrix._support.ties import rounding_of, tied_order
-from hmatrix.allocation.search.forms import Floats
+from hmatrix._support.typing import Floats64
 from hmatrix.errors import ArgumentError
 
 
@@ -28,11 +28,11 @@ class Curve:
         Bytes of the layer as it is, without error.
     """
 
-    sizes: Floats
-    errors: Floats
+    sizes: Floats64
+    errors: Floats64
     dense: int
 
-    def hull(self) -> tuple[Floats, Floats]:
+    def hull(self) -> tuple[Floats64, Floats64]:
         """Return the convex hull of the curve and of the layer as it is; its last point is the latter."""
         cheaper = self.sizes < self.dense
         points = [*zip(self.sizes[cheaper], self.errors[cheaper], strict=True), (float(self.dense), 0.0)]

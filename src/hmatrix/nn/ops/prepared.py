@@ -10,12 +10,12 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.weak import TensorWeakRef
 
 from hmatrix import _core
+from hmatrix._support.typing import AnyArray
 from hmatrix.errors import ArgumentError
 from hmatrix.matrix import HMatrix
 from hmatrix.nn.ops.modes import outside_modes
@@ -260,13 +260,13 @@ _TYPES = {"words": (torch.int32, torch.float64), "quantized": (torch.bool,)}
 """Types of the tensors; int32 of all others."""
 
 
-def _array(name: str, tensor: Any) -> npt.NDArray[Any]:
+def _array(name: str, tensor: Any) -> AnyArray:
     """Return a tensor as an array, sharing its memory where it is on the CPU."""
     types = _TYPES.get(name, (torch.int32,))
     if not isinstance(tensor, Tensor) or tensor.dtype not in types or tensor.is_meta:
         came = f"{tensor.dtype} on {tensor.device}" if isinstance(tensor, Tensor) else type(tensor).__name__
         expected = " or ".join(str(dtype) for dtype in types)
         raise ArgumentError(name, f"got {came}", f"give a tensor of {expected}, as a state dict of HLinear has")
-    array: npt.NDArray[Any] = tensor.detach().cpu().numpy()
+    array: AnyArray = tensor.detach().cpu().numpy()
     # The kernel relies on the index arrays, which a user may change.
     return array if name == "words" else array.copy()

@@ -7,20 +7,18 @@ being a partition: a product adds what each of them contributes.
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hmatrix._support.typing import AnyArray, Integers64
 from hmatrix.nn.ops.coefficients import UNITS, Coefficients, Columns
 from hmatrix.nn.ops.modes import outside_modes
 from hmatrix.packed.form import PackedBlocks, overlaps
 from hmatrix.packed.panels import Run, Stage
 from hmatrix.packed.schedule import DENSE
-
-_Offsets: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +133,8 @@ class _Factor:
     """One factor of one leaf."""
 
     columns: Columns
-    starts: _Offsets
-    steps: _Offsets
+    starts: Integers64
+    steps: Integers64
 
 
 @dataclass
@@ -144,8 +142,8 @@ class _Members:
     """Leaves that go together."""
 
     leaves: list[int] = field(default_factory=list)
-    rows: list[_Offsets] = field(default_factory=list)
-    columns: list[_Offsets] = field(default_factory=list)
+    rows: list[Integers64] = field(default_factory=list)
+    columns: list[Integers64] = field(default_factory=list)
     factors: list[tuple[_Factor, ...]] = field(default_factory=list)
 
 
@@ -167,7 +165,7 @@ def structure_of(packed: PackedBlocks, device: torch.device) -> Structure:
         members.columns.append(np.arange(left, right))
         members.factors.append(factors)
 
-    def placed(array: npt.NDArray[Any]) -> Tensor:
+    def placed(array: AnyArray) -> Tensor:
         return torch.from_numpy(array.astype(np.int64)).to(device)
 
     with outside_modes():

@@ -5,9 +5,9 @@ from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from hmatrix._support.typing import Floats32, Integers64
 from hmatrix.errors import ArgumentError
 from hmatrix.study.data.datasets import LabelledImages, read_ahead
 from hmatrix.study.networks.models import LoadedNetwork
@@ -18,7 +18,7 @@ _ROWS = 1024
 class Classifier(Protocol):
     """From outputs of the studied layer to the network's predictions."""
 
-    def predictions(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    def predictions(self, outputs: Floats32) -> Integers64:
         """Return the predicted classes.
 
         Parameters
@@ -52,7 +52,7 @@ class LastLayer:
     samples: int
     out: int
 
-    def predictions(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    def predictions(self, outputs: Floats32) -> Integers64:
         """Return the predicted classes, as `Classifier.predictions` says."""
         _check_outputs(outputs, (self.samples, self.out))
         return np.asarray(outputs.argmax(axis=1), dtype=np.int64)
@@ -79,7 +79,7 @@ class HiddenLayer:
     batch_size: int
     workers: int
 
-    def predictions(self, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    def predictions(self, outputs: Floats32) -> Integers64:
         """Return the predicted classes, as `Classifier.predictions` says."""
         _check_outputs(outputs, (len(self.images), self.network.layer.out_features))
         classes = np.empty(len(outputs), dtype=np.int64)
@@ -90,7 +90,7 @@ class HiddenLayer:
                 classes[first : first + len(rows)] = self._classify(batch, rows)
         return classes
 
-    def _classify(self, batch: torch.Tensor, rows: torch.Tensor) -> npt.NDArray[np.int64]:
+    def _classify(self, batch: torch.Tensor, rows: torch.Tensor) -> Integers64:
         def replace(*_: Any) -> torch.Tensor:
             return rows
 
@@ -103,7 +103,7 @@ class HiddenLayer:
         return np.asarray(scores.numpy().argmax(axis=1), dtype=np.int64)
 
 
-def _check_outputs(outputs: npt.NDArray[np.float32], shape: tuple[int, int]) -> None:
+def _check_outputs(outputs: Floats32, shape: tuple[int, int]) -> None:
     if outputs.shape != shape:
         raise ArgumentError("outputs", f"has shape {outputs.shape}", f"give one row for each image: {shape}")
     # In pieces, so that no mask as large as the outputs is made.

@@ -12,12 +12,12 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from timm.data.imagenet_info import ImageNetInfo
 from torchvision.datasets import Imagenette
 
+from hmatrix._support.typing import Integers64
 from hmatrix.errors import DataError
 from hmatrix.study.config.settings import Data, DigitsData, FolderData, ImagenetteData
 from hmatrix.study.networks import digits
@@ -50,7 +50,7 @@ class LabelledImages:
 
     name: str
     digest: str
-    labels: npt.NDArray[np.int64]
+    labels: Integers64
     read: Callable[[int], torch.Tensor]
 
     def __len__(self) -> int:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tqdm import tqdm
 
+from hmatrix._support.typing import Floats32, Integers64
 from hmatrix._support.writing import tell_damage
 from hmatrix.errors import ArgumentError, NetworkError, OutputError
 from hmatrix.study.data.classifiers import Classifier, HiddenLayer, LastLayer
@@ -43,8 +43,8 @@ class Features:
         From outputs of the layer, or of what stands in its place, to predicted classes.
     """
 
-    inputs: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
+    inputs: Floats32
+    labels: Integers64
     classifier: Classifier
 
 
@@ -114,7 +114,7 @@ def _compute(
     network: LoadedNetwork,
     images: LabelledImages,
     missing: list[range],
-    inputs: npt.NDArray[np.float32],
+    inputs: Floats32,
     folder: Path,
     batch_size: int,
     workers: int,
@@ -139,7 +139,7 @@ def _compute(
     return all_last
 
 
-def _run(network: LoadedNetwork, batch: torch.Tensor, first: int) -> tuple[npt.NDArray[np.float32], bool]:
+def _run(network: LoadedNetwork, batch: torch.Tensor, first: int) -> tuple[Floats32, bool]:
     """Return the layer's inputs (batch, in), and whether its outputs are the network's outputs."""
     received: list[torch.Tensor] = []
     returned: list[torch.Tensor] = []
@@ -175,7 +175,7 @@ def _shard(folder: Path, rows: range) -> Path:
     return folder / f"{rows.start:08}-{rows.stop:08}.safetensors"
 
 
-def _read_shard(path: Path, inputs: npt.NDArray[np.float32]) -> bool | None:
+def _read_shard(path: Path, inputs: Floats32) -> bool | None:
     """Fill `inputs`, and return whether the layer is the last one; ``None`` if the shard is absent or damaged."""
     try:
         if not path.exists():
@@ -196,7 +196,7 @@ def _read_shard(path: Path, inputs: npt.NDArray[np.float32]) -> bool | None:
     return bool(kind == _LAST)
 
 
-def _write_shard(path: Path, inputs: npt.NDArray[np.float32], is_last: bool) -> None:
+def _write_shard(path: Path, inputs: Floats32, is_last: bool) -> None:
     # One entry, because safetensors writes several in any order.
     content = save({"inputs": inputs}, metadata={_EVIDENCE: _evidence(inputs, _LAST if is_last else _HIDDEN)})
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -208,7 +208,7 @@ def _write_shard(path: Path, inputs: npt.NDArray[np.float32], is_last: bool) -> 
         raise _unwritable(path.parent, error) from error
 
 
-def _evidence(inputs: npt.NDArray[np.float32], kind: str) -> str:
+def _evidence(inputs: Floats32, kind: str) -> str:
     digest = hashlib.sha256(repr((inputs.dtype.str, inputs.shape, kind)).encode())
     digest.update(np.ascontiguousarray(inputs).data)
     return f"{kind} {digest.hexdigest()}"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
-from numpy.typing import NDArray
 
+from hmatrix._support.typing import Floats64
 from hmatrix.study.figures.drawing import INCH, text_width
 
 ABOVE = ((0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0))
@@ -77,11 +77,11 @@ class LabelRoom:
         self._axes = axes
         self._sides = sides
         self._size = size
-        self._hard: list[NDArray[np.float64]] = [np.empty((0, 2))]
-        self._soft: list[NDArray[np.float64]] = [np.empty((0, 2))]
+        self._hard: list[Floats64] = [np.empty((0, 2))]
+        self._soft: list[Floats64] = [np.empty((0, 2))]
         self._boxes: list[tuple[float, float, float, float]] = [self._frame()]
 
-    def _points(self, x: Sequence[float], y: Sequence[float]) -> NDArray[np.float64]:
+    def _points(self, x: Sequence[float], y: Sequence[float]) -> Floats64:
         scale = INCH / self._axes.figure.dpi
         return np.asarray(self._axes.transData.transform(np.column_stack([x, y])), dtype=np.float64) * scale
 
@@ -101,7 +101,7 @@ class LabelRoom:
         self._soft += self._samples(self._points(x, y))
 
     @staticmethod
-    def _samples(points: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    def _samples(points: Floats64) -> list[Floats64]:
         return [
             start + np.linspace(0, 1, max(math.ceil(math.dist(start, end) / 3.0), 1))[:, None] * (end - start)
             for start, end in itertools.pairwise(points)
@@ -129,11 +129,11 @@ class LabelRoom:
 
     def _write(
         self,
-        point: NDArray[np.float64],
+        point: Floats64,
         data: tuple[float, float],
         text: str,
         colour: str,
-        obstacles: NDArray[np.float64],
+        obstacles: Floats64,
     ) -> bool:
         width, height = text_width(text, self._size) + 2, 0.85 * self._size + 2
         for right, up in self._sides:
@@ -156,7 +156,7 @@ class LabelRoom:
                 return True
         return False
 
-    def _is_free(self, box: tuple[float, float, float, float], obstacles: NDArray[np.float64]) -> bool:
+    def _is_free(self, box: tuple[float, float, float, float], obstacles: Floats64) -> bool:
         x0, y0, x1, y1 = box
         frame, *others = self._boxes
         if x0 < frame[0] or y0 < frame[1] or x1 > frame[2] or y1 > frame[3]:

@@ -5,11 +5,10 @@ import io
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import scipy.linalg
 from matplotlib.figure import Figure
 
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import FloatArray, Floats64
 from hmatrix._support.writing import written
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank
@@ -118,13 +117,13 @@ def _svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def _singular_values(block: FloatArray | LowRank) -> npt.NDArray[np.float64]:
+def _singular_values(block: FloatArray | LowRank) -> Floats64:
     if not isinstance(block, LowRank):
-        dense: npt.NDArray[np.float64] = scipy.linalg.svdvals(block.astype(np.float64))
+        dense: Floats64 = scipy.linalg.svdvals(block.astype(np.float64))
         return dense
     # Those of U V^T are those of the product of the triangles.
     left, right = (scipy.linalg.qr(factor.astype(np.float64), mode="r")[0] for factor in (block.U, block.V))
-    values: npt.NDArray[np.float64] = scipy.linalg.svdvals(left @ right.T)
+    values: Floats64 = scipy.linalg.svdvals(left @ right.T)
     return values
 
 

@@ -5,9 +5,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from hmatrix._support.typing import FloatArray
+from hmatrix._support.typing import Flags, FloatArray
 from hmatrix.matrix import HMatrix
 from hmatrix.study.config.settings import Data, Network
 from hmatrix.study.data.datasets import check_data, open_data
@@ -59,7 +58,7 @@ class Subject:
         return None if self._dense is None else paired(self._dense, self._dense)
 
     @cached_property
-    def _dense(self) -> npt.NDArray[np.bool_] | None:
+    def _dense(self) -> Flags | None:
         """Which images the network classifies rightly as it is."""
         if self.features is None:
             return None
@@ -94,14 +93,14 @@ def load_subject(network: Network, data: Data | None, cache: Path) -> Subject:
     return Subject(loaded.name, loaded.layer_name, digest, weight, bias, cached_features(loaded, images, cache))
 
 
-def _right(features: Features, products: FloatArray, bias: FloatArray) -> npt.NDArray[np.bool_]:
+def _right(features: Features, products: FloatArray, bias: FloatArray) -> Flags:
     """Return which images are classified rightly, from the layer's outputs before the bias is added."""
     products += bias
     predictions = features.classifier.predictions(products)
     return np.equal(predictions, features.labels)
 
 
-def paired(right: npt.NDArray[np.bool_], baseline: npt.NDArray[np.bool_]) -> AccuracyEvidence:
+def paired(right: Flags, baseline: Flags) -> AccuracyEvidence:
     """Return the counts of images that are classified rightly, ``(samples,)``, and of those that were."""
     return AccuracyEvidence(
         samples=right.size,

@@ -9,11 +9,12 @@ from collections import OrderedDict
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
 from tqdm import tqdm
+
+from hmatrix._support.typing import Floats32, Integers64, Positions
 
 PIXELS = 64
 """Values of one image, row by row, in [0, 1]."""
@@ -35,7 +36,7 @@ _HIDDEN_GAIN = 0.5
 
 
 @cache
-def _halves() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def _halves() -> tuple[Floats32, Integers64, Positions, Positions]:
     """Return images (1797, 64), labels (1797,), and the rows of the training and of the held-out half."""
     pixels, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(_SEED).permutation(len(pixels))
@@ -44,17 +45,17 @@ def _halves() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArr
     return images, labels.astype(np.int64), np.sort(order[:half]), np.sort(order[half:])
 
 
-def _half(which: int) -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
+def _half(which: int) -> tuple[torch.Tensor, Integers64]:
     images, labels, *rows = _halves()
     return torch.from_numpy(images[rows[which]]), labels[rows[which]]
 
 
-def training() -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
+def training() -> tuple[torch.Tensor, Integers64]:
     """Return the images (898, 64), float32 in [0, 1], and labels (898,) that the network is trained on."""
     return _half(0)
 
 
-def held_out() -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
+def held_out() -> tuple[torch.Tensor, Integers64]:
     """Return the images (899, 64), float32 in [0, 1], and labels (899,) that the network never sees."""
     return _half(1)
 
@@ -93,7 +94,7 @@ def untrained() -> nn.Sequential:
     )
 
 
-def _fit(images: torch.Tensor, labels: npt.NDArray[np.int64]) -> nn.Sequential:
+def _fit(images: torch.Tensor, labels: Integers64) -> nn.Sequential:
     network = untrained()
     with torch.no_grad():
         network.get_submodule(LAYER).get_parameter("weight").mul_(_HIDDEN_GAIN)

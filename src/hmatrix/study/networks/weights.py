@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
+from hmatrix._support.typing import Floats32
 from hmatrix.errors import FormatError, NetworkError
 from hmatrix.study.config.settings import Network
 
@@ -111,7 +110,7 @@ def check_finite(tensor: torch.Tensor, subject: str) -> None:
         raise NetworkError(subject, f"{count} of {tensor.numel()} values are NaN or infinity", "use intact weights")
 
 
-def load_matrix(network: Network) -> tuple[npt.NDArray[np.float32], str, str]:
+def load_matrix(network: Network) -> tuple[Floats32, str, str]:
     """Load a lone matrix.
 
     Parameters

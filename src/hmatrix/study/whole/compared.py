@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from hmatrix._support.typing import Scores
 from hmatrix.study.measure.statistics import paired_interval
-from hmatrix.study.whole.whole import Scores
 
 
 def compare(before: Scores, after: Scores) -> str:

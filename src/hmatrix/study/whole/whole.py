@@ -4,11 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from torch import nn
 
-Scores = npt.NDArray[np.float64]
+from hmatrix._support.typing import Scores
 
 HELD_OUT = 8
 """One of so many samples of the calibration data is held out from distillation."""

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hmatrix._support.typing import Scores
 from hmatrix.errors import DataError
 from hmatrix.study.config.settings import Data, DigitsData, Interpolation, Network, PreprocessingOverride
 from hmatrix.study.data.augmentation import ShuffledImages
 from hmatrix.study.data.datasets import LabelledImages, check_data, open_data, read_ahead
 from hmatrix.study.networks import architectures, digits
 from hmatrix.study.networks.models import DIGITS, ImageNetwork, load_network
-from hmatrix.study.whole.whole import HELD_OUT, Judge, Scores, Whole
+from hmatrix.study.whole.whole import HELD_OUT, Judge, Whole
 
 _BATCH = 32
 _TRAINED_BATCH = 16

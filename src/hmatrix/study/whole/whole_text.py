@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hmatrix._support.typing import Scores
 from hmatrix.errors import DataError, NetworkError
-from hmatrix.study.whole.whole import HELD_OUT, Judge, Scores, Whole
+from hmatrix.study.whole.whole import HELD_OUT, Judge, Whole
 
 _BATCH = 16
 _TOKENS = 128
