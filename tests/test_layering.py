@@ -74,7 +74,7 @@ def test_every_room_is_there():
                 yield from names(f"{prefix}.{name}", inner)
 
     rooms = set(names("hmatrix", TABLE))
-    assert rooms - KNOWN == {"hmatrix.__init__", "hmatrix.studies"}
+    assert rooms - KNOWN == {"hmatrix.__init__", "hmatrix.studies", "hmatrix.tests"}
 
 
 @pytest.mark.parametrize("module", sorted(GRAPH))
@@ -106,6 +106,9 @@ def test_there_is_no_circle():
         ("def f():\n    import hmatrix.io", "hmatrix.matrix", {"hmatrix.io"}),
         ("if TYPE_CHECKING:\n    from hmatrix.io import load", "hmatrix.matrix", {"hmatrix.io"}),
         ("from studies.coexistence import Product", "hmatrix.cli.bench", {"studies.coexistence"}),
+        ("from studies import coexistence", "hmatrix.cli.bench", {"studies.coexistence"}),
+        ("import matrices", "hmatrix.matrix", {"tests.support.matrices"}),
+        ("from nightly import cases", "hmatrix.matrix", {"tests.support.nightly.cases"}),
         ("import numpy\nfrom scipy import io", "hmatrix.matrix", set()),
     ],
 )
@@ -144,6 +147,12 @@ def test_imports_are_found(source, module, expected):
         ("hmatrix.cli", "hmatrix.study.run", True),
         ("hmatrix.__main__", "hmatrix.cli", True),
         ("hmatrix.cli", "studies.coexistence", False),
+        ("studies.coexistence", "hmatrix.cli.arguments", True),
+        ("studies.coexistence", "studies.networks.turns", True),
+        ("studies.coexistence", "tests.support.matrices", False),
+        ("hmatrix.matrix", "tests.support.matrices", False),
+        ("tests.support.matrices", "studies.coexistence", True),
+        ("tests.support.matrices", "tests.support.heads", True),
     ],
 )
 def test_trespassers_are_found(module, imported, allowed):

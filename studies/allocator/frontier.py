@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from hmatrix._support.typing import Flags, FloatArray, Integers64
-from hmatrix._support.writing import default_cache
+from hmatrix._support.writing import default_cache, write_file
 from hmatrix.allocation import Allocation, Allocator, Budget
 from hmatrix.assembly import Sides, quantize
 from hmatrix.codes.precision import Activations
@@ -25,7 +25,6 @@ from hmatrix.study.config.studyfile import read_study
 from hmatrix.study.measure.environment import environment
 from hmatrix.study.measure.records import AccuracyEvidence
 from hmatrix.study.measure.subject import Subject, load_subject, paired
-from hmatrix.study.run import write_text
 from studies.allocator.competitors import PLAIN, Approximation, Competitors, Contender, of_matrix
 from studies.allocator.frontier_plot import plot_frontier
 from studies.allocator.frontier_records import FrontierRecord
@@ -215,8 +214,8 @@ def write_frontier(records: Sequence[FrontierRecord], folder: Path, prefix: str)
         If the folder cannot be written.
     """
     plot_frontier(records, folder / prefix)
-    write_text(folder / f"{prefix}.jsonl", "".join(f"{record.to_json()}\n" for record in records))
-    write_text(folder / f"{prefix}.md", f"{frontier_summary(records)}\n{frontier_table(records)}")
+    write_file(folder / f"{prefix}.jsonl", "".join(f"{record.to_json()}\n" for record in records))
+    write_file(folder / f"{prefix}.md", f"{frontier_summary(records)}\n{frontier_table(records)}")
 
 
 if __name__ == "__main__":

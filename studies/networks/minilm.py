@@ -12,7 +12,6 @@ With --storage 0.25:0.3 no linear layer may take more than 0.3 of the time of it
 import argparse
 import ast
 import importlib.util
-import json
 import re
 import sys
 import sysconfig
@@ -29,6 +28,7 @@ from transformers import AutoModel, AutoTokenizer
 
 import hmatrix as hm
 import hmatrix.nn as hnn
+from hmatrix._support.writing import write_file
 from studies.networks.turns import rounds, times
 
 BATCH = 16
@@ -72,7 +72,7 @@ def main() -> None:
         print(f"cosine: mean {cosines.mean():.5f}, least {cosines.min():.5f}, of {len(judged)} sentences", flush=True)
         models[f"hmatrix {stated}"] = small
         if options.cache:
-            (options.cache / f"minilm-{stated}.json").write_text(json.dumps(report.to_dict()))
+            write_file(options.cache / f"minilm-{stated}.json", report.to_json())
     dynamic = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
     print(f"torch dynamic int8: mean cosine {turn(reference, embedded(dynamic)):.5f}")
     models = {"torch float32": model, **models, "torch dynamic int8": dynamic}

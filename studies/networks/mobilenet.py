@@ -11,7 +11,6 @@ back to the outputs of the original afterwards: on 7/8 of the calibration images
 
 import argparse
 import copy
-import json
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import torch
 
 import hmatrix as hm
 import hmatrix.nn as hnn
+from hmatrix._support.writing import write_file
 from hmatrix.study.config.studyfile import read_study
 from hmatrix.study.data.datasets import LabelledImages, open_data, read_ahead
 from hmatrix.study.measure.statistics import paired_interval
@@ -100,7 +100,7 @@ def main() -> None:
             tell(model)
         models[f"{storage:.1%}"] = model
         if options.cache:
-            (options.cache / f"mobilenet-{storage}.json").write_text(json.dumps(report.to_dict()))
+            write_file(options.cache / f"mobilenet-{storage}.json", report.to_json())
     image = judged[0][:1]
     calls = {}
     for name, model in models.items():

@@ -1,14 +1,18 @@
-"""What a cache keeps: whole, or made anew with a warning."""
+"""Files are written in one way, whole or not at all; what a cache keeps is whole, or made anew with a warning."""
 
+import ast
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from importing import SOURCES
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from hmatrix._support import writing as files
-from hmatrix._support.writing import keep, recall
+from hmatrix._support.writing import keep, make_folder, recall, write_file
 from hmatrix.errors import ArgumentError, CacheWarning, OutputError
 
 ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1, 2], np.int32)}
@@ -117,3 +121,46 @@ def test_an_interrupted_write_leaves_what_was_there(path, monkeypatch):
         keep(path, {"a": np.ones(2)}, {})
     assert path.read_bytes() == before
     assert [other.name for other in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_of_text_or_bytes_is_written_whole(tmp_path):
+    write_file(tmp_path / "text", "½\n")
+    write_file(tmp_path / "bytes", b"\x00\xff")
+    assert (tmp_path / "text").read_bytes() == "½\n".encode()
+    assert (tmp_path / "bytes").read_bytes() == b"\x00\xff"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bytes", "text"]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    def full(path, content):
+        with path.open("wb") as file:
+            file.write(content[:2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_file(tmp_path / "text", "old")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        write_file(tmp_path / "text", "newer")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("text", "old")]
+
+
+def test_a_folder_below_a_file_cannot_be_made(tmp_path):
+    write_file(tmp_path / "file", "in the way")
+    with pytest.raises(OutputError, match=r"folder .*file.new: cannot be made"):
+        make_folder(tmp_path / "file" / "new")
+
+
+WRITERS = {"write_text", "write_bytes", "mkdir", "rename", "save_file", "savefig", "tofile"}
+
+OTHERS = {
+    "hmatrix.nn.saved.networks": {"save_file"},  # to the temporary name that `written` gives
+    "hmatrix.study.figures.drawing": {"savefig"},  # into memory
+}
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES.keys() - {"hmatrix._support.writing"}))
+def test_files_are_written_in_one_way(module):
+    tree = ast.parse(SOURCES[module].read_text(encoding="utf-8"))
+    called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    names = {name.attr if isinstance(name, ast.Attribute) else getattr(name, "id", "") for name in called}
+    assert names & WRITERS == OTHERS.get(module, set())

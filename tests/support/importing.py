@@ -1,4 +1,4 @@
-"""The graph of imports of the package, read from its source."""
+"""The graph of imports of the package, the studies and the helpers of tests, read from their source."""
 
 import ast
 from pathlib import Path
@@ -6,15 +6,32 @@ from pathlib import Path
 import hmatrix
 
 SOURCE = Path(hmatrix.__file__).parent
+SUPPORT = Path(__file__).parent
+ROOT = SUPPORT.parents[1]
 
 
-def module_of(path):
-    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+def module_of(path, root):
+    parts = path.relative_to(root).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {module_of(path): path for path in SOURCE.rglob("*.py")}
+SOURCES = {
+    module_of(path, folder.parent): path for folder in (SOURCE, ROOT / "studies") for path in folder.rglob("*.py")
+}
+"""Files of the package and of the studies."""
+
+MODULES = {**SOURCES, **{module_of(path, ROOT): path for path in SUPPORT.rglob("*.py")}}
 KNOWN = {*MODULES, "hmatrix._core"}
+
+HELPERS = "tests.support"
+"""Helpers import each other without it: pytest puts their folder on the path."""
+
+
+def full_name(name):
+    """The name of a module by which the graph knows it, or ``None`` if it is another project's."""
+    if name.split(".")[0] in ("hmatrix", "studies"):
+        return name
+    return found if (found := f"{HELPERS}.{name}") in KNOWN else None
 
 
 def imports(source, module, is_package=False):
@@ -29,8 +46,9 @@ def imports(source, module, is_package=False):
                 package = module.split(".")[: None if is_package else -1]
                 base = ".".join([*package[: len(package) - node.level + 1], *base.split(".") * bool(base)])
             # ``from package import name`` imports a module where there is one of that name.
-            found |= {full if (full := f"{base}.{alias.name}") in KNOWN else base for alias in node.names}
-    return {name for name in found if name.split(".")[0] in ("hmatrix", "studies")}
+            names = {f"{base}.{alias.name}" for alias in node.names}
+            found |= {name if full_name(name) in KNOWN else base for name in names}
+    return {name for name in map(full_name, found) if name is not None}
 
 
 GRAPH = {

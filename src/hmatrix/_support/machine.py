@@ -1,6 +1,8 @@
-"""What a result that is kept depends on beside its input: the package's own code."""
+"""What a result depends on beside its input: the package's own code, and the CPU."""
 
 import hashlib
+import platform
+import re
 from functools import cache
 from pathlib import Path
 
@@ -27,3 +29,12 @@ def code_digest(*left_out: str) -> str:
         digest.update(f"{name} {len(content)} ".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def cpu_name() -> str:
+    """Return the name that the CPU gives itself, or its architecture."""
+    try:
+        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        match = None
+    return match.group(1) if match else platform.processor() or platform.machine()

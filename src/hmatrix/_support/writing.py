@@ -1,4 +1,4 @@
-"""Arrays in safetensors files, all of them or nothing, with a header that has a version; and where caches lie.
+"""The one way to write a file, all of it or nothing; arrays in files with a header that has a version; and caches.
 
 Nothing in a file is executed; what its arrays mean is for others to check.
 """
@@ -46,6 +46,33 @@ def write_arrays(arrays: Mapping[str, AnyArray], path: Path, key: str, header: M
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with written(path) as temporary:
         save_file(contiguous, temporary, metadata={key: json.dumps(header)})
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file, whole or not at all; text is UTF-8.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    with written(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where there is none.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        came = f"cannot be made ({error.strerror})"
+        raise OutputError(f"folder {folder}", came, "name a folder that you may write to") from error
 
 
 def check_place(path: Path) -> None:

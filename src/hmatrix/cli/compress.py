@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import hmatrix
 from hmatrix._support.typing import FloatArray
-from hmatrix._support.writing import check_place, default_cache, written
+from hmatrix._support.writing import check_place, default_cache, write_file
 from hmatrix.cli.arguments import Commands, add_command, fraction, positive
 from hmatrix.errors import ArgumentError
 
@@ -146,8 +146,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"score    {before.mean():.2f} -> {after.mean():.2f}: {whole.judge.name}")
     hnn.save(model, options.output, whole.architecture)
     if options.report is not None and report is not None:
-        with written(options.report) as temporary:
-            temporary.write_text(report.to_json(), encoding="utf-8")
+        write_file(options.report, report.to_json())
     print(f"written  {options.output} ({options.output.stat().st_size / 1e6:.2f} MB)")
     return 0
 

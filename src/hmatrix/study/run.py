@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from hmatrix.errors import OutputError
+from hmatrix._support.writing import write_file
 from hmatrix.study.config.settings import Study
 from hmatrix.study.figures.plots import draw_all
 from hmatrix.study.figures.tables import table_note, table_rows, to_csv, to_markdown
@@ -55,24 +55,6 @@ def write_results(records: list[Record], folder: Path, prefix: str) -> None:
         If the folder cannot be written.
     """
     rows, note = table_rows(records), table_note(records)
-    try:
-        draw_all(records, folder, prefix)
-        write_text(folder / f"{prefix}-table.md", to_markdown(rows, note))
-        write_text(folder / f"{prefix}-table.csv", to_csv(rows))
-    except OSError as error:
-        raise OutputError(
-            f"output {folder}", f"cannot be written ({error.strerror})", "make room, or name another"
-        ) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    draw_all(records, folder, prefix)
+    write_file(folder / f"{prefix}-table.md", to_markdown(rows, note))
+    write_file(folder / f"{prefix}-table.csv", to_csv(rows))

@@ -140,7 +140,7 @@ def test_each_network_layer_and_data_set_has_its_own(small, tmp_path):
 def test_cache_that_is_a_file(small, tmp_path):
     (tmp_path / "file").write_text("text")
     data = Counted()
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be made"):
         cached_features(small, data.images, tmp_path / "file")
     assert data.asked == []
 

@@ -101,7 +101,7 @@ def test_plots_replace_what_was_there(tmp_path, plot):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be made"):
         plot_structure(DENSE, tmp_path / "file" / "figure")
 
 

@@ -191,7 +191,7 @@ def test_a_corrupt_line_is_named(path, line):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be made"):
         RecordFile(tmp_path / "file" / "records.jsonl")
 
 

@@ -140,7 +140,7 @@ def test_accuracy_is_that_of_the_dense_matrix(study, subject, tmp_path):
 
 def test_an_output_folder_that_cannot_be_written(study, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be made"):
         list(run_study(replace(study, output=tmp_path / "file" / "out"), tmp_path / "cache"))
 
 

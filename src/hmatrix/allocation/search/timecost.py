@@ -8,7 +8,6 @@ much nearer to it, take more or less time than that.
 """
 
 import operator
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,16 +15,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.optimize
 from threadpoolctl import threadpool_limits
 
-from hmatrix._support.machine import code_digest
+from hmatrix._support.machine import code_digest, cpu_name
 from hmatrix._support.typing import AnyArray, FloatArray, Floats64, IndexArray
-from hmatrix._support.writing import default_cache, keep, recall
+from hmatrix._support.writing import default_cache, keep, make_folder, recall
 from hmatrix.allocation.search.costs import words
 from hmatrix.allocation.search.forms import Form
 from hmatrix.assembly import build, quantize
@@ -107,15 +105,15 @@ def time_cost(activations: Activations) -> TimeCost:
         if (known := recall(path, _known_model)) is not None:
             return known
     cost = _fitted(activations)
-    with suppress(OSError, OutputError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OutputError):
+        make_folder(path.parent)
         keep(path, {"seconds": np.array([cost.call, cost.panel, cost.run, *cost.word])}, _surroundings())
     return cost
 
 
 def _surroundings() -> dict[str, str]:
     """Return what a model is valid for, beside the kernel that its file names."""
-    return {"machine": _machine(), "code": code_digest("nn", "study", "cli")}
+    return {"machine": cpu_name(), "code": code_digest("nn", "study", "cli")}
 
 
 def _known_model(arrays: dict[str, AnyArray], facts: dict[str, Any]) -> TimeCost | None:
@@ -222,11 +220,3 @@ def _one_thread() -> Iterator[None]:
             yield
     finally:
         set_num_threads(before)
-
-
-def _machine() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -10,9 +10,8 @@ import numpy as np
 
 from hmatrix._support.machine import code_digest
 from hmatrix._support.typing import AnyArray, FloatArray, Floats64, Integers64
-from hmatrix._support.writing import check_place, keep, recall
+from hmatrix._support.writing import check_place, keep, make_folder, recall
 from hmatrix.allocation import Allocator, Budget
-from hmatrix.errors import OutputError
 from hmatrix.matrix import HMatrix
 from hmatrix.nn.network.derivatives import Factors
 from hmatrix.nn.network.frequencies import frequencies
@@ -152,12 +151,7 @@ class Fitter:
         """Return where a result is kept; that it could not be written is told before it is computed."""
         if self._folder is None:
             return None
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"cache {self._folder}", f"cannot be made ({error.strerror})", "name a folder that you may write to"
-            ) from error
+        make_folder(self._folder)
         path = self._folder / f"{self._key}-{name}.safetensors"
         if not path.exists():
             check_place(path)

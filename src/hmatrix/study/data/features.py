@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,8 +14,8 @@ from safetensors.numpy import save
 from tqdm import tqdm
 
 from hmatrix._support.typing import Floats32, Integers64
-from hmatrix._support.writing import tell_damage
-from hmatrix.errors import ArgumentError, NetworkError, OutputError
+from hmatrix._support.writing import check_place, make_folder, tell_damage, write_file
+from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.study.data.classifiers import Classifier, HiddenLayer, LastLayer
 from hmatrix.study.data.datasets import LabelledImages, read_ahead
 from hmatrix.study.networks.models import LoadedNetwork
@@ -100,7 +99,8 @@ def cached_features(
         else:
             is_last &= known
     if missing:
-        _check_writable(folder)
+        make_folder(folder)
+        check_place(_shard(folder, missing[0]))
         is_last &= _compute(network, images, missing, inputs, folder, batch_size, workers)
     classifier: Classifier = (
         LastLayer(len(images), network.layer.out_features)
@@ -199,31 +199,10 @@ def _read_shard(path: Path, inputs: Floats32) -> bool | None:
 def _write_shard(path: Path, inputs: Floats32, is_last: bool) -> None:
     # One entry, because safetensors writes several in any order.
     content = save({"inputs": inputs}, metadata={_EVIDENCE: _evidence(inputs, _LAST if is_last else _HIDDEN)})
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _unwritable(path.parent, error) from error
+    write_file(path, content)
 
 
 def _evidence(inputs: Floats32, kind: str) -> str:
     digest = hashlib.sha256(repr((inputs.dtype.str, inputs.shape, kind)).encode())
     digest.update(np.ascontiguousarray(inputs).data)
     return f"{kind} {digest.hexdigest()}"
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
-def _unwritable(folder: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"cache {folder}", f"cannot be written ({error.strerror})", "name a folder that you may write to"
-    )

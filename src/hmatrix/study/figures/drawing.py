@@ -6,8 +6,9 @@ give the same bytes.
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from hmatrix.errors import OutputError
+from hmatrix._support.writing import make_folder, write_file
 from hmatrix.study.config.settings import Method
 
 INK, GREY, RULE = "#1A1A1A", "#5F5F5F", "#E4E4E4"
@@ -226,18 +227,16 @@ def write(figure: Figure, path: Path, dots_per_inch: int = DOTS_PER_INCH) -> Non
     OutputError
         If it cannot be written.
     """
-    ending = path.suffix.removeprefix(".")
+    content = rendered(figure, path.suffix.removeprefix("."), dots_per_inch)
+    make_folder(path.parent)
+    write_file(path, content)
+
+
+def rendered(figure: Figure, ending: str, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
+    """Return what a file of a figure holds, by its ending, ``png`` or ``svg``."""
     # A date, or the version that wrote it, would make equal figures unequal.
     metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[ending]
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with style():
-            figure.savefig(part, format=ending, dpi=dots_per_inch, metadata=metadata)
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise OutputError(
-            f"figure {path}", f"cannot be written ({error.strerror})", "name a folder that you may write to"
-        ) from error
+    stream = BytesIO()
+    with style():
+        figure.savefig(stream, format=ending, dpi=dots_per_inch, metadata=metadata)
+    return stream.getvalue()

@@ -1,7 +1,6 @@
 """The blocks of an H-matrix and the spectrum of each, as figures or as a page."""
 
 import html
-import io
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +8,12 @@ import scipy.linalg
 from matplotlib.figure import Figure
 
 from hmatrix._support.typing import FloatArray, Floats64
-from hmatrix._support.writing import written
+from hmatrix._support.writing import write_file
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank
 from hmatrix.matrix import HMatrix
 from hmatrix.packed.schedule import DENSE
-from hmatrix.study.figures.drawing import GREY, megabytes, new_figure, style, write
+from hmatrix.study.figures.drawing import GREY, megabytes, new_figure, rendered, style, write
 from hmatrix.study.figures.structure_plot import DENSE_COLOUR, SHARP, blocks_figure
 
 _ENDINGS = (".png", ".svg", ".html")
@@ -78,8 +77,7 @@ def show(matrix: HMatrix, title: str, path: Path) -> list[Path]:
     if path.suffix not in _ENDINGS:
         raise ArgumentError("output", f"{path} has the ending {path.suffix!r}", f"give {', '.join(_ENDINGS)}")
     if path.suffix == ".html":
-        with written(path) as temporary:
-            temporary.write_text(_page(matrix, title), encoding="utf-8")
+        write_file(path, _page(matrix, title))
         return [path]
     spectra = path.with_name(f"{path.stem}-spectra{path.suffix}")
     write(structure_of(matrix, title), path, SHARP)
@@ -110,10 +108,7 @@ td, th {{ padding: 0 1em; text-align: right; border-bottom: 1px solid {GREY}33 }
 
 
 def _svg(figure: Figure) -> str:
-    stream = io.StringIO()
-    with style():
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    text = stream.getvalue()
+    text = rendered(figure, "svg").decode()
     return text[text.index("<svg") :]
 
 

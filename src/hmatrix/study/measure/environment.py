@@ -1,14 +1,12 @@
 """What a measurement was made with."""
 
 import platform
-import re
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_info
 
-from hmatrix._support.machine import code_digest
+from hmatrix._support.machine import code_digest, cpu_name
 from hmatrix.packed.kernels import backend
 
 PACKAGES = ("hmatrix", "numpy", "scipy", "torch")
@@ -24,15 +22,6 @@ def environment(threads: int) -> dict[str, Any]:
         "code": code_digest()[:16],
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
-
-
-def cpu_name() -> str:
-    """Return the name that the CPU gives itself, or its architecture."""
-    try:
-        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        match = None
-    return match.group(1) if match else platform.processor() or platform.machine()
 
 
 def _blas_names() -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from hmatrix._support.writing import make_folder
 from hmatrix.errors import FormatError, OutputError
 from hmatrix.matrix import Storage
 from hmatrix.study.config.settings import Method
@@ -168,8 +169,8 @@ class RecordFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._records: dict[str, Record] = {}
+        make_folder(path.parent)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a+b") as file:
                 file.seek(0)
                 content = file.read()
@@ -177,7 +178,7 @@ class RecordFile:
                 file.truncate(complete)
         except OSError as error:
             raise OutputError(
-                f"output {path.parent}", f"cannot be written ({error.strerror})", "name a folder that you may write to"
+                f"output {path}", f"cannot be written ({error.strerror})", "name a folder that you may write to"
             ) from error
         for number, line in enumerate(content[:complete].splitlines(), start=1):
             try:
