@@ -8,25 +8,31 @@ from importlib import import_module
 import pytest
 
 import hmatrix as hm
-from hmatrix._support.moved import MOVED
+from hmatrix._support.moved import MOVED, found_in, names_of
 
-OLD = [(module, name) for module, (_, names) in MOVED.items() for name in names.split()]
+OLD = [(module, name, *today) for module in MOVED for name, today in found_in(module).items()]
 
 
-@pytest.mark.parametrize(("module", "name"), OLD, ids=[".".join(pair) for pair in OLD])
-def test_each_old_name_is_the_class_of_today(module, name):
+@pytest.mark.parametrize(("module", "name", "place", "today"), OLD, ids=[".".join(case[:2]) for case in OLD])
+def test_each_old_name_is_the_class_of_today(module, name, place, today):
     if module.startswith(("hmatrix.nn", "hmatrix.study")):
         pytest.importorskip("torch")
-    place = import_module(MOVED[module][0])
+    place = import_module(place)
     # As a pickle asks for a class.
     found = pickle.loads(b"c" + f"{module}\n{name}\n".encode() + b".")
-    assert found is getattr(place, name)
+    assert found is getattr(place, today)
     assert found.__module__ == place.__name__
     assert getattr(import_module(module), name) is found
 
 
 def test_no_module_is_both_old_and_new():
-    assert {place for place, _ in MOVED.values()}.isdisjoint(MOVED)
+    assert {place for places in MOVED.values() for place in places}.isdisjoint(MOVED)
+
+
+def test_a_class_with_another_name_is_found_by_its_old_one(monkeypatch):
+    monkeypatch.setitem(MOVED, "hmatrix.attic", {"hmatrix.io": "load", "hmatrix.metrics": "Size=Norm"})
+    assert found_in("hmatrix.attic") == {"load": ("hmatrix.io", "load"), "Size": ("hmatrix.metrics", "Norm")}
+    assert names_of("hmatrix.attic")("Size") is hm.Norm
 
 
 def test_other_names_are_not_found():

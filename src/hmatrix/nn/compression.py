@@ -1,4 +1,8 @@
-"""A whole network compressed by one call."""
+"""A whole network compressed by one call.
+
+The phases, in their order: the weights are found, calibrated, given shares of the budget, fitted (and judged, where a
+score bounds the budget), replaced and reported.
+"""
 
 import os
 import time
@@ -6,33 +10,26 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch import nn
 
 from hmatrix._support.checks import check_integer
-from hmatrix._support.scores import scores_of
-from hmatrix._support.ties import first_least, rounding_of
 from hmatrix.allocation import Budget
 from hmatrix.codes.precision import Activations
-from hmatrix.errors import ArgumentError, NetworkError
-from hmatrix.nn.network.accuracy import Search, judge
-from hmatrix.nn.network.allocating import Allocation, Part
+from hmatrix.errors import ArgumentError
+from hmatrix.nn.network.accuracy import fit_by_score
+from hmatrix.nn.network.allocating import NetworkAllocator, parts_of
 from hmatrix.nn.network.calibration import Inputs, collect_inputs
-from hmatrix.nn.network.fitting import Fitted, Fitter
-from hmatrix.nn.network.replacing import replaced, replacing
-from hmatrix.nn.network.report import LayerReport, Report, Trial, described
-from hmatrix.nn.network.running import Forward, outputs, run_batch
-from hmatrix.nn.network.sensitivity import change
-from hmatrix.nn.network.targets import LayerSettings, Override, Select, Target, everything, find_targets
-from hmatrix.nn.network.weighing import effect, measured_sensitivities
+from hmatrix.nn.network.fitting import Fitted
+from hmatrix.nn.network.probing import Probes
+from hmatrix.nn.network.replacing import Successors, replaced, replacing
+from hmatrix.nn.network.report import Report, Trial, layer_reports, stored_bytes
+from hmatrix.nn.network.running import Forward, run_batch
+from hmatrix.nn.network.targets import LayerSettings, Override, Select, everything, find_targets
+from hmatrix.nn.network.weighing import fit_by_effects
 from hmatrix.nn.saved.pretrained import make_ready
 
 _PROBE_SAMPLES = 32
 """Samples on which networks are measured."""
-
-_NEVER_CALLED = "never called"
-_DOES_NOT_PAY = "as it is"
-_IDLE = "changes nothing"
 
 
 class Compressed(NamedTuple):
@@ -132,6 +129,44 @@ def compress(
     When an error is raised, the network is as it was.
     """
     start = time.perf_counter()
+    _check(budget, select, evaluate, rows, evaluations)
+    make_ready(model)  # tells now if it could not be saved
+    targets = find_targets(model, select, overrides or {}, LayerSettings(activations=Activations.of(activations)))
+    inputs = (
+        Inputs.unknown(len(targets))
+        if calibration is None
+        else collect_inputs(
+            model,
+            targets,
+            calibration,
+            forward=forward,
+            rows=rows,
+            probe_samples=_PROBE_SAMPLES,
+            seed=seed,
+            progress=progress,
+            derivatives=True,
+        )
+    )
+    parts = parts_of(targets, inputs, None if cache is None else Path(cache))
+    allocator = NetworkAllocator(parts, measured=bool(inputs.probes), progress=progress)
+    probes = Probes.of(model, inputs.probes, forward)
+    fitted: list[Fitted | None]
+    trials: list[Trial] = []
+    if budget.max_drop is not None and evaluate is not None:
+        fitted, trials = fit_by_score(model, allocator, evaluate, budget.max_drop, evaluations)
+    else:
+        fitted = fit_by_effects(model, allocator, budget, probes, progress=progress)
+    before = stored_bytes(model)
+    compressed, change = _replace(model, allocator.successors(fitted), probes, inplace=inplace)
+    layers = layer_reports(targets, inputs.unused, allocator.parts, fitted, measured=allocator.measured)
+    seconds = time.perf_counter() - start
+    return Compressed(compressed, Report(layers, before, stored_bytes(compressed), change, tuple(trials), seconds))
+
+
+def _check(
+    budget: Budget, select: Select, evaluate: Callable[[nn.Module], Any] | None, rows: int, evaluations: int
+) -> None:
+    """Check what needs no network."""
     if not isinstance(budget, Budget):
         raise ArgumentError("budget", f"is {budget!r}", "give hmatrix.Budget(storage=0.25), for example")
     for name, asked in (("storage", budget.storage), ("time", budget.time)):
@@ -145,174 +180,16 @@ def compress(
     if (budget.max_drop is not None) != (evaluate is not None):
         came = "has max_drop without evaluate" if evaluate is None else "has no max_drop, but evaluate is given"
         raise ArgumentError("budget", came, "give both, or neither")
-    make_ready(model)  # tells now if it could not be saved
-    targets = find_targets(model, select, overrides or {}, LayerSettings(activations=Activations.of(activations)))
-    inputs = Inputs.unknown(len(targets))
-    if calibration is not None:
-        inputs = collect_inputs(
-            model,
-            targets,
-            calibration,
-            forward=forward,
-            rows=rows,
-            probe_samples=_PROBE_SAMPLES,
-            seed=seed,
-            progress=progress,
-            derivatives=True,
-        )
-    used = [number for number, target in enumerate(targets) if target.name not in inputs.unused]
-    if not used:
-        raise NetworkError("network", "calls none of the chosen layers", "choose layers that it calls as modules")
-    weights = [inputs.sensitivities[number] for number in used]
-    folder = None if cache is None else Path(cache)
-    # Nothing tells what a layer may lose that the output does not depend on.
-    idle = {targets[number].name for number, weight in zip(used, weights, strict=True) if weight == 0}
-    parts = [
-        Part(
-            targets[number],
-            Fitter(targets[number], inputs.samples[number], inputs.counts[number], inputs.derivatives[number], folder),
-            weight,
-        )
-        for number, weight in zip(used, weights, strict=True)
-        if weight > 0
-    ]
-    if not parts:
-        mend = "choose others, or give several samples: of a single one nothing varies"
-        raise NetworkError("network", "its output depends on none of the chosen layers", mend)
-    allocation = Allocation(parts, measured=bool(inputs.probes), progress=progress)
-    reference = outputs(model, inputs.probes, forward)
-    trials: list[Trial] = []
-    if budget.max_drop is not None and evaluate is not None:
-        fitted, trials = _search(model, allocation, evaluate, budget.max_drop, evaluations)
-    else:
-        fitted = allocation.fit(budget)
-        # A budget of time is not shared. What is measured on data that say which rows of an embedding count does not
-        # tell what errors of the others do.
-        compared = [None if part.fitter.selects else result for part, result in zip(parts, fitted, strict=True)]
-        measured = (
-            measured_sensitivities(
-                model,
-                [part.target for part in parts],
-                compared,
-                [part.sensitivity for part in parts],
-                inputs.probes,
-                reference,
-                forward=forward,
-                progress=progress,
-            )
-            if budget.bounds_bytes
-            else None
-        )
-        if measured is not None:
-            allocation.reweigh(measured)
-            choices = (fitted, allocation.fit(budget))
-            effects = [
-                effect(model, allocation.successors(found), inputs.probes, reference, forward) for found in choices
-            ]
-            fitted = choices[first_least(effects, rounding_of(np.float32, 1) * min(effects))]
-    parts, made = allocation.parts, allocation.successors(fitted)
-    network_before = _bytes_of(model)
+
+
+def _replace(model: nn.Module, made: Successors, probes: Probes, *, inplace: bool) -> tuple[nn.Module, float | None]:
+    """Return the network with successors in their places, ready to be saved, and the change of its output."""
     if inplace:
         with replacing(model, made):
-            changed = _run(model, inputs.probes, forward)
+            change = probes.change(model)
             make_ready(model)
-        compressed = model
-    else:
-        compressed = replaced(model, made)
-        changed = _run(compressed, inputs.probes, forward)
-        make_ready(compressed)
-    left = [_left(target, _NEVER_CALLED) for target in targets if target.name in inputs.unused]
-    left += [_left(target, _IDLE) for target in targets if target.name in idle]
-    layers = [*(_layer(part, result, allocation.measured) for part, result in zip(parts, fitted, strict=True)), *left]
-    report = Report(
-        tuple(layers),
-        network_before,
-        _bytes_of(compressed),
-        change(reference, changed) if inputs.probes else None,
-        tuple(trials),
-        time.perf_counter() - start,
-    )
-    return Compressed(compressed, report)
-
-
-def _search(
-    model: nn.Module,
-    allocation: Allocation,
-    evaluate: Callable[[nn.Module], Any],
-    max_drop: float,
-    evaluations: int,
-) -> tuple[list[Fitted | None], list[Trial]]:
-    """Return the H-matrices of the least storage that keeps the score, and all trials."""
-    reference = scores_of(evaluate(model))
-    best: list[Fitted | None] | None = None
-
-    def attempt(storage: float) -> Trial:
-        nonlocal best
-        fitted = allocation.fit(Budget(storage=storage))
-        now = evaluate(replaced(model, allocation.successors(fitted)))
-        trial = judge(reference, scores_of(now), storage, max_drop)
-        if trial.passed:
-            best = fitted
-        return trial
-
-    trials = Search(allocation.least, evaluations).run(attempt)
-    if best is None:
-        tried = ", ".join(f"{trial.drop:.3g} at {trial.storage:.1%}" for trial in trials)
-        raise NetworkError("budget", f"a drop of {max_drop} was not kept (it was {tried})", "allow more")
-    return best, trials
-
-
-def _run(model: nn.Module, batches: list[Any], forward: Forward) -> list[Any]:
-    """Run a compressed network.
-
-    Raises
-    ------
-    NetworkError
-        If that fails.
-    """
-    try:
-        found = outputs(model, batches, forward)
-    except Exception as error:  # anything that the network's code may raise
-        came = f"the compressed network does not run ({type(error).__name__}: {error})"
-        mend = "leave out layers whose weight is read elsewhere, by `overrides`"
-        raise NetworkError("network", came, mend) from error
-    if not all(bool(tensor.isfinite().all()) for tensor in found):
-        raise NetworkError("network", "the compressed network's output holds NaN or infinity", "allow more storage")
-    return found
-
-
-def _bytes_of(model: nn.Module) -> int:
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return sum(tensor.nbytes for tensor in tensors.values())
-
-
-def _layer(part: Part, fitted: Fitted | None, measured: bool) -> LayerReport:
-    target = part.target
-    sensitivity = part.sensitivity if measured else None
-    if fitted is None:
-        return _left(target, _DOES_NOT_PAY, sensitivity)
-    return LayerReport(
-        tuple(target.layers),
-        type(target.module).__name__,
-        target.shape,
-        target.dense_bytes,
-        part.bytes_after(fitted),
-        sensitivity,
-        predicted_error=fitted.predicted_error,
-        measured_error=fitted.measured_error,
-        arrangement=fitted.arrangement,
-        seconds=fitted.seconds,
-        **described(fitted.matrix),
-    )
-
-
-def _left(target: Target, note: str, sensitivity: float | None = None) -> LayerReport:
-    return LayerReport(
-        tuple(target.layers),
-        type(target.module).__name__,
-        target.shape,
-        target.dense_bytes,
-        target.dense_bytes,
-        sensitivity,
-        note=note,
-    )
+        return model, change
+    compressed = replaced(model, made)
+    change = probes.change(compressed)
+    make_ready(compressed)
+    return compressed, change

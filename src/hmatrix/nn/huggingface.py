@@ -18,8 +18,8 @@ from transformers.quantizers import HfQuantizer, register_quantizer
 from hmatrix.allocation import Budget
 from hmatrix.codes.precision import Activations
 from hmatrix.errors import ArgumentError, FormatError, NetworkError
-from hmatrix.nn.network.allocating import Allocation, Part
-from hmatrix.nn.network.fitting import Fitter
+from hmatrix.nn.network.allocating import NetworkAllocator, parts_of
+from hmatrix.nn.network.calibration import Inputs
 from hmatrix.nn.network.replacing import exchange
 from hmatrix.nn.network.targets import LayerSettings, everything, find_targets
 from hmatrix.nn.ops.prepared import PackedTensors
@@ -196,7 +196,7 @@ def _compress(model: PreTrainedModel, config: HMatrixConfig) -> None:
     """Compress a network in place, by its weights alone."""
     settings = LayerSettings(activations=Activations.of(config.activations))
     targets = find_targets(model, everything, dict.fromkeys(config.skip), settings)
-    parts = [Part(target, Fitter(target), 1.0) for target in targets]
-    allocation = Allocation(parts, measured=False, progress=True)
-    exchange(model, allocation.successors(allocation.fit(Budget(storage=config.storage))))
+    parts = parts_of(targets, Inputs.unknown(len(targets)), None)
+    allocator = NetworkAllocator(parts, measured=False, progress=True)
+    exchange(model, allocator.successors(allocator.fit(Budget(storage=config.storage))))
     carry(model)

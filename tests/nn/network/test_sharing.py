@@ -1,4 +1,3 @@
-import copy
 import itertools
 
 import numpy as np
@@ -13,7 +12,6 @@ from hmatrix.nn.network.running import run_batch
 from hmatrix.nn.network.sensitivity import Spread, change
 from hmatrix.nn.network.sharing import Curve, share
 from hmatrix.nn.network.targets import LayerSettings, everything, find_targets
-from hmatrix.nn.network.weighing import effect
 
 
 def curve(rng, points, weight):
@@ -116,24 +114,6 @@ def test_a_spread_is_the_variance_of_all_batches():
     same.add(torch.from_numpy(x[0, :1]))
     same.add(torch.from_numpy(x[0, :1]).expand(4, 7))
     assert same.mean == pytest.approx(np.square(x[0, 0].astype(np.float64)).mean(), rel=1e-9)
-
-
-def test_an_effect_is_that_of_the_layer_alone():
-    model = network()
-    x = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    name, layer = next((name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear))
-    other = nn.Linear(layer.in_features, layer.out_features)
-    reference = model(x).detach()
-    found = effect(model, {layer: other}, [x], [reference], run_batch)
-    assert model.get_submodule(name) is layer
-    changed = copy.deepcopy(model)
-    parent, _, key = name.rpartition(".")
-    setattr(changed.get_submodule(parent), key, other)
-    assert found == pytest.approx(change([reference], [changed(x).detach()]))
-    broken = nn.Linear(1, 1)
-    with pytest.raises(RuntimeError):
-        effect(model, {layer: broken}, [x], [reference], run_batch)
-    assert model.get_submodule(name) is layer
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from compressible import same, small, vectors
 from torch import nn
 
 import hmatrix as hm
-from hmatrix.nn import compression
 from hmatrix.nn.compression import compress
+from hmatrix.nn.network import weighing
 
 
 class Pooled(nn.Module):
@@ -45,8 +45,8 @@ def test_layers_count_by_what_their_errors_do():
 
 def test_shares_that_make_it_worse_are_not_kept(monkeypatch):
     network, arguments = small(32, 48, 10), {"calibration": vectors(32), "progress": False}
-    monkeypatch.setattr(compression, "measured_sensitivities", lambda *_, **__: None)
+    monkeypatch.setattr(weighing, "measured_sensitivities", lambda *_, **__: None)
     first, _ = compress(network, hm.Budget(storage=0.2), **arguments)
-    monkeypatch.setattr(compression, "measured_sensitivities", lambda *_, **__: [1e9, 1e-9])
+    monkeypatch.setattr(weighing, "measured_sensitivities", lambda *_, **__: [1e9, 1e-9])
     second, _ = compress(network, hm.Budget(storage=0.2), **arguments)
     assert same(first.state_dict(), second.state_dict())

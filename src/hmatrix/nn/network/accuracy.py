@@ -2,12 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from torch import nn
 
+from hmatrix._support.scores import scores_of
 from hmatrix._support.ties import rounding_of
 from hmatrix._support.typing import Scores
-from hmatrix.errors import ArgumentError
+from hmatrix.allocation import Budget
+from hmatrix.errors import ArgumentError, NetworkError
+from hmatrix.nn.network.allocating import NetworkAllocator
+from hmatrix.nn.network.fitting import Fitted
+from hmatrix.nn.network.replacing import replaced
 from hmatrix.nn.network.report import Trial
 
 _FIRST = 0.25
@@ -17,6 +24,61 @@ _CLOSE_ENOUGH = 1.05
 
 _NORMAL = 1.96
 """Quantile of the 95 % interval."""
+
+
+def fit_by_score(
+    model: nn.Module,
+    allocator: NetworkAllocator,
+    evaluate: Callable[[nn.Module], Any],
+    max_drop: float,
+    evaluations: int,
+) -> tuple[list[Fitted | None], list[Trial]]:
+    """Fit the H-matrices of the least storage that keeps a network's score.
+
+    Parameters
+    ----------
+    model
+        The network; it is not changed.
+    allocator
+        What fits the H-matrices.
+    evaluate
+        The function from a network to its score, or to one score a sample.
+    max_drop
+        The largest fall of the score that is allowed.
+    evaluations
+        The largest number of compressed networks that are tried.
+
+    Returns
+    -------
+    fitted : list of Fitted
+        The H-matrix of each layer; ``None`` for one that stays as it is.
+    trials : list of Trial
+        All networks that were tried, in their order.
+
+    Raises
+    ------
+    ArgumentError
+        If the scores cannot be used.
+    NetworkError
+        If none of the networks keeps the score.
+    """
+    reference = scores_of(evaluate(model))
+    best: list[Fitted | None] | None = None
+
+    def attempt(storage: float) -> Trial:
+        nonlocal best
+        fitted = allocator.fit(Budget(storage=storage))
+        now = evaluate(replaced(model, allocator.successors(fitted)))
+        trial = judge(reference, scores_of(now), storage, max_drop)
+        if trial.passed:
+            best = fitted
+        return trial
+
+    trials = Search(allocator.least, evaluations).run(attempt)
+    if best is None:
+        tried = ", ".join(f"{trial.drop:.3g} at {trial.storage:.1%}" for trial in trials)
+        raise NetworkError("budget", f"a drop of {max_drop} was not kept (it was {tried})", "allow more")
+    return best, trials
 
 
 def judge(reference: Scores, scores: Scores, storage: float, max_drop: float) -> Trial:

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from hmatrix.allocation import Budget
-from hmatrix.errors import ArgumentError
+from hmatrix.errors import ArgumentError, NetworkError
+from hmatrix.nn.network.calibration import Inputs
 from hmatrix.nn.network.fitting import Fitted, Fitter
 from hmatrix.nn.network.progress import shown
 from hmatrix.nn.network.replacing import Successors, successors
@@ -31,8 +33,54 @@ class Part(NamedTuple):
         return fitted.matrix.storage().total + (self.new_bias if fitted.bias_correction.any() else 0)
 
 
-class Allocation:
-    """The H-matrices of all layers for one budget after another."""
+def parts_of(targets: list[Target], inputs: Inputs, folder: Path | None) -> list[Part]:
+    """Return the weights that get H-matrices: those whose errors change the network's output.
+
+    Parameters
+    ----------
+    targets
+        The weights that were chosen.
+    inputs
+        Their inputs, and how much their errors count.
+    folder
+        The folder for results; ``None`` for nowhere.
+
+    Raises
+    ------
+    NetworkError
+        If there are none.
+    """
+    used = [number for number, target in enumerate(targets) if target.name not in inputs.unused]
+    if not used:
+        raise NetworkError("network", "calls none of the chosen layers", "choose layers that it calls as modules")
+    # Nothing tells how much may be lost of a layer on which the output does not depend.
+    parts = [
+        Part(
+            targets[number],
+            Fitter(targets[number], inputs.samples[number], inputs.counts[number], inputs.derivatives[number], folder),
+            inputs.sensitivities[number],
+        )
+        for number in used
+        if inputs.sensitivities[number] > 0
+    ]
+    if not parts:
+        mend = "choose others, or give several samples: of a single one nothing varies"
+        raise NetworkError("network", "its output depends on none of the chosen layers", mend)
+    return parts
+
+
+class NetworkAllocator:
+    """Chooses the H-matrices of all layers for one budget after another.
+
+    Parameters
+    ----------
+    parts
+        The weights.
+    measured
+        Whether there are calibration data, so that layers get corrections of their biases.
+    progress
+        Whether to show progress bars.
+    """
 
     def __init__(self, parts: list[Part], *, measured: bool, progress: bool) -> None:
         self.parts = parts

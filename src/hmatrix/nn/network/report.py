@@ -5,7 +5,16 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import nn
+
 from hmatrix.matrix import HMatrix
+from hmatrix.nn.network.allocating import Part
+from hmatrix.nn.network.fitting import Fitted
+from hmatrix.nn.network.targets import Target
+
+_NEVER_CALLED = "never called"
+_DOES_NOT_PAY = "as it is"
+_IDLE = "changes nothing"
 
 _RUINED = 0.5
 """Change of the output, in units of its variance, above which a network is told to be lost."""
@@ -172,7 +181,71 @@ class Report:
         return "\n".join(lines)
 
 
-def described(matrix: HMatrix) -> dict[str, Any]:
+def layer_reports(
+    targets: list[Target], unused: set[str], parts: list[Part], fitted: list[Fitted | None], *, measured: bool
+) -> tuple[LayerReport, ...]:
+    """Return what became of each weight that was chosen.
+
+    Parameters
+    ----------
+    targets
+        The weights.
+    unused
+        The names of those that the network never called.
+    parts, fitted
+        Those whose errors change the output, and their H-matrices; ``None`` for one that stays as it is.
+    measured
+        Whether sensitivities were measured.
+    """
+    known = {part.target.name for part in parts}
+    return (
+        *(
+            _layer_report(part, result, part.sensitivity if measured else None)
+            for part, result in zip(parts, fitted, strict=True)
+        ),
+        *(_left(target, _NEVER_CALLED) for target in targets if target.name in unused),
+        *(_left(target, _IDLE) for target in targets if target.name not in known | unused),
+    )
+
+
+def stored_bytes(model: nn.Module) -> int:
+    """Return the bytes of a network's parameters and buffers, each counted once."""
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def _layer_report(part: Part, fitted: Fitted | None, sensitivity: float | None) -> LayerReport:
+    target = part.target
+    if fitted is None:
+        return _left(target, _DOES_NOT_PAY, sensitivity)
+    return LayerReport(
+        tuple(target.layers),
+        type(target.module).__name__,
+        target.shape,
+        target.dense_bytes,
+        part.bytes_after(fitted),
+        sensitivity,
+        predicted_error=fitted.predicted_error,
+        measured_error=fitted.measured_error,
+        arrangement=fitted.arrangement,
+        seconds=fitted.seconds,
+        **_described(fitted.matrix),
+    )
+
+
+def _left(target: Target, note: str, sensitivity: float | None = None) -> LayerReport:
+    return LayerReport(
+        tuple(target.layers),
+        type(target.module).__name__,
+        target.shape,
+        target.dense_bytes,
+        target.dense_bytes,
+        sensitivity,
+        note=note,
+    )
+
+
+def _described(matrix: HMatrix) -> dict[str, Any]:
     """Return ranks and precisions of a matrix as a `LayerReport` holds them."""
     leaves = list(matrix.leaves())
     counts = Counter(leaf.precision for leaf in leaves if leaf.rank != 0)

@@ -5,46 +5,72 @@ alike, and so are their errors, which do not average out where a network sums po
 """
 
 import statistics
-from typing import Any
 
-from torch import Tensor, nn
+import numpy as np
+from torch import nn
 
+from hmatrix._support.ties import first_least, rounding_of
+from hmatrix.allocation import Budget
+from hmatrix.nn.network.allocating import NetworkAllocator, Part
 from hmatrix.nn.network.fitting import Fitted
+from hmatrix.nn.network.probing import Probes
 from hmatrix.nn.network.progress import shown
-from hmatrix.nn.network.replacing import Successors, exchange, successors
-from hmatrix.nn.network.running import Forward, outputs
-from hmatrix.nn.network.sensitivity import change, rounded
-from hmatrix.nn.network.targets import Target
+from hmatrix.nn.network.replacing import successors
+from hmatrix.nn.network.sensitivity import rounded
 
 
-def measured_sensitivities(
-    model: nn.Module,
-    targets: list[Target],
-    fitted: list[Fitted | None],
-    estimates: list[float],
-    batches: list[Any],
-    reference: list[Tensor],
-    *,
-    forward: Forward,
-    progress: bool,
-) -> list[float] | None:
-    """Return, for each target, the change of the network's output per square of relative error, by its H-matrix alone.
-
-    The error is the predicted one, since curves of predicted errors are weighed. Of a layer without an H-matrix, or
-    without an error, the estimate is scaled as those of the others are by measuring them.
+def fit_by_effects(
+    model: nn.Module, allocator: NetworkAllocator, budget: Budget, probes: Probes, *, progress: bool
+) -> list[Fitted | None]:
+    """Fit H-matrices to a budget that is shared twice: by estimated sensitivities, then by measured ones.
 
     Parameters
     ----------
-    model, targets
-        The network and its layers.
-    fitted
-        Their H-matrices.
-    estimates
-        See `hmatrix.nn.network.sensitivity.Sensitivities`.
-    batches, reference
-        To measure on, and the network's outputs for them.
-    forward
-        Runs the network on a batch.
+    model
+        The network; nothing of it is left changed.
+    allocator
+        What fits the H-matrices; afterwards its layers count by the measured sensitivities, if there are any.
+    budget
+        The budget; one of time is not shared.
+    probes
+        The batches to measure on.
+    progress
+        Whether to show it.
+
+    Returns
+    -------
+    list of Fitted
+        The H-matrix of each layer, ``None`` for one that stays as it is: those that change the output less.
+    """
+    fitted = allocator.fit(budget)
+    if not budget.bounds_bytes:
+        return fitted
+    measured = measured_sensitivities(model, allocator.parts, fitted, probes, progress=progress)
+    if measured is None:
+        return fitted
+    allocator.reweigh(measured)
+    choices = (fitted, allocator.fit(budget))
+    effects = [probes.effect(model, allocator.successors(found)) for found in choices]
+    return choices[first_least(effects, rounding_of(np.float32, 1) * min(effects))]
+
+
+def measured_sensitivities(
+    model: nn.Module, parts: list[Part], fitted: list[Fitted | None], probes: Probes, *, progress: bool
+) -> list[float] | None:
+    """Return, for each layer, the change of the network's output per square of relative error, by its H-matrix alone.
+
+    The error is the predicted one, since curves of predicted errors are weighed. Of a layer without an H-matrix, or
+    without an error, the estimate is scaled as those of the others are by measuring them. So is that of an embedding
+    whose rows count as often as they were selected: the batches select few of them, and tell nothing of the others.
+
+    Parameters
+    ----------
+    model
+        The network.
+    parts, fitted
+        Its layers with their estimates, and their H-matrices.
+    probes
+        The batches to measure on.
     progress
         Whether to show it.
 
@@ -53,24 +79,20 @@ def measured_sensitivities(
     list of float
         ``None`` where there is nothing to measure on, or fewer than two layers to compare.
     """
-    errors = [0.0 if result is None else result.predicted_error for result in fitted]
-    if not batches or sum(error > 0 for error in errors) < 2:
+    measurable = [
+        None if result is None or part.fitter.selects or result.predicted_error == 0 else result
+        for part, result in zip(parts, fitted, strict=True)
+    ]
+    if not probes.batches or sum(result is not None for result in measurable) < 2:
         return None
     found: list[float | None] = []
-    for target, result, error in shown(list(zip(targets, fitted, errors, strict=True)), "effects", enabled=progress):
-        if result is None or error == 0:
+    for part, result in shown(list(zip(parts, measurable, strict=True)), "effects", enabled=progress):
+        if result is None:
             found.append(None)
         else:
-            found.append(effect(model, successors(target, result), batches, reference, forward) / error**2)
+            effect = probes.effect(model, successors(part.target, result))
+            found.append(effect / result.predicted_error**2)
+    estimates = [part.sensitivity for part in parts]
     changes = [now / before for now, before in zip(found, estimates, strict=True) if now is not None]
     usual = statistics.median(changes)
     return [rounded(before * usual if now is None else now) for now, before in zip(found, estimates, strict=True)]
-
-
-def effect(model: nn.Module, made: Successors, batches: list[Any], reference: list[Tensor], forward: Forward) -> float:
-    """Return the `change` of the network's output by successors of some layers, which leave no trace."""
-    exchange(model, made)
-    try:
-        return change(reference, outputs(model, batches, forward))
-    finally:
-        exchange(model, {successor: module for module, successor in made.items()})
