@@ -7,17 +7,19 @@ Run ``python -m studies.coexistence``.
 """
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
 
 from hmatrix._support.checks import check_integer
+from hmatrix._support.clock import in_turns, mean_seconds
+from hmatrix._support.machine import threads
 from hmatrix.assembly import quantize
 from hmatrix.packed.kernels import read_words
-from hmatrix.study.measure.timing import threads
 
 ROWS, COLUMNS = 2048, 2048
 """Large enough that both libraries use several threads, small enough that the caches hold both matrices."""
@@ -50,15 +52,9 @@ def pair() -> tuple[Product, Product]:
     )
 
 
-def in_turns(first: Callable[[], object], second: Callable[[], object], calls: int) -> tuple[list[float], list[float]]:
-    """Return the seconds of each of some calls of two functions that take turns."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(calls):
-        for call, times in zip((first, second), seconds, strict=True):
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
-    return seconds
+def timed(calls: Sequence[Callable[[], object]], count: int) -> list[tuple[float, ...]]:
+    """Return the seconds of each of `count` calls of some functions that take turns."""
+    return list(zip(*islice(in_turns([partial(mean_seconds, call) for call in calls]), count), strict=True))
 
 
 def measure(products: tuple[Product, Product], rounds: int, calls: int) -> dict[str, tuple[float, float]]:
@@ -78,8 +74,8 @@ def measure(products: tuple[Product, Product], rounds: int, calls: int) -> dict[
     readings = [product.reading() for product in reversed(products)]
     for _ in range(rounds):
         for product, reading in zip(products, readings, strict=True):
-            apart[product.name] += in_turns(product.call, reading, calls)[0]
-        both = in_turns(products[0].call, products[1].call, calls)
+            apart[product.name] += timed([product.call, reading], calls)[0]
+        both = timed([product.call for product in products], calls)
         for product, times in zip(products, both, strict=True):
             together[product.name] += times
     return {name: (float(np.median(apart[name])), float(np.median(together[name]))) for name in apart}

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import hmatrix as hm
+from hmatrix._support.machine import threads
 from hmatrix._support.memory import aligned
 from hmatrix._support.typing import FloatArray
 from hmatrix._support.writing import default_cache
@@ -21,7 +22,7 @@ from hmatrix.heads.rules import Rule
 from hmatrix.heads.samples import Samples
 from hmatrix.nn.layers.progressive import ProgressiveLinear
 from hmatrix.study.measure.environment import environment
-from hmatrix.study.measure.timing import alternate, dense_products, going_through, threads
+from hmatrix.study.measure.timing import alternate, dense_products, going_through
 from studies.heads.head_rivals import Search, faiss_rivals
 from studies.heads.head_subjects import (
     Subject,

@@ -9,7 +9,6 @@ at a time, one thread, alternating; medians and quartiles in microseconds.
 
 import argparse
 import copy
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +19,8 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 import hmatrix as hm
+from hmatrix._support.clock import mean_seconds
+from hmatrix._support.machine import threads
 from hmatrix.nn.layers.weight import HWeight
 from hmatrix.nn.network.kinds import kind_of, matrix_of
 from hmatrix.nn.network.replacing import Successors, replaced
@@ -37,8 +38,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=rounds, default=40)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    hm.set_num_threads(1)
     torch.manual_seed(0)
     subjects: dict[str, Callable[[], tuple[nn.Module, Inputs]]] = {
         "layer": lambda: (nn.Linear(1280, 1000), (torch.randn(1, 1280),)),
@@ -48,15 +47,16 @@ def main() -> None:
         "minilm-128": lambda: sentence(128),
         "mobilenet": lambda: (timm.create_model("mobilenetv2_100"), (torch.randn(1, 3, 224, 224),)),
     }
-    for name in options.subjects.split(","):
-        network, inputs = subjects[name]()
-        dense = network.eval()
-        torch._dynamo.reset()
-        calls: dict[str, Callable[..., object]] = {}
-        for kind, model in (("dense", dense), ("hmatrix", rounded(dense))):
-            calls[f"{kind} eager"] = model
-            calls[f"{kind} compiled"] = torch.compile(copy.deepcopy(model), fullgraph=True)
-        print(f"{name}: {measured(calls, inputs, options.rounds)}", flush=True)
+    with threads(1):
+        for name in options.subjects.split(","):
+            network, inputs = subjects[name]()
+            dense = network.eval()
+            torch._dynamo.reset()
+            calls: dict[str, Callable[..., object]] = {}
+            for kind, model in (("dense", dense), ("hmatrix", rounded(dense))):
+                calls[f"{kind} eager"] = model
+                calls[f"{kind} compiled"] = torch.compile(copy.deepcopy(model), fullgraph=True)
+            print(f"{name}: {measured(calls, inputs, options.rounds)}", flush=True)
 
 
 def sentence(tokens: int) -> tuple[nn.Module, Inputs]:
@@ -71,9 +71,7 @@ def measured(models: dict[str, Callable[..., object]], inputs: Inputs, count: in
     with torch.no_grad():
         for call in calls.values():
             call()
-        start = time.perf_counter()
-        calls["hmatrix eager"]()
-        repeats = max(1, int(2e-3 / (time.perf_counter() - start)))
+        repeats = max(1, int(2e-3 / mean_seconds(calls["hmatrix eager"])))
         return times(calls, count, unit=1e-6, repeats=repeats)
 
 

@@ -28,6 +28,7 @@ from transformers import AutoModel, AutoTokenizer
 
 import hmatrix as hm
 import hmatrix.nn as hnn
+from hmatrix._support.machine import threads
 from hmatrix._support.writing import write_file
 from studies.networks.turns import rounds, times
 
@@ -78,10 +79,8 @@ def main() -> None:
     models = {"torch float32": model, **models, "torch dynamic int8": dynamic}
     ids = torch.arange(1000, 1000 + max(LENGTHS))[None]
     print("\ntime of one sentence, and quartiles, in ms, alternating")
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        hm.set_num_threads(threads)
-        session = onnx_int8(model, threads)
+    for count in (1, 2):
+        session = onnx_int8(model, count)
         for length in LENGTHS:
             inputs = {"input_ids": ids[:, :length], "attention_mask": torch.ones(1, length, dtype=torch.int64)}
             arrays = {key: value.numpy() for key, value in inputs.items()}
@@ -89,9 +88,9 @@ def main() -> None:
                 name: lambda network=network, inputs=inputs: network(**inputs) for name, network in models.items()
             }
             calls["ONNX Runtime int8"] = lambda session=session, arrays=arrays: session.run(None, arrays)
-            with torch.inference_mode():
+            with threads(count), torch.inference_mode():
                 taken = times(calls, options.rounds, digits=2)
-            print(f"  {length} tokens, {threads} thread(s): {taken}", flush=True)
+            print(f"  {length} tokens, {count} thread(s): {taken}", flush=True)
 
 
 def model_folder() -> Path:

@@ -19,6 +19,7 @@ import torch
 
 import hmatrix as hm
 import hmatrix.nn as hnn
+from hmatrix._support.machine import threads
 from hmatrix._support.writing import write_file
 from hmatrix.study.config.studyfile import read_study
 from hmatrix.study.data.datasets import LabelledImages, open_data, read_ahead
@@ -88,14 +89,14 @@ def main() -> None:
         print(f"\n{storage:.1%} of the storage\n{report}")
         tell(model)
         if options.finetune is not None:
-            torch.set_num_threads(options.threads)
-            model, tuned = hnn.finetune(
-                model,
-                network.module,
-                whole.training,
-                hnn.Finetuning(seconds=60 * options.finetune, rate=1e-5, codes=0.0, loss=hnn.Divergence(1.0)),
-                held_out=whole.held_out,
-            )
+            with threads(options.threads):
+                model, tuned = hnn.finetune(
+                    model,
+                    network.module,
+                    whole.training,
+                    hnn.Finetuning(seconds=60 * options.finetune, rate=1e-5, codes=0.0, loss=hnn.Divergence(1.0)),
+                    held_out=whole.held_out,
+                )
             print(f"distillation, {options.threads} thread(s)\n{tuned}")
             tell(model)
         models[f"{storage:.1%}"] = model
@@ -108,11 +109,9 @@ def main() -> None:
         calls[name] = partial(model, image)
         calls[f"{name}, channels last"] = partial(last, image.contiguous(memory_format=torch.channels_last))
     print("\ntime of one image, and quartiles, in ms, alternating")
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        hm.set_num_threads(threads)
-        with torch.inference_mode():
-            print(f"  {threads} thread(s): {times(calls, options.rounds)}")
+    for count in (1, 2):
+        with threads(count), torch.inference_mode():
+            print(f"  {count} thread(s): {times(calls, options.rounds)}")
 
 
 def pointwise(_: str, module: torch.nn.Module) -> bool:

@@ -1,9 +1,11 @@
 """Times of calls that take turns."""
 
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
+from itertools import islice
 
+from hmatrix._support.clock import in_turns, mean_seconds
 from hmatrix.cli.arguments import at_least
 
 rounds = at_least(2, "rounds")
@@ -17,17 +19,11 @@ def times(
 
     Each is called once before, and as often as `repeats` in each of `count` rounds.
     """
-    taken: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
-    for _ in range(count):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            for _ in range(repeats):
-                call()
-            taken[name].append((time.perf_counter() - start) / (repeats * unit))
-    found = {name: statistics.quantiles(values, n=4) for name, values in taken.items()}
+    taken = list(islice(in_turns([partial(mean_seconds, call, repeats) for call in calls.values()]), count))
+    found = [[value / unit for value in statistics.quantiles(values, n=4)] for values in zip(*taken, strict=True)]
     return ", ".join(
         f"{name} {middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
-        for name, (low, middle, high) in found.items()
+        for name, (low, middle, high) in zip(calls, found, strict=True)
     )

@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from hmatrix._support import clock
 from hmatrix.errors import ArgumentError
 from studies import coexistence
 from studies.coexistence import Product
@@ -10,9 +11,9 @@ from studies.coexistence import Product
 @pytest.fixture
 def now(monkeypatch):
     """A clock that products move."""
-    clock = [0.0]
-    monkeypatch.setattr(coexistence.time, "perf_counter", lambda: clock[0])
-    return clock
+    moved = [0.0]
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: moved[0])
+    return moved
 
 
 def test_a_product_is_compared_in_turns_with_a_reading_and_with_the_other(monkeypatch, now):

@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from hmatrix._support.checks import check_integer, check_matrix
+from hmatrix._support.machine import blas_threads
 from hmatrix._support.scores import scores_of
 from hmatrix._support.ties import first_least, rounding_of
 from hmatrix._support.typing import FloatArray, Floats32, Floats64, Scores
@@ -39,7 +39,7 @@ Evaluate: TypeAlias = Callable[[HMatrix, FloatArray], float | Scores]
 
 _EVALUATIONS = 12
 
-_one_thread = partial(threadpool_limits, 1, user_api="blas")
+_THREADS = 1
 """Thousands of small eigenproblems: threads of BLAS that wait for each other take several times as long."""
 
 
@@ -106,7 +106,7 @@ class Allocator:
         self._weight = checked if row_weights is None else checked * self._row_scales[:, None]
         self._activations = Activations.of(activations)
         m, n = self._weight.shape
-        with _one_thread():
+        with blas_threads(_THREADS):
             self._row_moments = RowMoments() if row_derivatives is None else RowMoments.of(row_derivatives, m)
             self._moments = (
                 Moments.of_root(None, n)
@@ -217,7 +217,7 @@ class Allocator:
 
     def _screening(self, cost: Cost) -> Screening:
         if cost not in self._screenings:
-            with _one_thread():
+            with blas_threads(_THREADS):
                 self._screenings[cost] = Screening(
                     self._weight, self._moments, self._leaf_size, quantized=self._is_quantized, cost=cost
                 )
@@ -230,12 +230,12 @@ class Allocator:
     def _layout(self, rows: Arrangement, columns: Arrangement) -> Layout:
         key = (rows.name, columns.name)
         if key not in self._layouts:
-            with _one_thread():
+            with blas_threads(_THREADS):
                 self._layouts[key] = Layout(self._weight, self._moments, rows, columns, quantized=self._is_quantized)
         return self._layouts[key]
 
     def _realised(self, layout: Layout, pieces: list[Piece], start: float, unbiased: bool) -> Allocation:
-        with _one_thread():
+        with blas_threads(_THREADS):
             weight, inputs = layout.ordered(self._weight, self._moments)
             outputs = layout.ordered_rows(self._row_moments)
             leaves, errors = realise(weight, pieces, inputs, outputs)

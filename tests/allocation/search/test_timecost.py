@@ -102,7 +102,7 @@ def test_what_is_damaged_is_fitted_again_and_told(cache, monkeypatch, damage):
     assert len(fits) == 2
 
 
-@pytest.mark.parametrize(("name", "value"), [("_machine", "another"), ("code_digest", "other code")])
+@pytest.mark.parametrize(("name", "value"), [("cpu_name", "another"), ("code_digest", "other code")])
 def test_the_model_of_another_machine_or_of_other_code_is_fitted_again(cache, monkeypatch, name, value):
     fits = []
     monkeypatch.setattr(timecost, "_fitted", lambda activations: fits.append(activations) or COST)

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from threadpoolctl import threadpool_info
 
 import hmatrix as hm
+from hmatrix._support.machine import threads
 from hmatrix.errors import ArgumentError
 from hmatrix.study.measure import timing
 from hmatrix.study.measure.environment import environment
-from hmatrix.study.measure.timing import alternate, dense_products, threads, time_products
+from hmatrix.study.measure.timing import alternate, dense_products, time_products
 
 
 def test_all_dense_products_agree():
@@ -73,19 +73,6 @@ def test_an_hmatrix_is_timed_beside_the_dense_products():
     matrix = hm.build(weight, truncation=hm.Truncation(max_rank=2), splitter=hm.Cardinality(16))
     assert [t.contender for t in time_products(matrix, weight, 3)] == ["hmatrix", "torch", "numpy", "native"]
     assert [t.contender for t in time_products(None, weight, 3)] == ["torch", "numpy", "native"]
-
-
-def test_threads_are_set_everywhere_and_put_back():
-    before = torch.get_num_threads(), hm.backend().threads
-    with threads(1):
-        assert (torch.get_num_threads(), hm.backend().threads) == (1, 1)
-        assert {library["num_threads"] for library in threadpool_info()} == {1}
-    assert (torch.get_num_threads(), hm.backend().threads) == before
-
-
-def test_threads_must_be_positive():
-    with pytest.raises(ArgumentError, match="threads"), threads(0):
-        pass
 
 
 def test_the_environment_says_what_ran():

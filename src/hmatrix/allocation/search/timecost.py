@@ -8,20 +8,19 @@ much nearer to it, take more or less time than that.
 """
 
 import operator
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import scipy.optimize
-from threadpoolctl import threadpool_limits
 
-from hmatrix._support.machine import code_digest, cpu_name
+from hmatrix._support.clock import in_turns, mean_seconds
+from hmatrix._support.machine import code_digest, cpu_name, threads
 from hmatrix._support.typing import AnyArray, FloatArray, Floats64, IndexArray
 from hmatrix._support.writing import default_cache, keep, make_folder, recall
 from hmatrix.allocation.search.costs import words
@@ -31,7 +30,7 @@ from hmatrix.codes.precision import Activations, Precision
 from hmatrix.errors import OutputError
 from hmatrix.lowrank.factors import Truncation
 from hmatrix.matrix import HMatrix
-from hmatrix.packed.kernels import backend, set_num_threads
+from hmatrix.packed.kernels import backend
 from hmatrix.packed.panels import PANEL_HEIGHT, Schedule
 from hmatrix.partitions.cluster import Cardinality
 
@@ -135,7 +134,7 @@ def dense_seconds(shape: tuple[int, int], cost: TimeCost, activations: Activatio
     known, ones = _known(activations), np.ones(_SHAPE[1], np.float32)
     calls = [partial(operator.matmul, matrix, x) for matrix in (native, weight)]
     calls += [partial(operator.matmul, matrix, ones) for matrix in known]
-    with _one_thread():
+    with threads(1):
         of_native, of_numpy, *of_known = _measured(calls)
     modelled = [cost.of_matrix(packed.leaves, packed.schedule) for packed in (matrix.pack() for matrix in known)]
     ratio = np.exp(np.log(np.divide(modelled, of_known)).mean())
@@ -169,7 +168,7 @@ def _fitted(activations: Activations) -> TimeCost:
         panels, runs, counts = _counted(matrix.pack().schedule)
         rows.append([1.0, panels, runs, *(counts[precision] for precision in _STORED)])
     sources = [x[: matrix.shape[1]] for matrix in matrices]
-    with _one_thread():
+    with threads(1):
         calls = [partial(operator.matmul, matrix, source) for matrix, source in zip(matrices, sources, strict=True)]
         seconds = np.array(_measured(calls))
     design = np.array(rows) / seconds[:, None]
@@ -193,30 +192,7 @@ def _counted(schedule: Schedule) -> tuple[int, int, Counter[Precision]]:
 
 def _measured(calls: Sequence[Callable[[], object]]) -> list[float]:
     """Return the least seconds of each call in rounds that alternate: what other programs add is no part of a model."""
-    inner = []
-    for call in calls:
-        call()
-        start = time.perf_counter()
-        call()
-        inner.append(max(1, int(_ROUND_SECONDS / (time.perf_counter() - start))))
-    means = np.empty((_ROUNDS, len(calls)))
-    for row in means:
-        for number, (call, count) in enumerate(zip(calls, inner, strict=True)):
-            start = time.perf_counter()
-            for _ in range(count):
-                call()
-            row[number] = (time.perf_counter() - start) / count
-    least: list[float] = means.min(axis=0).tolist()
+    counts = [max(1, int(_ROUND_SECONDS / mean_seconds(call, before=1))) for call in calls]
+    contenders = [partial(mean_seconds, call, count) for call, count in zip(calls, counts, strict=True)]
+    least: list[float] = np.min([*islice(in_turns(contenders), _ROUNDS)], axis=0).tolist()
     return least
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let the kernel and NumPy's library have one thread each."""
-    before = backend().threads
-    set_num_threads(1)
-    try:
-        with threadpool_limits(1, user_api="blas"):
-            yield
-    finally:
-        set_num_threads(before)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from hmatrix._support.machine import threads
 from hmatrix._support.memory import aligned
 from hmatrix._support.typing import FloatArray
 from hmatrix.assembly import build, quantize
@@ -16,7 +17,7 @@ from hmatrix.packed.kernels import read_words
 from hmatrix.study.bench.instructions import count_instructions
 from hmatrix.study.bench.peers import peers
 from hmatrix.study.measure.records import TimeEvidence
-from hmatrix.study.measure.timing import WARMING, alternate, dense_products, product_with, threads
+from hmatrix.study.measure.timing import WARMING, alternate, dense_products, product_with
 
 RANK = 30
 """Of the published structure that is timed when no saved matrix is given."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from hmatrix._support.machine import threads
 from hmatrix._support.typing import FloatArray
 from hmatrix.assembly import build, global_svd, quantize
 from hmatrix.lowrank.factors import LowRank, Truncation
@@ -24,7 +25,7 @@ from hmatrix.study.measure.environment import environment
 from hmatrix.study.measure.head_point import AGREEMENT, has_head, measure_head
 from hmatrix.study.measure.records import Record, RecordFile
 from hmatrix.study.measure.subject import Subject
-from hmatrix.study.measure.timing import threads, time_products
+from hmatrix.study.measure.timing import time_products
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,22 @@ torch's products run in inference mode, which is entered once, as around a netwo
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from itertools import cycle
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 
 from hmatrix._support.checks import check_integer
+from hmatrix._support.clock import in_turns, mean_seconds
+from hmatrix._support.machine import threads
 from hmatrix._support.memory import aligned
 from hmatrix._support.typing import FloatArray
 from hmatrix.assembly import quantize
 from hmatrix.matrix import HMatrix
-from hmatrix.packed.kernels import backend, read_words, set_num_threads
+from hmatrix.packed.kernels import read_words
 from hmatrix.study.measure.records import HMATRIX, TimeEvidence
 
 ROUND_SECONDS = 4e-3
@@ -39,21 +41,6 @@ TIMED_INPUTS = 64
 
 STABLE = 0.01
 """A median is stable when its 95 % interval is narrower than this fraction of it, to either side."""
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let torch, NumPy's BLAS and the native kernel use `count` threads."""
-    check_integer("threads", count, at_least=1)
-    before = torch.get_num_threads(), backend().threads
-    torch.set_num_threads(count)
-    set_num_threads(count)
-    try:
-        with threadpool_limits(count):
-            yield
-    finally:
-        torch.set_num_threads(before[0])
-        set_num_threads(before[1])
 
 
 def dense_products(weight: FloatArray, x: FloatArray) -> dict[str, Callable[[], object]]:
@@ -140,8 +127,16 @@ def alternate(
     flush = _flush() if cold else None
 
     def seconds(name: str, count: int) -> float:
+        before = 0 if cold else max(1, int(warming * count))
         with threads(1) if name in single else nullcontext():
-            return _seconds(contenders[name], count, int(warming * count), flush)
+            return mean_seconds(contenders[name], count, before=before, between=flush)
+
+    def next_seconds(name: str) -> float:
+        if rest:
+            time.sleep(REST_SECONDS)
+        # The last round holds what is left of an exact number of products.
+        count = counts[name] if products is None else min(counts[name], products - len(means) * counts[name])
+        return seconds(name, count)
 
     with torch.inference_mode():
         counts = {name: 1 if cold else max(1, int(ROUND_SECONDS / seconds(name, 3))) for name in contenders}
@@ -150,38 +145,16 @@ def alternate(
             check_integer("products", products, at_least=1)
             counts = dict.fromkeys(counts, min(products, *counts.values()))
             rounds = -(-products // min(counts.values()))
-        means: dict[str, list[float]] = {name: [] for name in contenders}
-        names = list(contenders)
+        means: list[list[float]] = []
         start = time.perf_counter()
-        done = 0
-        while done < rounds if rounds is not None else not _stable(means, time.perf_counter() - start):
-            turn = done % len(names)
-            for name in names[turn:] + names[:turn]:
-                if rest:
-                    time.sleep(REST_SECONDS)
-                # The last round holds what is left of an exact number of products.
-                count = counts[name] if products is None else min(counts[name], products - done * counts[name])
-                means[name].append(seconds(name, count))
-            done += 1
-    return tuple(_evidence(name, values, products or counts[name] * done) for name, values in means.items())
-
-
-def _seconds(call: Callable[[], object], count: int, before: int, flush: Callable[[], object] | None) -> float:
-    """Return the mean seconds of `count` calls: after `before` others and one at least, or each after `flush`."""
-    if flush is None:
-        for _ in range(max(1, before)):
-            call()
-        start = time.perf_counter()
-        for _ in range(count):
-            call()
-        return (time.perf_counter() - start) / count
-    seconds = 0.0
-    for _ in range(count):
-        flush()
-        start = time.perf_counter()
-        call()
-        seconds += time.perf_counter() - start
-    return seconds / count
+        for of_round in in_turns([partial(next_seconds, name) for name in contenders], turning=True):
+            means.append(of_round)
+            if len(means) == rounds or (rounds is None and _stable(means, time.perf_counter() - start)):
+                break
+    return tuple(
+        _evidence(name, values, products or counts[name] * len(means))
+        for name, values in zip(contenders, zip(*means, strict=True), strict=True)
+    )
 
 
 def _flush() -> Callable[[], object]:
@@ -190,14 +163,14 @@ def _flush() -> Callable[[], object]:
     return lambda: read_words(words)
 
 
-def _stable(means: Mapping[str, list[float]], elapsed: float) -> bool:
-    rounds = len(next(iter(means.values())))
-    if rounds < FEWEST_ROUNDS:
+def _stable(means: list[list[float]], elapsed: float) -> bool:
+    """Return whether the medians over rounds are stable, or have taken long enough."""
+    if len(means) < FEWEST_ROUNDS:
         return False
-    return elapsed > LONGEST_SECONDS or all(_half_width(values) < STABLE for values in means.values())
+    return elapsed > LONGEST_SECONDS or all(_half_width(values) < STABLE for values in zip(*means, strict=True))
 
 
-def _half_width(values: list[float]) -> float:
+def _half_width(values: Sequence[float]) -> float:
     """Half the 95 % interval of the median, by order statistics, relative to the median."""
     ordered = np.sort(values)
     reach = 0.98 * np.sqrt(len(ordered))
@@ -206,6 +179,6 @@ def _half_width(values: list[float]) -> float:
     return float((high - low) / (2 * np.median(ordered)))
 
 
-def _evidence(name: str, means: list[float], products: int) -> TimeEvidence:
+def _evidence(name: str, means: Sequence[float], products: int) -> TimeEvidence:
     lower, median, upper = (float(q) for q in np.quantile(means, [0.25, 0.5, 0.75]))
     return TimeEvidence(name, products, len(means), median, lower, upper)

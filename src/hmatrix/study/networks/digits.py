@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from tqdm import tqdm
 
+from hmatrix._support.machine import threads
 from hmatrix._support.typing import Floats32, Integers64, Positions
 
 PIXELS = 64
@@ -70,15 +71,10 @@ def train() -> nn.Sequential:
     nn.Sequential
         ``fc1``, ``relu1``, ``fc2``, ``relu2``, ``fc3``, in evaluation mode; ``(batch, 64)`` to ``(batch, 10)``.
     """
-    threads = torch.get_num_threads()
     # The order of additions depends on the number of threads.
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
-            torch.manual_seed(_SEED)
-            return _fit(*training())
-    finally:
-        torch.set_num_threads(threads)
+    with threads(1), torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+        torch.manual_seed(_SEED)
+        return _fit(*training())
 
 
 def untrained() -> nn.Sequential:
