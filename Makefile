@@ -18,7 +18,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The other libraries get an environment of their own. The tables of docs/performance.md go to build/bench/*.md.
+# The other libraries get an environment of their own. The tables of docs/measurements/performance.md go to build/bench/*.md.
 bench:
 	$(PYTHON) -m venv build/bench
 	build/bench/bin/pip install -q '.[study,bench]'
@@ -36,7 +36,7 @@ sanitize:
 	$(SANITIZE)/bin/python -m pytest -q $(PARALLEL) tests/packed/test_fuzz.py tests/heads/test_head.py tests/heads/test_files.py tests/heads/test_clusters.py tests/heads/test_coarse_matrix.py tests/heads/test_coarse_bounds.py tests/heads/test_coarse_files.py tests/heads/test_ties.py tests/packed/test_rows.py tests/codes/test_trellis.py tests/allocation/rounding/test_steps.py tests/packed/test_kernels.py tests/packed/test_plan.py tests/packed/test_threads.py tests/packed/test_form.py tests/packed/test_schedule.py tests/packed/test_schedule_refusals.py tests/test_io.py tests/test_io_damage.py
 
 # CASES: groups (oldest newest processors pythons) or patterns of names; all if there is none. The tables of
-# docs/versions.md go to build/nightly/table.md.
+# docs/measurements/versions.md go to build/nightly/table.md.
 nightly:
 	PYTHONPATH=tests/support $(PYTHON) -m nightly $(CASES) --pytest "-q $(PARALLEL)"
 
