@@ -67,7 +67,7 @@ def measure(products: tuple[Product, Product], rounds: int, calls: int) -> dict[
     rounds
         How often to alternate between the ways.
     calls
-        Of each product in a round and a way.
+        Calls of each product in a round and a way.
     """
     apart: dict[str, list[float]] = {product.name: [] for product in products}
     together: dict[str, list[float]] = {product.name: [] for product in products}

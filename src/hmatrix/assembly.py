@@ -1,4 +1,4 @@
-"""From a matrix, coordinates, a partition rule and a compressor to an H-matrix."""
+"""H-matrices made of a matrix, coordinates, a partition rule and a compressor."""
 
 import warnings
 from typing import TypeAlias
@@ -36,7 +36,7 @@ def partition(
     Parameters
     ----------
     shape
-        Of the matrix, ``(m, n)``.
+        Shape of the matrix, ``(m, n)``.
     coordinates
         Where rows and columns lie: one for both, or (rows, columns).
     splitter

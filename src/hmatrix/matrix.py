@@ -58,9 +58,9 @@ class Leaf:
     rows, columns
         Ranges of tree positions.
     rank
-        Of a low-rank leaf; ``None`` for a dense one.
+        Rank of a low-rank leaf; ``None`` for a dense one.
     precision
-        Of its coefficients.
+        Precision of its coefficients.
     """
 
     rows: slice

@@ -33,7 +33,7 @@ def norm(
     kind
         Which norm.
     iterations, rng
-        Of the power iteration.
+        Steps of the power iteration, and the seed or generator of its first vector.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def relative_error(
     kind
         Which norm.
     iterations, rng
-        Of the power iteration.
+        Steps of the power iteration, and the seed or generator of its first vector.
 
     Raises
     ------

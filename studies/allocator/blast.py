@@ -69,7 +69,7 @@ def fit_blast(weight: npt.ArrayLike, blocks: int, rank: int, iterations: int = 3
     blocks
         Blocks of a row, and of a column; at most ``min(m, n)``.
     rank
-        Of each block.
+        Rank of each block.
     iterations
         Rounds over bases and couplings.
 

@@ -59,11 +59,11 @@ class Approximation:
     apply
         Multiplies vectors ``(batch, n)``.
     nbytes
-        Of everything that the product needs.
+        Bytes of everything that the product needs.
     form
         For people: the rank, or whatever was free.
     seconds
-        That the choice took.
+        Time of the choice.
     """
 
     contender: Contender
@@ -82,7 +82,7 @@ class Competitors:
     weight
         ``(m, n)``, float32.
     coordinates
-        Of the H-matrix of fixed rank: one for both sides, or (rows, columns).
+        Coordinates of the H-matrix of fixed rank: one for both sides, or (rows, columns).
     """
 
     def __init__(self, weight: FloatArray, coordinates: Sides = Index()) -> None:

@@ -34,7 +34,7 @@ _STEPS = 6
 """Corrections of a tolerance, or of a budget."""
 
 _MARGIN = 0.02
-"""By how much less than the accuracy they aim until one has reached it."""
+"""Part of the accuracy by which they aim lower until one has reached it."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class AtAccuracy:
     method
         Its name.
     nbytes, dense_bytes
-        Of the matrix, and of the dense one in float32.
+        Bytes of the matrix, and of the dense one in float32.
     error
         Relative, in the Frobenius norm.
     form
         For people.
     seconds
-        That the search took.
+        Time of the search.
     """
 
     method: str

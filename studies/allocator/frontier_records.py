@@ -15,7 +15,7 @@ class FrontierRecord:
     Parameters
     ----------
     network, layer, rows, columns
-        Whose weight.
+        The weight: its network, its layer, its rows and columns.
     budget
         Bytes that were allowed.
     contender
@@ -31,11 +31,11 @@ class FrontierRecord:
     accuracy
         On the images that evaluate; ``None`` without images.
     predicted_error, measured_error, damping
-        Of the allocator; ``None`` for others.
+        Errors and damping of the allocator; ``None`` for others.
     arrangement
-        Of the allocator, (rows, columns); ``None`` for others.
+        Order of the allocator, (rows, columns); ``None`` for others.
     seconds
-        That it took, without what several budgets share.
+        Time of the choice, without what several budgets share.
     environment
         Versions, CPU, threads, kernel.
     """

@@ -52,7 +52,7 @@ class Code:
 
     @property
     def states(self) -> int:
-        """Of what two neighbouring windows share."""
+        """States: what two neighbouring windows share."""
         return 1 << (self.window - self.parallel - self.ring)
 
     def source(self, windows: Positions) -> Positions:
@@ -84,7 +84,7 @@ def best_windows(values: Floats64, code: Code, words: Floats64, tries: int = 32)
     Parameters
     ----------
     values
-        Of the windows, ``(windows,)``.
+        Values of the windows, ``(windows,)``.
     code
         How words are read.
     words

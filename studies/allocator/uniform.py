@@ -35,7 +35,7 @@ class Uniform:
     row_bases, column_bases
         By cluster, ``(size, k)`` with orthonormal columns.
     couplings
-        Of the admissible blocks in the order of the tree, ``(k of the rows, k of the columns)``.
+        Couplings of the admissible blocks in the order of the tree, ``(k of the rows, k of the columns)``.
     near
         The inadmissible blocks in that order.
     """

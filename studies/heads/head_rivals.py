@@ -10,10 +10,10 @@ from hmatrix.heads.samples import Samples
 from studies.heads.head_subjects import Subject
 
 Search: TypeAlias = Callable[[FloatArray], Integers64]
-"""From inputs ``(batch, n)`` to the row of the largest output of each."""
+"""Function of inputs ``(batch, n)``: the row of the largest output of each."""
 
 CANDIDATES = (2, 4, 8, 16, 64)
-"""Of which the inner products are computed exactly, by faiss."""
+"""Numbers of candidates whose inner products are computed exactly, by faiss."""
 
 
 def faiss_rivals(subject: Subject) -> dict[str, Search]:

@@ -9,7 +9,7 @@ from hmatrix._support.clock import in_turns, mean_seconds
 from hmatrix.cli.arguments import at_least
 
 rounds = at_least(2, "rounds")
-"""Of a command line: of fewer there are no quartiles."""
+"""Rounds of a command line: fewer of them have no quartiles."""
 
 
 def times(

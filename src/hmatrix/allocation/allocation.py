@@ -1,4 +1,4 @@
-"""What an allocator returns."""
+"""The result of an allocator."""
 
 from dataclasses import dataclass, field
 
@@ -16,19 +16,20 @@ class Allocation:
     matrix
         The H-matrix.
     bias_correction
-        What to add to the layer's bias, ``(m,)``: the mean of the output that `matrix` lacks on the
-        calibration data; zeros without any.
+        Correction of the layer's bias, to be added, ``(m,)``: the mean output that `matrix` lacks on the calibration
+        data; zeros without any.
     predicted_error, measured_error
-        Of the output, relative, before and after the leaves were computed: the root of ``tr(E C E^T)`` over
-        ``tr(A C A^T)``, with C the damped second moment of the inputs about their mean. Without calibration
-        data it is the error in the Frobenius norm. Rows count by their weights, and when measured, together as
-        `row_derivatives` tell. What int8 activations add, on the calibration data, is in it.
+        Relative error of the output, before and after the leaves were computed: the root of ``tr(E C E^T)`` over
+        ``tr(A C A^T)``, with C the damped second moment of the inputs about their mean. Without calibration data it is
+        the error in the Frobenius norm. Rows count by their weights. `predicted_error` treats rows as independent;
+        `measured_error` includes cancellation between rows, where there are `row_derivatives`. Both include what
+        int8 activations add on the calibration data.
     arrangement
-        How rows and columns were ordered.
+        Order of rows and of columns.
     damping
-        Of C.
+        Shares by which C was damped.
     seconds
-        That it took, without what several budgets share.
+        Time of the choice, without what several budgets share.
     """
 
     matrix: HMatrix

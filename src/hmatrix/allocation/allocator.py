@@ -66,15 +66,15 @@ class Allocator:
         How products treat their input where it meets integer codes: ``"exact"``, or ``"int8"`` for speed. What int8
         adds to the error of calibration data counts: inputs that are much larger than others get blocks of their own.
     row_weights
-        How much the square of an error in each row counts ``(m,)``, positive: how often the rows of an embedding are
-        selected. ``None`` counts all alike.
+        Weight of the square of an error in each row ``(m,)``, positive: the frequency of an embedding's rows. ``None``
+        counts all alike.
     derivatives
-        Which errors matter to a network that the layer is part of, where it is not their mean square by `calibration`:
-        rows ``(parts, rows, n)``, at least two parts, so that the mean square of their products with an error is, up to
-        a factor, what that does to the network's output. Each part is left out once, to choose the damping.
+        Derivatives of the output of a network that the layer is part of; they take the place of the inputs' second
+        moment. Rows ``(parts, rows, n)``, at least two parts: the mean square of their products with an error is, up to
+        a factor, the change of the network's output. Each part is left out once, to choose the damping.
     row_derivatives
         The same by rows of the weight, ``(parts, rows, m)``: errors of rows that the network adds up may then cancel.
-        ``None`` takes rows for independent.
+        ``None`` treats rows as independent.
 
     Raises
     ------
@@ -142,14 +142,14 @@ class Allocator:
         Parameters
         ----------
         budget
-            What it may cost; with `max_drop`, the smallest H-matrix whose score is found to be high enough.
+            Largest cost; with `max_drop`, the smallest H-matrix whose score is found to be high enough.
         evaluate
             For `max_drop`: gives a score, higher for better, to an H-matrix ``(m, n)`` and a correction of the
             layer's bias ``(m,)``. It is called at most 12 times, first with the dense matrix, and should use data
             that are not calibration data.
         unbiased
-            Whether each row is scaled so that its outputs are right on average, given those of the weight: the least
-            error shrinks them, each row by another share, which changes the order of a classifier's outputs. For a
+            Whether each row is scaled so that its outputs are right on average, given those of the weight. The least
+            error shrinks each row by another share, which changes the order of a classifier's outputs. Choose it for a
             head, and wherever sizes of outputs matter; the error grows a little.
 
         Raises
@@ -272,7 +272,7 @@ class Allocator:
 
     @property
     def _rounding(self) -> float:
-        """By how much errors that should be equal may differ, relative to them: they are float32, summed over columns.
+        """Largest difference of errors that should be equal, relative to them: they are float32, summed over columns.
 
         Of equal choices the first is taken, the order of the index before others.
         """

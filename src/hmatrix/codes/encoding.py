@@ -9,7 +9,7 @@ from hmatrix.codes.precision import Precision, lloyd4
 from hmatrix.codes.trellis import Trellis
 
 _ENTRIES = 1 << 15
-"""Of the rows whose scales are searched together."""
+"""Entries of the rows whose scales are searched together."""
 
 _SEARCH = np.concatenate([np.linspace(0.25, 1.0, 31), [1.05, 1.1]])
 """Clipping ranges that are tried, as fractions of the largest magnitude."""
@@ -31,7 +31,7 @@ class Encoded:
     group
         Columns that share a scale; the last group may be shorter.
     precision
-        Of the codes.
+        Precision of the codes.
     """
 
     codes: Codes

@@ -175,7 +175,7 @@ def to_words(values: AnyArray, precision: Precision) -> AnyArray:
     values
         ``(m, n)``: codes for integer precisions, else floating-point numbers.
     precision
-        Whose words.
+        Precision of the words.
 
     Returns
     -------
@@ -207,7 +207,7 @@ def from_words(words: AnyArray, precision: Precision, n: int) -> AnyArray:
     words
         ``(m, words)``.
     precision
-        Whose words.
+        Precision of the words.
     n
         Columns.
     """

@@ -151,7 +151,7 @@ class Trellis:
         tries
             States in which a word may begin that are tried.
         instruction_set
-            Of the kernel; ``None`` is the best. All return the same.
+            Instruction set of the kernel; ``None`` is the best. All return the same.
         """
         windows = np.empty(target.shape, np.uint8)
         _core.encode_words(

@@ -48,13 +48,13 @@ class Asked:
     top
         Outputs that are to be the dense layer's.
     agreement
-        In which part of the samples they are to be.
+        Part of the samples in which they are to be.
     rule
         Which rows are refined.
     coarse
         The coarse part: what there is to choose from, or an H-matrix.
     precisions
-        Of the fine rows, to choose from.
+        Precisions of the fine rows, to choose from.
     cost
         What a product costs.
     """

@@ -30,7 +30,7 @@ class LowRanks:
     Parameters
     ----------
     ranks, precisions
-        Of the factors.
+        Ranks and precisions of the factors.
     cluster_rows
         Most rows of a cluster; 0 is no clusters.
     """

@@ -20,7 +20,7 @@ from hmatrix.heads.levels import Bound, Level
 from hmatrix.heads.words import STRIP, filled, from_codes, padded, to_codes, to_strips
 
 _CENTRE_SHARE = 0.05
-"""Of the norm of a cluster's centre, in its reach: errors of x count by it, deviations of rows by the rest."""
+"""Share of the norm of a cluster's centre in its reach: errors of x count by it, deviations of rows by the rest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class Coarse:
     rows, bias
         The fine part A ``(m, n)`` and b ``(m,)``.
     precision
-        Of the factors.
+        Precision of the factors.
     codes, scales
         ``V^T``.
     triangle

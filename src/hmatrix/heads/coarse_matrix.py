@@ -115,7 +115,7 @@ def remainders(matrix: PackedBlocks, fine_rows: Callable[[Positions], FloatArray
     matrix
         H ``(m, n)``.
     fine_rows
-        From indices of rows to these rows of A.
+        Function of indices of rows that returns these rows of A.
     """
     m, n = matrix.shape
     order = np.arange(m) if matrix.row_permutation is None else matrix.row_permutation.astype(np.intp)

@@ -1,4 +1,4 @@
-"""From what samples need to what a head is given: conservative quantiles, and the cost of an operating point."""
+"""What an operating point costs, and conservative quantiles of what samples need."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ _TAIL = 0.1
 
 
 _OUTPUT_BYTES = 24
-"""Of a coarse output besides its coefficients: scale, bias, two norms, the output and its bound."""
+"""Bytes of a coarse output besides its coefficients: scale, bias, two norms, the output and its bound."""
 
 
 @dataclass(frozen=True)
@@ -21,19 +21,19 @@ class Cost:
     Parameters
     ----------
     call
-        Of a call that does nothing else.
+        Seconds of a call that does nothing else.
     coarse, far
-        Of a byte of the coarse part where that fits into the second cache, and where it does not.
+        Seconds of a byte of the coarse part where that fits into the second cache, and where it does not.
     codes
-        Of an entry of the coarse part, at least: of int4 it is this that counts, not the bytes.
+        Least seconds of an entry of the coarse part: in int4 this counts, not the bytes.
     cache
         Bytes of the second cache.
     jump
-        Of a strip of rows that are looked at and do not follow those before.
+        Seconds of a strip of rows that are looked at and do not follow those before.
     row
-        Of a row that is refined, whatever its bytes.
+        Seconds of a row that is refined, whatever its bytes.
     fine
-        Of a byte of a refined row.
+        Seconds of a byte of a refined row.
     """
 
     call: float = 1.8e-6
@@ -62,15 +62,15 @@ class Cost:
         Parameters
         ----------
         columns, rank
-            Of the weight and its coarse part.
+            Columns of the weight, and rank of its coarse part.
         clusters, places
-            That have coarse outputs.
+            Clusters and places that have coarse outputs.
         looked, refined
             Places that are looked at, and rows that are refined.
         bits
-            Of an entry of a fine row.
+            Bits of an entry of a fine row.
         coarse_bits
-            Of an entry of the coarse part.
+            Bits of an entry of the coarse part.
         stored
             Bytes of an H-matrix that is the coarse part; its rank is 0 then.
         """

@@ -24,13 +24,13 @@ class FineRows:
     Parameters
     ----------
     precision
-        Of the rows.
+        Precision of the rows.
     words, scales
         As `hmatrix.heads.form.PackedHead` has them.
     weight
         The rows decoded, ``(m, n)``.
     norms
-        Of the rows ``(m,)``.
+        Norms of the rows ``(m,)``.
     """
 
     precision: Precision

@@ -19,13 +19,13 @@ class Bound:
     Parameters
     ----------
     scale
-        Of the norm of x outside the span of V, times the norm of the row's remainder; 1 is Cauchy-Schwarz.
+        Factor of the norm of x outside the span of V, times the norm of the row's remainder; 1 is Cauchy-Schwarz.
     quantised, relative, inner
-        Of the noise of the coarse outputs.
+        Factors of the noise of the coarse outputs.
     rounding, offset
         ``rounding * |x| + offset`` is how far a refined output may be off.
     constant
-        Of the norm of the row's remainder alone.
+        Factor of the norm of the row's remainder alone.
     """
 
     scale: float
@@ -55,7 +55,7 @@ class Level:
     bound
         How far fine outputs may be off.
     precision
-        Of U.
+        Precision of U.
     factor, scales
         U: strips of words, and a scale for each row.
     bias

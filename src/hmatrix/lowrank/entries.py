@@ -23,7 +23,7 @@ class Entries:
     function
         Called with row indices ``(p,)`` and column indices ``(q,)``; returns the entries ``(p, q)``.
     shape
-        Of the whole matrix, ``(m, n)``.
+        Shape of the whole matrix, ``(m, n)``.
     dtype
         float32 or float64; the precision of what is built from it.
 

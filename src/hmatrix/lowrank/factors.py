@@ -79,9 +79,9 @@ class Truncation:
         norm
             Frobenius norm of the block.
         shape
-            Of the block.
+            Shape of the block.
         rounding
-            By how much `errors` may be off: an error that should equal the tolerance meets it.
+            Largest error of `errors` by rounding: an error that should equal the tolerance meets it.
         """
         if norm == 0:
             return 0

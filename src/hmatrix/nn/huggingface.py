@@ -120,7 +120,7 @@ def _expect(model: PreTrainedModel, config: HMatrixConfig) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        From layers that share a weight to its owner. They have none yet, for what is not in the file would be made up.
+        Owner of the weight of each layer that shares one. They have none yet: what is not in the file would be made up.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from hmatrix.errors import ArgumentError
 from hmatrix.partitions.cluster import Cluster
 
 _ROUNDING = 1e-12
-"""By how much lengths may be off, relative to that of the box around both clusters: it does not decide."""
+"""Largest error of lengths, relative to that of the box around both clusters: it does not decide."""
 
 
 class Admissibility(Protocol):

@@ -1,4 +1,4 @@
-"""Second moments of few vectors, damped: what makes errors of a weight matter more or less.
+"""Damped second moments of few vectors, which say which errors of a weight matter.
 
 With vectors fewer than entries, their second moment is singular, and trusting it costs more than it gains.
 So it is damped. Its diagonal is drawn towards its mean, and its correlations towards a target,
@@ -44,7 +44,7 @@ _MEAN_SHARES = (0.02, 0.1, 0.3, 1.0)
 
 @dataclass(frozen=True)
 class Damping:
-    """How far the sample covariance is drawn to its target.
+    """Shares by which the sample covariance is drawn to its target.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class Vectors:
     parts
         Numbers of the rows that are left out together.
     about_mean
-        Whether the mean is estimated, too: without a part it is another one.
+        Whether the mean is estimated, too; it changes when a part is left out.
     """
 
     rows: FloatArray
@@ -109,14 +109,14 @@ class Vectors:
 
 
 def damped_root(vectors: Vectors, weight: FloatArray | None) -> tuple[FloatArray | None, Damping]:
-    """Return the root of the damped second moment, upper triangular, ``(n, n)``, and how it was damped.
+    """Return the root of the damped second moment, upper triangular, ``(n, n)``, and its damping.
 
     Parameters
     ----------
     vectors
         ``(samples, n)``.
     weight
-        Whose columns say what to expect, ``(m, n)``; with ``None`` the target is the identity, and variances stay
+        Weight ``(m, n)`` whose columns say what to expect; with ``None`` the target is the identity, and variances stay
         nearly as they are.
 
     Returns

@@ -1,9 +1,9 @@
-"""Outputs that keep their size: rows scaled by what the least error takes from them.
+"""Gains of rows, which give outputs the size back that the least error takes from them.
 
-An approximation with the least error shrinks outputs, as every regression does: its errors are uncorrelated with what
-it gives, and so not with what it should give. Each row loses its own share, which moves the order of a classifier's
-outputs, above all the largest. Scaled by its gain a row's output is right on average, given the output that it should
-have, at the price of a little more error. Estimators of inner products are made unbiased in this way.
+An approximation with the least error shrinks outputs, as every regression does: its errors are uncorrelated with its
+own outputs, and therefore correlated with those of the weight. Each row loses its own share, which moves the order of a
+classifier's outputs, above all the largest. Scaled by its gain a row's output is right on average, given the output
+that it should have, at the price of a little more error. Estimators of inner products are made unbiased in this way.
 
 References
 ----------
@@ -32,9 +32,9 @@ def unbiased_gains(weight: FloatArray, errors: FloatArray, moments: Moments) -> 
     weight
         ``(m, n)``.
     errors
-        What an approximation lacks of it, ``(m, n)``.
+        The weight less its approximation, ``(m, n)``.
     moments
-        Of the columns.
+        Moments of the columns.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The second moment of a layer's inputs, or of what they do to a network: which errors of a weight matter."""
+"""The second moment of a layer's inputs, or of a network's derivatives, which says which errors of a weight matter."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -24,16 +24,16 @@ class Moments:
     Parameters
     ----------
     root
-        Upper triangular, float32 ``(n, n)``; ``None`` is the identity. So ``(E @ root)[:, j]`` holds what the
-        errors E of columns up to j leave after the best answer to them: its square is the error of the output.
+        Upper triangular, float32 ``(n, n)``; ``None`` is the identity. ``(E @ root)[:, j]`` depends on the errors E of
+        columns up to j alone, and the sum of all squares is the error of the output.
     mean
         Mean input, ``(n,)``.
     damping
-        What was chosen.
+        The damping that was chosen.
     rounded
         The inputs, where activations are int8.
     exponent
-        Power of two that all of these were divided by, where inputs were very large or very small.
+        Exponent of the power of two that all of these were divided by, where inputs were very large or very small.
     """
 
     root: FloatArray | None
@@ -61,7 +61,7 @@ class Moments:
 
     @property
     def innovations(self) -> FloatArray:
-        """What the other columns from j on do not tell of the variance of column j, ``(n,)``."""
+        """Conditional variance of each column j given columns j+1 ... n-1, ``(n,)``."""
         return np.ones(len(self.mean), np.float32) if self.root is None else np.square(np.diag(self.root))
 
     def permuted(self, order: AnyArray) -> "Moments":

@@ -1,7 +1,7 @@
-"""What int8 activations add to the error of a layer's output.
+"""The error that int8 activations add to a layer's output.
 
 Where they meet integer codes, the inputs of a block are rounded to 127 steps of their largest magnitude on either side.
-What that adds to each of them is as good as random: the squares add up, weighted by the block's own entries.
+The errors of rounding are as good as random: their squares add up, weighted by the block's own entries.
 """
 
 from typing import Self
@@ -20,7 +20,7 @@ class RoundedInputs:
     Parameters
     ----------
     samples
-        As they are, not centred, float32 ``(samples, n)``.
+        The inputs, not centred, float32 ``(samples, n)``.
     """
 
     def __init__(self, samples: FloatArray) -> None:

@@ -1,8 +1,8 @@
-"""How errors of a weight's rows act together on what a network computes.
+"""The joint effect of errors of a weight's rows on a network's output.
 
-To first order the square of what an error E ``(m, n)`` of a layer's weight does to the network's output is
+To first order, an error E ``(m, n)`` of a layer's weight changes the network's output by a mean square of
 ``tr(B E A E^T)``, if the second moment of the output's derivatives by the weight is taken for a Kronecker product of B
-over rows and A over columns. A says which columns matter (`hmatrix.allocation.error.moments`). B says what rows do
+over rows and A over columns. A says which columns matter (`hmatrix.allocation.error.moments`). B says how rows act
 together: errors of rows that the network adds up may cancel. So rows are rounded some at a time, each so as to make up
 for those before it, as columns are within a row. With ``B = R R^T``, R upper triangular, column j of ``E^T R`` holds
 the errors of rows up to j alone.
@@ -38,7 +38,7 @@ class RowMoments:
     Parameters
     ----------
     root
-        Upper triangular, float32 ``(m, m)``; ``None`` is the identity: rows do nothing together.
+        Upper triangular, float32 ``(m, m)``; ``None`` is the identity: rows are independent.
     """
 
     root: FloatArray | None = None
@@ -67,12 +67,12 @@ class RowMoments:
         return m if self.root is None else max(_FEWEST, -(-m // _PARTS))
 
     def owed(self, errors: FloatArray, rows: slice) -> FloatArray | None:
-        """Return what to add to rows ``(rows, n)``, so that they make up for the errors of those before them.
+        """Return the correction of rows ``(rows, n)`` that makes up for the errors of those before them.
 
         Parameters
         ----------
         errors
-            Of the weight, ``(m, n)``; those of the rows before.
+            Errors of the weight, ``(m, n)``; only those of the rows before count.
         rows
             The next ones.
         """

@@ -17,10 +17,10 @@ _ORDINARY = 2.0**24
 """Numbers up to this, and down to its inverse, are left alone: products of two of them have squares in float32."""
 
 _MOST_LOST = 0.01
-"""Of the error, what may be added to it by numbers that float32 holds only coarsely."""
+"""Largest part of the error that may be added by numbers that float32 holds only coarsely."""
 
 _NEGLIGIBLE = 2.0**-20
-"""Of the matrix, what may be lost in any case."""
+"""Part of the matrix that may be lost in any case."""
 
 
 def largest_of(array: FloatArray) -> float:
@@ -29,7 +29,7 @@ def largest_of(array: FloatArray) -> float:
 
 
 def exponent_of(array: FloatArray) -> int:
-    """Return e for which the largest magnitude over ``2^e`` is in [1, 2), or 0 where that is ordinary anyhow."""
+    """Return the exponent e for which the largest magnitude over ``2^e`` is in [1, 2); ordinary ones have 0."""
     largest = largest_of(array)
     if largest == 0 or 1 / _ORDINARY <= largest <= _ORDINARY or not math.isfinite(largest):
         return 0
@@ -43,7 +43,7 @@ def divided(array: FloatArray, exponent: int) -> FloatArray:
 
 
 def check_range(weight: FloatArray) -> None:
-    """Tell before long work that float32 cannot hold a weight.
+    """Check, before long work, that float32 can hold a weight.
 
     Raises
     ------
@@ -75,16 +75,16 @@ def multiplied(
     matrix
         The matrix.
     leaves, permutations
-        What it was made of.
+        Leaves and permutations that the matrix was made of.
     exponent
         The power of two.
     errors
-        What the matrix lacks of the weight, ``(m, n)``, rows by their weights.
+        The weight less the matrix, ``(m, n)``, rows by their weights.
 
     Raises
     ------
     ArgumentError
-        If numbers leave the range of float32, so that what is lost counts beside the errors.
+        If numbers leave the range of float32, and the loss is not small beside the errors.
     """
     if exponent == 0:
         return matrix
@@ -138,6 +138,6 @@ def _encoded(encoded: Encoded, exponent: int) -> Encoded:
 
 
 def _out_of_range(name: str) -> ArgumentError:
-    """Return the error of what float32 cannot hold."""
+    """Return the exception for numbers that float32 cannot hold."""
     came = "has a result outside the range of float32"
     return ArgumentError(name, came, "multiply it by a power of two, and the layer's outputs by its inverse")

@@ -1,4 +1,4 @@
-"""From what the search chose to the leaves that are stored."""
+"""The leaves that are stored, made of what the search chose."""
 
 from hmatrix._support.moved import names_of
 

@@ -1,4 +1,4 @@
-"""From pieces to the leaves that are stored."""
+"""The leaves that are stored, made of pieces."""
 
 from collections.abc import Sequence
 
@@ -31,16 +31,16 @@ def realise(
     weight
         ``(m, n)`` in tree order, float32.
     pieces
-        What to store.
+        Pieces to store.
     moments, row_moments
-        Of the columns and of the rows in tree order.
+        Moments of the columns and of the rows in tree order.
 
     Returns
     -------
     leaves
         In the order of `leaf_table`.
     errors
-        What they leave of the weight, ``(m, n)``.
+        The weight less the leaves, ``(m, n)``.
     """
     rest = weight.copy()
     parts: dict[int, list[PackedLeaf]] = {number: [] for number in range(len(pieces))}
@@ -89,11 +89,11 @@ def _factors(block: FloatArray, root: FloatArray | None, rank: int, precision: P
     block
         ``(m, n)``.
     root
-        Of the second moment of its columns, given those before them, ``(n, n)``.
+        Root of the second moment of its columns, given those before them, ``(n, n)``.
     rank
-        Of the factors.
+        Columns of each factor.
     precision
-        Of the factors.
+        Precision of the factors.
     """
     directions = leading_directions(block, root, rank)
     weighted = block if root is None else block @ root

@@ -1,11 +1,11 @@
 """Second-order rounding: codes that leave the least error of the *output*, not of each entry.
 
 The error that matters is ``tr(E C E^T)`` with C the second moment of the inputs. With ``C = R R^T``, R upper
-triangular, it is the sum over columns j of the squares of ``(E R)_j``, which holds the errors of columns up to j
-alone. So columns are rounded some at a time, a *step*, each so as to make up for those before it (error feedback);
-then each step is rounded anew with all others known, in turns, with the scales fitted anew (coordinate descent).
-A step of a trellis is a word, whose entries are chosen together. Each row is a problem of its own, but that it may owe
-something to those before it (`row_moments.py`).
+triangular, it is the sum over columns j of the squares of ``(E R)_j``, which holds the errors of columns up to j alone.
+So columns are rounded some at a time, a *step*, each so as to make up for those before it (error feedback); then each
+step is rounded anew with all others known, in turns, with the scales fitted anew (coordinate descent). A step of a
+trellis is a word, whose entries are chosen together. Each row is a problem of its own, except that it may make up for
+errors of rows before it (`row_moments.py`).
 
 References
 ----------
@@ -29,7 +29,7 @@ from hmatrix.codes.precision import Precision
 from hmatrix.codes.trellis import TRIES
 
 _ENTRIES = 1 << 20
-"""Of the rows that are rounded together: memory stays bounded."""
+"""Entries of the rows that are rounded together: memory stays bounded."""
 
 _CHUNK = 64
 """Columns whose mutual influence is followed step by step; on the others they act by products of matrices."""
@@ -47,9 +47,9 @@ class Cell:
     Parameters
     ----------
     rows, columns
-        Its place.
+        Ranges of its rows and columns.
     depth
-        Its bits.
+        Bit depth of its entries.
     """
 
     rows: slice
@@ -65,11 +65,11 @@ def round_cells(
     Parameters
     ----------
     target
-        ``(m, n)``, float32; it is overwritten with what the cells leave of it.
+        ``(m, n)``, float32; it is overwritten with the errors, the target less the cells.
     cells
         Blocks that do not overlap; what lies in none of them is held to be zero.
     moments, row_moments
-        Of the columns, and of the rows.
+        Moments of the columns, and of the rows.
 
     Returns
     -------
@@ -126,11 +126,11 @@ class _Plane:
     Parameters
     ----------
     columns
-        Where it lies.
+        Range of its columns.
     codes
         ``(rows, columns)``, to be overwritten.
     scale
-        To begin with, ``(rows,)``, to be overwritten.
+        First scales, ``(rows,)``, to be overwritten.
     steps
         Its columns.
     """
@@ -160,7 +160,7 @@ class _Rows:
     planes
         Leaves in the order of their columns, the finer one of a cell after the coarser one.
     root, covariance
-        Of the columns, or ``None`` for the identity.
+        Root and second moment of the columns, or ``None`` for the identity.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ class _Rows:
                     gradient += (self._errors[:, step.columns] - errors) @ covariance[step.columns, chunk]
 
     def _fit(self, plane: _Plane) -> None:
-        """Fit the scales of a plane, its values being as they are."""
+        """Fit the scales of a plane to its values."""
         values, columns = plane.values, plane.columns
         gradient: FloatArray
         spread: FloatArray

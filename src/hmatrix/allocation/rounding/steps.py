@@ -17,21 +17,21 @@ _EVEN_COLUMNS = 32
 
 @dataclass(frozen=True, eq=False)
 class Coupling:
-    """How the columns of a step act on each other.
+    """Mutual influence of the columns of a step.
 
     Parameters
     ----------
     root
         Upper triangular root, by visits, of their second moment, float32 ``(columns, columns)``.
     turn
-        What turns debts to the columns into debts to the visits, by a product from the right, of the same shape.
+        Matrix T of the same shape: ``debts @ T`` converts carried errors from column order to visit order.
     """
 
     root: FloatArray
     turn: FloatArray
 
     def owed(self, debts: FloatArray) -> FloatArray:
-        """Return what is owed to the visits, ``(m, columns)``."""
+        """Return the carried errors in visit order, ``(m, columns)``."""
         return debts @ self.turn
 
 
@@ -42,16 +42,16 @@ class Step:
     Parameters
     ----------
     columns, within
-        Where they lie in the matrix, and in the leaf.
+        Ranges of the columns in the matrix, and in the leaf.
     precision
-        Of the leaf.
+        Precision of the leaf.
     order
-        Columns of the visits, of those of the step, ``(columns,)``.
+        Column of each visit, within the step, ``(columns,)``.
     forward
-        When all columns before the step are known, and none after it; debts are ``E @ root``, of the columns before.
-        ``None`` where no column acts on another.
+        Coupling when all columns before the step are known, and none after it; carried errors are ``E @ root`` of the
+        columns before. ``None`` where no column acts on another.
     descending
-        When all other columns are known; debts are ``E @ C``, of the others.
+        Coupling when all other columns are known; carried errors are ``E @ C`` of the others.
     """
 
     columns: slice
@@ -62,11 +62,11 @@ class Step:
     descending: Coupling | None = None
 
     def inside(self, chunk: slice) -> slice:
-        """Return where the step lies in a range of columns."""
+        """Return the step's place in a range of columns."""
         return slice(self.columns.start - chunk.start, self.columns.stop - chunk.start)
 
     def cost(self, errors: FloatArray, owed: FloatArray | None) -> FloatArray:
-        """Return what errors ``(m, columns)`` cost when all other columns are known, ``(m,)``."""
+        """Return the cost of errors ``(m, columns)`` when all other columns are known, ``(m,)``."""
         weighted = errors
         if owed is not None and self.descending is not None:
             weighted = errors[:, self.order] @ self.descending.root + owed
@@ -76,7 +76,7 @@ class Step:
     def nearest(
         self, target: FloatArray, inverse: FloatArray, coupling: Coupling | None, owed: FloatArray | None, tries: int
     ) -> tuple[Codes, FloatArray]:
-        """Return the codes that leave the least of `target`, or nearly so, and what they stand for.
+        """Return the codes nearest to `target`, or nearly so, and their values.
 
         Parameters
         ----------
@@ -85,7 +85,7 @@ class Step:
         inverse
             1 / scale, ``(m, 1)``.
         coupling, owed
-            How columns act on each other, and what is owed to the visits, ``(m, columns)``.
+            Mutual influence of the columns, and carried errors in visit order, ``(m, columns)``.
         tries
             States in which a word of a trellis may begin that are tried.
 
@@ -145,11 +145,11 @@ def steps_of(columns: slice, precision: Precision, root: FloatArray | None) -> l
     Parameters
     ----------
     columns
-        Of the leaf.
+        Columns of the leaf.
     precision
         An integer precision.
     root
-        Of the second moment of all columns, upper triangular, ``(n, n)``; ``None`` is the identity.
+        Root of the second moment of all columns, upper triangular, ``(n, n)``; ``None`` is the identity.
     """
     trellis = precision.trellis
     width = trellis.visits if trellis else _EVEN_COLUMNS

@@ -18,16 +18,16 @@ _DIRECTIONS = 8
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How the clusters of one side come about.
+    """A way to cluster one side.
 
     Parameters
     ----------
     name
-        For reports.
+        Name in reports.
     coordinates
-        Where rows or columns lie.
+        Coordinates of rows or columns.
     splitter
-        How they are split.
+        Splitter of their clusters.
     """
 
     name: str
@@ -43,8 +43,8 @@ def of_index(leaf_size: int) -> Arrangement:
 def of_columns(weight: FloatArray, moments: Moments, leaf_size: int) -> list[Arrangement]:
     """Return arrangements of the columns of a weight ``(m, n)`` other than by index.
 
-    By how much they matter for the output; by the weight's principal directions, halved along the first in each
-    cluster, or clustered by two means; and by the correlations of the inputs.
+    They go by influence on the output; by the weight's principal directions, halved along the first in each cluster, or
+    clustered by two means; and by the correlations of the inputs.
     """
     variances = moments.variances
     equal = _equal_columns(weight, variances)
@@ -71,8 +71,8 @@ def of_rows(weight: FloatArray, moments: Moments, leaf_size: int) -> list[Arrang
 def of_both(weight: FloatArray, moments: Moments, leaf_size: int) -> tuple[Arrangement, Arrangement]:
     """Return orders of rows and of columns that belong together, by spectral co-clustering of a weight ``(m, n)``.
 
-    Rows and columns are the two sides of a graph whose edges are the squares of the entries. What is joined by large
-    edges lies close together.
+    Rows and columns are the two sides of a graph whose edges are the squares of the entries. Rows and columns that
+    large edges join lie close together.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""What a budget bounds: a cost, and how much of it there may be."""
+"""The cost that a budget bounds, and the bound."""
 
 import math
 from collections.abc import Callable
@@ -15,14 +15,14 @@ _BALANCING = 5
 
 
 def bound(budget: Budget, shape: tuple[int, ...], activations: Activations, layout: Layout) -> tuple[Cost, float]:
-    """Return what a budget bounds, and the bound.
+    """Return the cost that a budget bounds, and the bound.
 
     Parameters
     ----------
     budget
-        Of storage, bytes, time, or bytes and time.
+        A budget of storage, bytes, time, or bytes and time.
     shape
-        Of the matrix, ``(m, n)``.
+        Shape of the matrix, ``(m, n)``.
     activations
         How its products treat their input.
     layout

@@ -1,4 +1,4 @@
-"""What a user can afford."""
+"""A user's budget."""
 
 from dataclasses import dataclass, fields
 
@@ -8,7 +8,7 @@ from hmatrix.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Budget:
-    """What a matrix may cost at most; everything else follows from it.
+    """Largest cost of a matrix; everything else follows from it.
 
     One of these is given, or `time` with `storage` or `bytes`: then both are kept.
 
@@ -22,8 +22,8 @@ class Budget:
         Seconds of a product with one vector on one thread, as a fraction of those of the fastest dense
         float32 product, both by a model of this machine.
     max_drop
-        Most that a score may fall below that of the dense matrix, in the units of the score: points of
-        top-1 accuracy, mostly.
+        Largest drop of a score below that of the dense matrix, in the units of the score: points of top-1 accuracy,
+        mostly.
 
     Raises
     ------
@@ -53,5 +53,5 @@ class Budget:
 
     @property
     def bounds_bytes(self) -> bool:
-        """Whether it says how many bytes there may be."""
+        """Whether it bounds the bytes."""
         return self.storage is not None or self.bytes is not None

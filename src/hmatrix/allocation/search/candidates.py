@@ -1,4 +1,4 @@
-"""What every form of every block of two cluster trees would leave of error."""
+"""Predicted errors of every form of every block of two cluster trees."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -32,9 +32,9 @@ class Piece:
     rows, columns
         Ranges of tree positions.
     form
-        How it is stored.
+        Form in which it is stored.
     error
-        What that leaves, as predicted.
+        Predicted error of that form.
     dense
         Errors of `DENSE_FORMS`, ``(forms,)``.
     """
@@ -49,14 +49,14 @@ class Piece:
 class Candidates:
     """The error that matters of each form, for all pairs of clusters.
 
-    The error is that which error feedback leaves: columns count by what earlier columns do not tell of them.
+    The error is the one after error feedback: each column counts by its conditional variance (`Moments.innovations`).
 
     Parameters
     ----------
     weight
         ``(m, n)`` in tree order, float32.
     moments
-        Of the columns in tree order.
+        Moments of the columns in tree order.
     rows, columns
         The cluster trees.
     """
@@ -101,7 +101,7 @@ class Candidates:
         return [Piece(*place, form, float(error), dense) for form, error in zip(forms, errors, strict=True)]
 
     def _of_blocks(self, sums: Floats64, row_level: int, chosen: slice = slice(None)) -> Floats64:
-        """Return what blocks have of sums over rows, ``(row clusters, column clusters, ...)``."""
+        """Return the blocks' shares of sums over rows, ``(row clusters, column clusters, ...)``."""
         clusters = self.rows.levels[row_level][chosen]
         start = np.searchsorted(self._starts, [cluster.start for cluster in clusters])
         stop = np.searchsorted(self._starts, [cluster.stop for cluster in clusters])
@@ -148,7 +148,7 @@ class Candidates:
         return self._summed(errors)
 
     def _added_by_rounding(self, weight: FloatArray, moments: Moments, level: int) -> Floats64 | None:
-        """Return what int8 activations add, summed over rows, ``(last row clusters + 1, column clusters)``."""
+        """Return the errors of int8 activations, summed over rows, ``(last row clusters + 1, column clusters)``."""
         if moments.rounded is None:
             return None
         clusters = self.columns.levels[level]
@@ -166,7 +166,7 @@ class Candidates:
 
 
 def _errors_of_bfloat16(block: FloatArray, weights: FloatArray) -> Floats64:
-    """Return the weighted squares of what bfloat16 leaves of each row ``(m,)``."""
+    """Return the weighted squared error of each row in bfloat16 ``(m,)``."""
     errors = np.empty(len(block))
     # Conversion takes several arrays as large as what is converted.
     for rows in strips(len(block)):

@@ -1,4 +1,4 @@
-"""What a form of a block costs: bytes, or seconds."""
+"""Costs of a form of a block: bytes, or seconds."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,11 +20,11 @@ _LEAF = 4 * (GROUP + 1)
 
 
 class Cost(Protocol):
-    """Something that a budget bounds."""
+    """A cost that a budget bounds."""
 
     @property
     def unit(self) -> float:
-        """Of the order of what a byte costs."""
+        """A cost about as large as that of one byte."""
         ...
 
     def of_form(self, form: Form, rows: AnyArray, columns: AnyArray) -> Floats64:
@@ -70,17 +70,17 @@ class Bytes:
 class Both:
     """Two costs with a bound each: the cost of a matrix is the larger of their fractions, so that 1 keeps both bounds.
 
-    That does not add up over blocks, and forms are priced by a weighted sum of the fractions: the Lagrangian of both
-    bounds. Weights for which both are reached, or one of them with the other for nothing, are best.
+    The larger fraction does not add up over blocks, so forms are priced by a weighted sum of the fractions: the
+    Lagrangian of both bounds. Weights for which both are reached, or one of them with the other for nothing, are best.
 
     Parameters
     ----------
     costs
         The two.
     bounds
-        What each may be at most, positive.
+        Largest value of each, positive.
     share
-        Weight of the second in what forms cost, in [0, 1].
+        Weight of the second cost in the costs of forms, in [0, 1].
     """
 
     costs: tuple[Cost, Cost]

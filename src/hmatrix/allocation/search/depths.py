@@ -1,7 +1,8 @@
 """Bit depths of dense leaves: integers of 1 to 8 bits, as one leaf or the sum of two.
 
-Of 1 to 4 bits entries are read from a trellis; 5 to 7 bits are the sum of two, the finer one of what the coarser one
-leaves. Evenly spaced values are for weights that are such integers already, which no trellis holds exactly.
+Entries of 1 to 4 bits are read from a trellis. Those of 5 to 7 bits are the sum of two trellises, of which the finer
+one rounds the error of the coarser one. Evenly spaced values are for weights that are such integers already, which no
+trellis holds exactly.
 """
 
 from enum import Enum
@@ -40,12 +41,12 @@ class Depth(Enum):
 
     @property
     def even(self) -> Precision:
-        """Evenly spaced values of as many bits as the coarsest leaf has, or nearly so."""
+        """Precision of evenly spaced values with as many bits as the coarsest leaf, or nearly so."""
         return _EVEN[self.value[0].bits]
 
     @property
     def left(self) -> float:
-        """The error that it leaves, relative to that of `even`."""
+        """Its error relative to that of `even`."""
         coarse, *finer = self.value
         left = _SPARED.get(coarse, 1.0)
         for precision in finer:
@@ -62,14 +63,14 @@ _SPARED = {
     Precision.TRELLIS4: 0.565,
     Precision.TRELLIS4P: 0.494,
 }
-"""What a trellis leaves of the error of its `Depth.even`, of normally distributed entries."""
+"""Error of a trellis relative to that of its `Depth.even`, for normally distributed entries."""
 
 _REFINED = {1: 0.302, 2: 0.09, 3: 0.0227}
-"""What a trellis of so many bits leaves of what another one leaves."""
+"""Error of a trellis of so many bits that rounds the error of another one, relative to that."""
 
 
 def scales_of(block: FloatArray, depth: Depth) -> list[FloatArray]:
-    """Return the scales ``(m,)`` of each leaf, the finer one of what the coarser one leaves, each rounded by itself."""
+    """Return the scales ``(m,)`` of each leaf, each rounded by itself; the finer one rounds the error of the other."""
     scales = []
     rest = block
     for number, precision in enumerate(depth.value):
@@ -90,7 +91,7 @@ _ENTRIES = 1 << 16
 
 
 def even_errors(block: FloatArray, precision: Precision, weights: FloatArray, *, every: int = 1) -> FloatArray:
-    """Return what evenly spaced values leave of each row, by the scale that leaves the least.
+    """Return the error of each row in evenly spaced values, with the scale of least error.
 
     Parameters
     ----------
@@ -99,10 +100,10 @@ def even_errors(block: FloatArray, precision: Precision, weights: FloatArray, *,
     precision
         int1, int2, int4 or int8.
     weights
-        Of the columns in the errors that are returned, ``(n,)``. The search counts all alike: with error feedback
-        a column that hardly matters still passes on what its grid cannot hold.
+        Weights of the columns in the errors that are returned, ``(n,)``. The search for scales counts all alike: with
+        error feedback a column that hardly matters still passes its error on.
     every
-        Only each so many of the clipping ranges is tried.
+        Step between the clipping ranges that are tried.
 
     Returns
     -------

@@ -18,7 +18,7 @@ class Form:
     dense
         Grid or floating-point precision of the dense part; ``None`` for none.
     rank
-        Of the low-rank part, 0 for none.
+        Rank of the low-rank part, 0 for none.
     factors
         Precision of its factors.
     """
@@ -52,7 +52,7 @@ _GAUSSIAN_ERROR = {32: 0.0, 16: 2.0**-18 / 2, 8: 4.2e-5, 4: 0.0064}
 
 
 def factor_error(precision: Precision) -> float:
-    """Return the error that rounding both factors adds, relative to the square of what they stand for."""
+    """Return the error that rounding both factors adds, relative to the square of their product."""
     return 2 * _GAUSSIAN_ERROR[precision.bits]
 
 
@@ -81,15 +81,15 @@ def rank_errors(
     energies
         Squared singular values of the block by its outputs, not increasing, ``(k,)``.
     entries
-        The same of its entries, by what the earlier columns do not tell of theirs, ``(k,)``: how large the numbers are
-        that are left to round. Low rank takes the outputs' large directions, and may leave the entries as they were.
-        ``None`` is for no sums.
+        Squared singular values of its entries, columns weighted by their conditional variances, ``(k,)``: they tell the
+        size of the numbers that are left to round. Low rank takes the outputs' large directions, and may leave the
+        entries as they were. ``None`` is for no sums.
     dense
         Errors of `DENSE_FORMS`, ``(forms,)``; the first is the energy of the block.
     ranks
         The ranks; those above k leave no error by truncation.
     rounded
-        What int8 activations add to the product with the whole block; ``None`` for exact ones.
+        Error that int8 activations add to the product with the whole block; ``None`` for exact ones.
     """
     tails = np.append(np.cumsum(energies[::-1])[::-1], 0.0)
     tail = tails[np.minimum(ranks, len(energies))]

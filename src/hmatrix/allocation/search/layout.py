@@ -32,9 +32,9 @@ class Layout:
     weight
         ``(m, n)``, float32.
     moments
-        Of its columns.
+        Moments of its columns.
     rows, columns
-        The order.
+        Arrangements of rows and of columns.
     quantized
         Whether activations are int8.
     """
@@ -71,7 +71,7 @@ class Layout:
         return self.dual(cost).bound(most - self.reordering(cost))
 
     def dual(self, cost: Cost) -> Dual:
-        """Return what is predicted for all budgets that the permutations are already paid from."""
+        """Return the predicted errors for all budgets, from which the permutations are already paid."""
         return self._pruner(cost).dual
 
     def reordering(self, cost: Cost) -> float:
@@ -122,7 +122,7 @@ class Layout:
         return self._spent(best, cost, most)
 
     def _spent(self, pieces: list[Piece], cost: Cost, most: float) -> list[Piece]:
-        """Spend what prices could not: on more and more rows, while it gains anything."""
+        """Spend the rest of the budget, which prices could not, on more and more rows, while it gains anything."""
         left = most - self.cost(pieces, cost)
         while left > 0:
             richer = spend(pieces, left + _NOTHING * most, cost, rounds=self._candidates.rounds)

@@ -17,7 +17,7 @@ _SAMPLE = 1024
 
 
 _ROUNDING = rounding_of(np.float32, 2 * _SAMPLE)
-"""By how much errors of equal orders may differ, relative to those in the order of the index."""
+"""Largest difference of the errors of equal orders, relative to those in the order of the index."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +43,13 @@ class Screening:
     weight
         ``(m, n)``, float32.
     moments
-        Of its columns.
+        Moments of its columns.
     leaf_size
-        Of all cluster trees.
+        Leaf size of all cluster trees.
     quantized
         Whether activations are int8.
     cost
-        What budgets bound.
+        The cost that budgets bound.
     """
 
     def __init__(self, weight: FloatArray, moments: Moments, leaf_size: int, *, quantized: bool, cost: Cost) -> None:

@@ -47,11 +47,11 @@ class TimeCost:
     Parameters
     ----------
     call
-        Of a product of nothing.
+        Seconds of a product of nothing.
     panel, run
-        Of each panel, and of each run of columns in it.
+        Seconds of each panel, and of each run of columns in it.
     word
-        Of a word, for each precision from float32 on.
+        Seconds of a word, for each precision from float32 on.
     """
 
     call: float
@@ -111,7 +111,7 @@ def time_cost(activations: Activations) -> TimeCost:
 
 
 def _surroundings() -> dict[str, str]:
-    """Return what a model is valid for, beside the kernel that its file names."""
+    """Return the machine and the code that a model is valid for; the name of its file tells the kernel."""
     return {"machine": cpu_name(), "code": code_digest("nn", "study", "cli")}
 
 
@@ -148,7 +148,7 @@ def _known(activations: Activations) -> list[HMatrix]:
 
 
 def _weight() -> FloatArray:
-    """Return what all matrices that the model is fitted to are made of."""
+    """Return the weight of all matrices that the model is fitted to."""
     return np.random.default_rng(0).standard_normal(_SHAPE).astype(np.float32)
 
 

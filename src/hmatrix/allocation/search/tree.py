@@ -36,7 +36,7 @@ _TOGETHER = 1 << 17
 
 @dataclass(frozen=True, eq=False)
 class Dual:
-    """What prices tell of the least errors, without the candidates.
+    """Bounds of the least errors by a grid of prices, without the candidates.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class Pruner:
     candidates
         Forms and errors.
     cost
-        What they cost.
+        Their costs.
     """
 
     def __init__(self, candidates: Candidates, cost: Cost) -> None:
@@ -223,9 +223,9 @@ def spend(pieces: list[Piece], left: float, cost: Cost, *, rounds: bool) -> list
     pieces
         The pieces.
     left
-        What may still be spent.
+        Rest of the budget.
     cost
-        What forms cost.
+        Costs of forms.
     rounds
         Whether products round their inputs.
     """

@@ -19,7 +19,7 @@ class ProgressiveLinear(nn.Module):
     Parameters
     ----------
     head
-        Of a weight ``(out, in)``.
+        A head with a weight ``(out, in)``.
     """
 
     def __init__(self, head: ProgressiveHead) -> None:

@@ -226,7 +226,7 @@ class TrainableFactor(nn.Module):
     scales
         ``(leaves, rows, groups)``, by which codes are rounded; ``None`` where there are no codes. Not trained.
     gains
-        Of the same shape, in whose proportion scales change; they begin as 1.
+        Factors by which the scales change, of the same shape; they begin as 1.
     """
 
     latent: nn.Parameter

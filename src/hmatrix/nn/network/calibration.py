@@ -80,7 +80,7 @@ def collect_inputs(
     probe_samples
         As many of the first samples are kept as probes, in whole batches.
     seed
-        Of the choice.
+        Seed of the choice.
     progress
         Whether to show it.
     derivatives

@@ -37,7 +37,7 @@ PARTS = 5
 """Samples are dealt to so many parts, each of which can be left out to judge by."""
 
 _PROJECTIONS = 64
-"""Of the rows of G, and of its columns."""
+"""Random projections of the rows of G, and of its columns."""
 
 _MOST_ROWS = 4096
 """Rows of larger weights are taken for independent: their second moment would be as large as the weight, or larger."""
@@ -70,7 +70,7 @@ class Derivatives:
     present
         Tells which positions are no padding.
     seed
-        Of all signs.
+        Seed of all signs.
     """
 
     def __init__(self, targets: list[Target], *, rows: int, present: Present, seed: int) -> None:
@@ -198,11 +198,11 @@ class _Sums:
     Parameters
     ----------
     width, height
-        Of G, or of its transpose, for the second moment over its rows.
+        Sizes of G, or of its transpose for the second moment over its rows.
     most
         A wider one has its rows added up with random signs, as many in all.
     generator
-        Of the signs.
+        Generator of the signs.
     """
 
     def __init__(self, width: int, height: int, most: int, generator: torch.Generator) -> None:

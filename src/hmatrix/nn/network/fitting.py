@@ -41,11 +41,11 @@ class Fitter:
     target
         The weight.
     inputs
-        Of its layer, ``(rows, n)``, or ``None``.
+        Inputs of its layer, ``(rows, n)``, or ``None``.
     counts
         How often its layer selected each row, ``(m,)``, or ``None``.
     derivatives
-        Of the network's output by the weight, or ``None``.
+        Derivatives of the network's output by the weight, or ``None``.
     folder
         Where results are kept, so that an interrupted search goes on; ``None`` for nowhere.
     """

@@ -13,7 +13,7 @@ from hmatrix.nn.layers.linear import HLinear
 from hmatrix.nn.layers.weight import HWeight
 
 Choose = Callable[[int], Tensor]
-"""From the number of input vectors to the indices ``(k,)`` of those that are kept."""
+"""Function of the number of input vectors: the indices ``(k,)`` of those that are kept."""
 
 
 class Kind(Protocol):

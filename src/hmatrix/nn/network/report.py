@@ -27,11 +27,11 @@ class LayerReport:
     Parameters
     ----------
     names
-        Of the layers that have it.
+        Names of the layers that have it.
     kind
         Type of the first of them.
     shape
-        Of the matrix, ``(m, n)``.
+        Shape of the matrix, ``(m, n)``.
     before, after
         Bytes of everything that the product needs, without biases that were there before; the schedule of the product
         is made anew wherever the network is loaded, and is not stored.
@@ -39,17 +39,17 @@ class LayerReport:
         Mean square change of the network's output, in proportion to its variance, per square of the predicted relative
         error of this layer's output; ``None`` where it was not measured.
     ranks
-        Of the low-rank leaves, rising, without repetition.
+        Ranks of the low-rank leaves, rising, without repetition.
     precisions
         For each precision the number of leaves.
     predicted_error, measured_error
-        Of the layer's output, relative, as in `hmatrix.allocation.Allocation`; with calibration data, as the output of
-        the network depends on it: predicted row by row, and measured with what errors of rows do together, which is
-        often less. ``None`` for a layer that stays as it is.
+        Relative error of the layer's output, as in `hmatrix.allocation.Allocation`; with calibration data, as the
+        network's output depends on it. `predicted_error` treats rows as independent; `measured_error` includes
+        cancellation between rows, and is often less. ``None`` for a layer that stays as it is.
     arrangement
         How rows and columns were ordered.
     seconds
-        That its H-matrix took.
+        Time that its H-matrix took.
     note
         Why it stays as it is.
     """
@@ -105,7 +105,7 @@ class Report:
         Mean square change of the network's output on the first calibration data, in proportion to its variance;
         ``None`` without any.
     trials
-        Of a search for the least storage, in their order.
+        Trials of a search for the least storage, in their order.
     seconds
         All in all.
     """

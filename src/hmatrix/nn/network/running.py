@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hmatrix.errors import DataError, HMatrixError, NetworkError
 
 Forward = Callable[[nn.Module, Any], Any]
-"""From a network and a batch, as the calibration data give it, to the network's output."""
+"""Function of a network and a batch, as the calibration data give it: the network's output."""
 
 
 def run_batch(model: nn.Module, batch: Any) -> Any:

@@ -61,11 +61,11 @@ class Sensitivities:
         Parameters
         ----------
         index
-            Of the layer.
+            Number of the layer.
         gradient
-            Of the sum of the network's output times random signs, by the layer's output, ``(positions, m)``.
+            Gradient of the sum of the network's output times random signs, by the layer's output, ``(positions, m)``.
         variance
-            Of each channel of the layer's output, ``(m,)``.
+            Variance of each channel of the layer's output, ``(m,)``.
         exponent
             Power of two that the layer's output was divided by for its variance.
         """
@@ -79,7 +79,7 @@ class Sensitivities:
         Parameters
         ----------
         index
-            Of the layer.
+            Number of the layer.
         gradient, output
             As for `add`, and what the layer gave, ``(1, m)``.
         """

@@ -27,9 +27,9 @@ class HeadReport:
     Parameters
     ----------
     name
-        Of the layer.
+        Name of the layer.
     shape
-        Of its weight.
+        Shape of its weight.
     before, after
         Bytes: the dense layer's, and those of the progressive head, which holds the rows and a coarse part.
     point
@@ -88,13 +88,13 @@ def progressive_head(
     agreement, top, rule, coarse
         As `hmatrix.progressive` takes them.
     select
-        From a layer's name and the layer to whether it is the head; the last `torch.nn.Linear` by default.
+        Function of a layer's name and the layer: whether it is the head; the last `torch.nn.Linear` by default.
     forward
-        From the network and a batch to its output.
+        Function of the network and a batch that returns its output.
     rows
         Most inputs of the head that are kept.
     seed
-        Of the choice of those.
+        Seed of the choice of those.
     progress
         Whether to show progress bars (if tqdm is installed).
 

@@ -49,7 +49,7 @@ class LayerSettings:
 
 
 Override = Budget | LayerSettings | None
-"""Of a layer: what it may cost, all of its settings, or to leave it as it is."""
+"""What a user says of one layer: its budget, all of its settings, or ``None`` to leave it as it is."""
 
 
 @dataclass(eq=False)
@@ -97,7 +97,7 @@ class Target:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the matrix, ``(m, n)``."""
+        """Shape of the matrix, ``(m, n)``."""
         return shape_of(self.module)
 
     @property

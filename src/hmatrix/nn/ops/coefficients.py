@@ -29,7 +29,7 @@ UNITS = {
 TABLES: dict[Precision, list[float]] = {
     precision: codebook(precision).tolist() for precision in Precision if precision >= Precision.LLOYD4
 }
-"""Of precisions whose values are not evenly spaced, what each window stands for, in units of the scale."""
+"""Values of each window, in units of the scale, for precisions whose values are not evenly spaced."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Columns:
     Parameters
     ----------
     precision
-        Of the coefficients.
+        Precision of the coefficients.
     lengths
         Columns of each run. Activations are quantised run by run.
     groups
@@ -192,7 +192,7 @@ def _read(words: Tensor, bits: int, base: int, *, ring: bool = False) -> Tensor:
     words
         Their bytes as floating-point numbers, ``(leaves, rows, bytes)``: exporters confuse the types of shifts.
     bits
-        Of a column.
+        Bits of a column.
     base
         A power of two.
     ring

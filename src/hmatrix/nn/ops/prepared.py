@@ -96,7 +96,7 @@ class Prepared:
     tensors
         The packed form.
     shape
-        Of the matrix, ``(m, n)``.
+        Shape of the matrix, ``(m, n)``.
     matrix
         The matrix, where it is known to be that of the tensors; used if it shares their coefficients.
 

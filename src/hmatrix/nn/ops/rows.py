@@ -12,7 +12,7 @@ from hmatrix.nn.ops.modes import outside_modes
 from hmatrix.nn.ops.stacks import LeafGroup, Structure
 
 Near: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""From leaves and rows within them, both ``(count, slots)``, to those rows of D or U, ``(count, slots, columns)``."""
+"""Function of leaves and rows within them, ``(count, slots)``: these rows of D or U, ``(count, slots, columns)``."""
 
 Far: TypeAlias = Callable[[], Tensor]
 """Returns the factors V^T of a group, ``(leaves, rank, columns)``."""
@@ -53,9 +53,9 @@ def select_rows(
     Parameters
     ----------
     structure
-        Of the matrix ``(m, n)``.
+        Structure of the matrix ``(m, n)``.
     tables
-        Of its rows.
+        Tables of its rows.
     near, far
         For each group of leaves, what gives rows of the blocks D or the factors U, and the factors V^T; the
         latter ``None`` for dense leaves.

@@ -93,11 +93,11 @@ class Structure:
     Parameters
     ----------
     shape
-        Of the matrix, ``(m, n)``.
+        Shape of the matrix, ``(m, n)``.
     quantized
         Whether activations are int8 where they meet codes.
     dtype
-        In which products are computed.
+        Type in which products are computed.
     groups
         All leaves but those of rank 0.
     row_order, column_order

@@ -21,14 +21,14 @@ _LAYERS = (HLinear, HConv2d, HEmbedding)
 
 @dataclass(frozen=True)
 class Blueprint:
-    """Of one layer: what its state dict does not hold.
+    """What the state dict of one layer does not hold.
 
     Parameters
     ----------
     weight
         The layer that owns its weight; layers of one owner share the weight.
     shape
-        Of the weight, ``(m, n)``.
+        Shape of the weight, ``(m, n)``.
     has_bias
         Whether it has a bias; the correction of what is lost may have added one.
     zero_padding
@@ -76,7 +76,7 @@ def build(
     blueprints
         By name.
     make_weight
-        Of the first layer with a weight, to that weight.
+        Function of the name of the first layer with a weight, and its blueprint, that returns that weight.
     heads
         The shapes of the layers that are progressive heads, by name.
     mend

@@ -36,7 +36,7 @@ class Header:
     Parameters
     ----------
     version
-        Of the format.
+        Version of the format.
     hmatrix
         Version of the package that wrote it.
     architecture

@@ -12,7 +12,7 @@ from hmatrix._support.checks import check_integer, check_number
 from hmatrix.errors import ArgumentError
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""From outputs of the student and of the teacher, of one shape, to a number, which is not negative."""
+"""Function of outputs of the student and of the teacher, of one shape: a number that is not negative."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Divergence:
     Parameters
     ----------
     temperature
-        By which logits are divided first: a high one lets classes that the teacher thinks unlikely count, too. The
-        loss is multiplied by its square, so that gradients do not depend on it much (arXiv:1503.02531).
+        Divisor of the logits: a high one lets classes that the teacher thinks unlikely count, too. The loss is
+        multiplied by its square, so that gradients do not depend on it much (arXiv:1503.02531).
 
     Raises
     ------
@@ -94,7 +94,7 @@ class Finetuning:
         The same for integer codes, before they are rounded, in codes; 0 leaves them as they are. Codes that were
         rounded together, as `hmatrix.allocate` does it, are hard to better one by one in a large network.
     loss
-        Of outputs.
+        Loss of outputs.
     matching
         Weight of the mean square error of the outputs of all compressed layers, each in proportion to its variance.
     trained
@@ -102,7 +102,7 @@ class Finetuning:
     measurements
         How often the packed network is measured on held-out data.
     seed
-        Of torch's generator, which shuffles a `DataLoader`.
+        Seed of torch's generator, which shuffles a `DataLoader`.
 
     Raises
     ------

@@ -41,7 +41,7 @@ _MATCHED = 32
 """Batches by which the means of layers are matched."""
 
 _MATCHING = 0.1
-"""Of the time, which that may take."""
+"""Largest part of the time that the matching may take."""
 
 _SMALLEST = 1e-3
 """Tensors whose root mean square is smaller take steps as if it were this."""
@@ -82,7 +82,7 @@ def finetune(
         eight batches of `data`, eight at most, which then must come in the same order each time: where they are
         shuffled, give others, or what is measured on is trained on, too.
     forward
-        From a network and a batch to the output that matters, where it is not the (first) tensor that
+        Function of a network and a batch that returns the output that matters, where it is not the (first) tensor that
         ``model(batch)`` returns.
     progress
         Whether to show a progress bar (if tqdm is installed).

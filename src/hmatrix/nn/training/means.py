@@ -34,7 +34,7 @@ def match_means(pair: Pair, batches: Iterable[Any], forward: Forward, trained: T
     pair
         The student, which is changed, and its teacher.
     batches
-        Of inputs.
+        Batches of inputs.
     forward
         Runs a network on a batch.
     trained

@@ -20,7 +20,7 @@ from hmatrix.study.measure.records import TimeEvidence
 from hmatrix.study.measure.timing import WARMING, alternate, dense_products, product_with
 
 RANK = 30
-"""Of the published structure that is timed when no saved matrix is given."""
+"""Rank of the published structure that is timed when no saved matrix is given."""
 
 INT8 = "hmatrix int8"
 PUBLISHED = f"hmatrix rank {RANK}, float32"
@@ -33,9 +33,9 @@ class Line:
     Parameters
     ----------
     name
-        Of the product.
+        Name of the product.
     time
-        Of one call.
+        Time of one call.
     dense_fraction
         Its median as a fraction of the fastest dense float32 product's.
     nbytes
@@ -46,7 +46,7 @@ class Line:
     single
         Time of one call on one thread; ``None`` where that is `time`, and for other libraries.
     instructions
-        That one call takes on the calling thread; ``None`` where they were not counted.
+        Instructions of one call on the calling thread; ``None`` where they were not counted.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""From what a user chooses on the command line to a study."""
+"""Studies made of what a user chooses on the command line."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

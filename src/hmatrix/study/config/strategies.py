@@ -1,4 +1,4 @@
-"""From the names of a study to the strategies of the library: the one table."""
+"""Strategies of the library by their names in a study: the one table."""
 
 from hmatrix.lowrank.aca import FullACA, PartialACA
 from hmatrix.lowrank.compressors import Compressor, PivotedQR, RandomizedSVD, TruncatedSVD

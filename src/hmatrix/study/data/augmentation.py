@@ -11,7 +11,7 @@ from hmatrix.study.data.datasets import LabelledImages, read_ahead
 
 _WORKERS = 2
 _LEAST_SIDE = 0.6
-"""Of a crop, as a fraction of the image's."""
+"""Least side of a crop, as a fraction of the image's."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class ShuffledImages:
     rows
         Numbers of the images.
     size
-        Of a batch.
+        Size of a batch.
     seed
-        Of order, crops and mirroring; every iteration goes on where the last one ended.
+        Seed of order, crops and mirroring; every iteration goes on where the last one ended.
     """
 
     images: LabelledImages

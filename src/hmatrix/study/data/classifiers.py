@@ -16,7 +16,7 @@ _ROWS = 1024
 
 
 class Classifier(Protocol):
-    """From outputs of the studied layer to the network's predictions."""
+    """Predicts classes of a network from outputs of the studied layer."""
 
     def predictions(self, outputs: Floats32) -> Integers64:
         """Return the predicted classes.

@@ -45,7 +45,7 @@ class LabelledImages:
     labels
         Class index of each image; int64 of shape (samples,).
     read
-        From an image's number to the network's input; may be called from several threads.
+        Function of an image's number that returns the network's input; may be called from several threads.
     """
 
     name: str

@@ -39,7 +39,7 @@ class Features:
     labels
         Class index of each image; int64 of shape (samples,).
     classifier
-        From outputs of the layer, or of what stands in its place, to predicted classes.
+        Predicts classes from outputs of the layer, or of what stands in its place.
     """
 
     inputs: Floats32
@@ -58,7 +58,7 @@ def cached_features(
     Parameters
     ----------
     network, images
-        Whose inputs, and of what.
+        The network whose inputs are computed, and the images that it gets.
     cache
         Folder for the inputs of all networks and data sets.
     batch_size

@@ -68,7 +68,7 @@ class LabelRoom:
     axes
         Where the labels go.
     size
-        Of the text, in points.
+        Size of the text, in points.
     sides
         Where a label may stand: right and up of its point, first come, first tried.
     """

@@ -19,11 +19,11 @@ def draw_all(records: Sequence[Record], folder: Path, prefix: str) -> list[Path]
     Parameters
     ----------
     records
-        Of one layer.
+        Records of one layer.
     folder
         Made where it is not there.
     prefix
-        Of all file names, which are ``<prefix>-fig1-structure``, ``-fig2-time``, ``-fig3-storage``,
+        Beginning of all file names, which are ``<prefix>-fig1-structure``, ``-fig2-time``, ``-fig3-storage``,
         ``-fig4-accuracy`` (``-fig4-error`` where no accuracy was measured) and ``-fig5-tradeoff``.
 
     Returns

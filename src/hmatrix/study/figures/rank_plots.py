@@ -36,7 +36,7 @@ FARTHEST = 2.0
 """A dense product slower than this many times everything else is named, but not drawn."""
 
 PRODUCT_SIZE = 8.0
-"""Of the dense products' labels, in points."""
+"""Size of the dense products' labels, in points."""
 
 
 def time_figure(records: Sequence[Record]) -> Figure | None:

@@ -52,9 +52,9 @@ def blocks_figure(shape: tuple[int, int], blocks: Sequence[Leaf], title: str, su
     Parameters
     ----------
     shape
-        Of the matrix.
+        Shape of the matrix.
     blocks
-        Of each leaf the first and the last row and column, the latter excluded, and its rank, or `DENSE`.
+        First and last row and column of each leaf, the latter excluded, and its rank, or `DENSE`.
     title, subtitle
         Above it.
     """

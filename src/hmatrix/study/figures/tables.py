@@ -41,7 +41,7 @@ class Row:
     method, rank
         As in the record; ``None`` is the rank of the uncompressed layer.
     largest_rank
-        Of all low-rank blocks: for the global SVD its own rank; ``None`` where no block has low rank.
+        Largest rank of all low-rank blocks: for the global SVD its own; ``None`` where no block has low rank.
     far_field_blocks, near_field_blocks
         Leaves with a rank, and dense leaves.
     storage_bytes, storage_percent
@@ -51,7 +51,7 @@ class Row:
     hmatrix_seconds, dense_seconds, dense_product
         Median of one product, of the fastest dense one of the same run, and the library of that one.
     time_saved_percent
-        Of `dense_seconds`; negative where the H-matrix is slower.
+        Part of `dense_seconds` that is saved; negative where the H-matrix is slower.
     samples
         Images evaluated.
     top1_percent

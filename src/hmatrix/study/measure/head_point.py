@@ -18,7 +18,7 @@ from hmatrix.study.measure.subject import Subject
 from hmatrix.study.measure.timing import alternate, dense_products, going_through
 
 AGREEMENT = 0.999
-"""In which part of the inputs the largest output is to be the dense layer's."""
+"""Part of the inputs in which the largest output is to be the dense layer's."""
 
 FEWEST = 100
 """Images that a half of the data must have to calibrate a head."""

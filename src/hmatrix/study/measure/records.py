@@ -58,7 +58,7 @@ class TimeEvidence:
     products, rounds
         Products timed in all, and the rounds in which they were timed.
     median, lower, upper
-        Of the rounds' means: the median and the quartiles, in seconds for one product.
+        Median and quartiles of the rounds' means, in seconds for one product.
     """
 
     contender: str

@@ -25,7 +25,7 @@ class Subject:
     network, layer
         Names.
     digest
-        Of the network's weights and of the data.
+        Digest of the network's weights and of the data.
     weight
         ``(out, in)``.
     bias

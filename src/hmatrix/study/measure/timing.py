@@ -31,13 +31,13 @@ COLD_BYTES = 1 << 27
 """Read before each call whose data shall come from memory: more than the caches hold."""
 
 REST_SECONDS = 0.2
-"""After which the threads of all libraries sleep: OpenBLAS lets its own wait busily for 0.1 s."""
+"""Seconds until the threads of all libraries sleep: OpenBLAS lets its own wait busily for 0.1 s."""
 
 WARMING = 0.25
-"""Of the calls of a round, which go before them where all data are to be where repeated products find them."""
+"""Part of a round's calls that are made before them, so that all data are where repeated products find them."""
 
 TIMED_INPUTS = 64
-"""That calls go through whose time depends on their input."""
+"""Inputs that calls go through whose time depends on their input."""
 
 STABLE = 0.01
 """A median is stable when its 95 % interval is narrower than this fraction of it, to either side."""

@@ -27,7 +27,7 @@ class ImageNetwork:
     module
         The network, in evaluation mode.
     preprocessing
-        From an image to the network's input; ``None`` for the digits.
+        What makes a network's input of an image; ``None`` for the digits.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""From an image to a network's input, as torchvision and timm prescribe it."""
+"""A network's input made of an image, as torchvision and timm prescribe it."""
 
 import math
 from collections.abc import Mapping

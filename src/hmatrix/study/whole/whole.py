@@ -19,9 +19,9 @@ class Judge:
     Parameters
     ----------
     name
-        Of the score.
+        Name of the score.
     scores
-        From a network to one score a sample, ``(samples,)``, in points of 100.
+        Function of a network that returns one score a sample, ``(samples,)``, in points of 100.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Whole:
     judge
         ``None`` without data.
     forward
-        From the network and a batch to the output that matters.
+        Function of the network and a batch that returns the output that matters.
     """
 
     module: nn.Module
