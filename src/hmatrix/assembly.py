@@ -181,7 +181,7 @@ def _compress(
 ) -> FloatArray | LowRank:
     """Return the low-rank factors, or the dense block where they do not pay.
 
-    How far a tolerance was missed, where that can be known, is added to `missed`.
+    Where a tolerance was missed, and that can be known, its excess is added to `missed`.
     """
     m, n = block.shape
     if not truncation.has_tolerance and truncation.cap(block.shape) * (m + n) >= m * n:

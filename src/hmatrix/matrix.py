@@ -51,7 +51,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
-    """A block, whose entries add to those of leaves that overlap with it; unpacked when it is asked for.
+    """A block, whose entries add to those of leaves that overlap with it; it is unpacked when it is read.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class HMatrix(Operator):
 
     @property
     def activations(self) -> Activations:
-        """How the product treats its input where it meets integer codes."""
+        """Treatment of a product's input where it meets integer codes."""
         return Activations.INT8 if self._packed.quantized else Activations.EXACT
 
     def leaves(self) -> Iterator[Leaf]:
@@ -181,8 +181,8 @@ class HMatrix(Operator):
             ``"float64"``, ``"float32"``, ``"bfloat16"``, ``"int8"``, ``"int4"``, ``"lloyd4"``, ``"trellis4"``,
             ``"trellis4p"``, ``"trellis3"``, ``"int2"``, ``"trellis2"``, ``"int1"`` or ``"trellis1"``.
         activations
-            How products treat their input where it meets integer codes: ``"exact"`` or ``"int8"``;
-            ``None`` keeps what is.
+            Treatment of a product's input where it meets integer codes: ``"exact"`` or ``"int8"``; ``None`` keeps the
+            matrix's own.
         group
             Columns of a dense leaf, and of the factors U and V^T, that share a scale; 0 is all. For
             integer precisions.
@@ -211,7 +211,7 @@ class HMatrix(Operator):
 
     @cached_property
     def _product(self) -> Product:
-        """What multiplies: prepared when it is first used."""
+        """The prepared product, made when it is first used."""
         return prepare(self._packed)
 
     @cached_property

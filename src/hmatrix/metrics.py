@@ -15,7 +15,7 @@ from hmatrix.matrix import HMatrix, TransposedHMatrix, as_hmatrix
 
 
 class Norm(Enum):
-    """Which norm: the Frobenius norm is computed exactly, the spectral one by power iteration, from below."""
+    """A norm: the Frobenius norm is computed exactly, the spectral one by power iteration, from below."""
 
     FROBENIUS = "frobenius"
     SPECTRAL = "spectral"
@@ -105,7 +105,7 @@ def _block_norm(block: FloatArray | LowRank) -> float:
 
 
 class _Operator(Protocol):
-    """What power iteration needs."""
+    """The products that power iteration needs."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...

@@ -1,1 +1,1 @@
-"""How coefficients are stored: floating point, integer codes, trellises."""
+"""Precisions in which coefficients are stored: floating point, integer codes, trellises."""

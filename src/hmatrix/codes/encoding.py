@@ -15,7 +15,7 @@ _SEARCH = np.concatenate([np.linspace(0.25, 1.0, 31), [1.05, 1.1]])
 """Clipping ranges that are tried, as fractions of the largest magnitude."""
 
 _TRELLIS_SEARCH = np.geomspace(0.6, 1.6, 7)
-"""Scales of a trellis that are tried, in units of that which suits normally distributed entries."""
+"""Scales of a trellis that are tried, in units of the one that suits normally distributed entries."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ def encode(block: FloatArray, precision: Precision, group: int = 0) -> Encoded:
 
 
 def decode(encoded: Encoded) -> Floats32:
-    """Return the block ``(m, n)`` that the codes stand for."""
+    """Return the decoded block ``(m, n)``."""
     m, n = encoded.shape
     values = np.empty((m, n), np.float32)
     # Words begin where groups do.

@@ -1,14 +1,13 @@
-"""How coefficients are stored: floating point, or integer codes with scales.
+"""Precisions in which coefficients are stored: floating point, or integer codes with scales.
 
-An integer leaf stores ``scale * (code - zero)``, with unsigned codes and one scale for each row of
-each group of columns. A scale may be negative: int4 has eight values below zero and seven above, and
-the longer side goes where the larger entries are. int2 and int1 have no zero: their values are
--3/2, -1/2, 1/2 and 3/2 of the scale, which for bell-shaped entries leave a fifth less error than
--1, 0, 1; and -1/2 and 1/2. The values of lloyd4 are not evenly spaced: they are those that leave
-normally distributed entries the least squared error, a sixth less than int4. Those of trellis4, trellis2 and trellis1
-depend on the neighbouring codes, too (`hmatrix.codes.trellis`): they leave nearly a half less than int4, a third less
-than int2 and a fifth less than int1. So do those of trellis3, and of trellis4p, which leaves an eighth less than
-trellis4: their codes lie in words of two kinds, and products with them take longer.
+An integer leaf stores ``scale * (code - zero)``, with unsigned codes and one scale for each row of each group of
+columns. A scale may be negative: int4 has eight values below zero and seven above, and the longer side goes where the
+larger entries are. int2 and int1 have no zero: their values are -3/2, -1/2, 1/2 and 3/2 of the scale, which for
+bell-shaped entries leave a fifth less error than -1, 0, 1; and -1/2 and 1/2. The values of lloyd4 are not evenly
+spaced: they are those with the least squared error for normally distributed entries, a sixth less than int4. Those of
+trellis4, trellis2 and trellis1 depend on the neighbouring codes, too (`hmatrix.codes.trellis`): they leave nearly a
+half less than int4, a third less than int2 and a fifth less than int1. So do those of trellis3, and of trellis4p, which
+leaves an eighth less than trellis4: their codes lie in words of two kinds, and products with them take longer.
 
 References
 ----------
@@ -78,7 +77,7 @@ class Precision(IntEnum):
 
     @property
     def zero(self) -> float:
-        """The code that stands for zero where values are evenly spaced; of int2 and int1 it lies between two codes."""
+        """The code of zero where values are evenly spaced; in int2 and int1 zero lies between two codes."""
         return (128.0, 8.0, 1.5, 0.5)[self - Precision.INT8]
 
     @property
@@ -93,16 +92,16 @@ class Precision(IntEnum):
 
     @property
     def filling(self) -> int:
-        """The code of what fills up a word."""
+        """The code of the entries that fill up a word."""
         return int(self.zero) if Precision.INT8 <= self < Precision.LLOYD4 else 0
 
     @property
     def trellis(self) -> Trellis | None:
-        """How words are read whose values depend on neighbouring codes, else ``None``."""
+        """The trellis by which words are read, if values depend on neighbouring codes, else ``None``."""
         return TRELLISES.get(int(self))
 
     def values(self, codes: Codes) -> Floats32:
-        """Return what integer codes stand for, in units of the scale, in the shape of the codes.
+        """Return the values of integer codes, in units of the scale, in the shape of the codes.
 
         Parameters
         ----------
@@ -117,7 +116,7 @@ class Precision(IntEnum):
         return values
 
     def group(self, columns: object) -> int:
-        """Return how many columns share a scale where a user asks for `columns`: 0, for all, without scales.
+        """Return the number of columns that share a scale where a user asks for `columns`; 0 without scales.
 
         Raises
         ------
@@ -129,11 +128,11 @@ class Precision(IntEnum):
 
     @property
     def per_word(self) -> int:
-        """Neighbouring columns that share a word, of 32 bits, or of 64 for float64, or a block of words."""
+        """Neighbouring columns that share a word of 32 bits (64 for float64), or a block of words."""
         return self.trellis.visits if self.trellis else max(32 // self.bits, 1)
 
     def words(self, columns: Any) -> Any:
-        """Return how many words a row of so many columns fills; of an array, of each."""
+        """Return the words that a row of so many columns fills, for a number or for each of an array."""
         return -(-columns // self.per_word) * (1 if self.trellis is None else 1 + self.trellis.parallel_words)
 
 
@@ -143,7 +142,7 @@ def lloyd4() -> Floats32:
 
 
 class Activations(Enum):
-    """How the product treats its input where it meets integer codes."""
+    """Treatment of a product's input where it meets integer codes."""
 
     EXACT = "exact"
     """Codes are converted to float32, and multiplied with float32."""
@@ -200,7 +199,7 @@ def to_words(values: AnyArray, precision: Precision) -> AnyArray:
 
 
 def from_words(words: AnyArray, precision: Precision, n: int) -> AnyArray:
-    """Return what `to_words` packed: codes uint8 ``(m, n)``, or floating-point numbers.
+    """Return the numbers that `to_words` packed: codes uint8 ``(m, n)``, or floating-point numbers.
 
     Parameters
     ----------
@@ -237,7 +236,7 @@ def _packed(units: Words, bits: int) -> Words:
 
 
 def _unpacked(words: AnyArray, bits: int) -> Words:
-    """Return what `_packed` packed."""
+    """Return the columns that `_packed` packed."""
     units = (words[:, :, None] >> _shifts(bits)) & np.uint32(2**bits - 1)
     return units.reshape(len(words), words.shape[1] * (32 // bits)).astype(np.uint32, copy=False)
 

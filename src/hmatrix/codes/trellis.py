@@ -33,18 +33,18 @@ TRIES = 8
 """States in which a word may begin that are tried: more of them gain next to nothing."""
 
 ALL_TRIES = 32
-"""All of them. Of a word that is not filled the most promising ones cannot be told."""
+"""All of them. In a word that is not filled, the most promising ones are unknown."""
 
 
 @cache
 def codebook(precision: int) -> Floats32:
-    """Return what each window of a precision stands for, in units of the scale, ``(windows,)``: integers to 127."""
+    """Return the value of each window of a precision, in units of the scale, ``(windows,)``: integers to 127."""
     return np.array(_core.codebook(precision), np.float32)
 
 
 @dataclass(frozen=True)
 class Trellis:
-    """How the words of a precision are read and written.
+    """A trellis, by which the words of a precision are read and written.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Trellis:
     parallel
         Bits of an entry that no other entry's value depends on: the lowest of its code.
     largest
-        What the largest value, 127, stands for where entries have the variance 1.
+        The entry of the largest value, 127, where entries have the variance 1.
     """
 
     precision: int
@@ -87,7 +87,7 @@ class Trellis:
 
     @property
     def values(self) -> Floats32:
-        """What each window stands for, in units of the scale."""
+        """Value of each window, in units of the scale."""
         return codebook(self.precision)
 
     @property
@@ -96,12 +96,12 @@ class Trellis:
         return self.largest / 127
 
     def read(self, codes: Codes) -> Floats32:
-        """Return what codes stand for, in units of the scale.
+        """Return the values of codes, in units of the scale.
 
         Parameters
         ----------
         codes
-            ``(m, n)``; the first column begins a word, and what fills up the last one has the code 0.
+            ``(m, n)``; the first column begins a word, and columns that fill up the last one have the code 0.
         """
         visits = self._by_word(codes).astype(np.uint32)
         ringed = visits >> np.uint32(self.parallel)
@@ -112,7 +112,7 @@ class Trellis:
         return self._by_column(self.values[windows & np.uint32(len(self.values) - 1)], codes.shape[1])
 
     def nearest(self, rows: Floats32, tries: int = TRIES) -> Codes:
-        """Return the codes ``(m, n)`` that stand for what is nearest to rows ``(m, n)``, in units of the scale."""
+        """Return the codes ``(m, n)`` whose values are nearest to rows ``(m, n)``, in units of the scale."""
         m, n = rows.shape
         target = self._by_word(rows)
         codes = np.empty(target.shape, np.uint8)
@@ -124,7 +124,7 @@ class Trellis:
         return self._by_column(codes, n)
 
     def present(self, columns: int) -> Flags:
-        """Return which visits ``(visits,)`` are of the first so many columns of a word."""
+        """Return whether each visit is of the first so many columns of a word, ``(visits,)``."""
         return self.columns < columns
 
     def encode(
@@ -142,12 +142,13 @@ class Trellis:
         Parameters
         ----------
         target
-            What each visit should stand for, in units of the scale, ``(words, visits)``.
+            Value that each visit should have, in units of the scale, ``(words, visits)``.
         present
             Which visits count; the others have the code 0.
         owed, root
-            With e what the codes leave of the target, the square of ``owed + e @ root`` is to be least; ``(words,
-            visits)``, and ``(visits, visits)``, upper triangular. Without them it is that of e.
+            Errors ``(words, visits)`` that are carried to the visits, and their coupling ``(visits, visits)``, upper
+            triangular: with e the target less the values, the square of ``owed + e @ root`` is to be least. Without
+            them it is that of e.
         tries
             States in which a word may begin that are tried.
         instruction_set
@@ -167,7 +168,7 @@ class Trellis:
         return windows
 
     def codes(self, windows: Codes) -> Codes:
-        """Return the codes that windows begin with."""
+        """Return the codes at the beginning of windows."""
         return windows & np.uint8((1 << self.bits) - 1)
 
     def _by_word(self, columns: AnyArray) -> AnyArray:
@@ -179,7 +180,7 @@ class Trellis:
         return filled.reshape(m, words, self.visits)[:, :, self.columns]
 
     def _by_column(self, visits: AnyArray, n: int) -> AnyArray:
-        """Return what visits ``(m, words, visits)`` hold, column by column, ``(m, n)``."""
+        """Return the numbers of visits ``(m, words, visits)`` column by column, ``(m, n)``."""
         columns = np.empty_like(visits)
         columns[:, :, self.columns] = visits
         return columns.reshape(len(visits), visits.shape[1] * self.visits)[:, :n]

@@ -1,1 +1,1 @@
-"""Progressive heads: layers of which only the largest outputs are computed exactly."""
+"""Progressive heads: layers that compute only their largest outputs exactly."""

@@ -1,4 +1,4 @@
-"""The operating point of a progressive head: what takes the least time at a stated agreement."""
+"""The operating point of a progressive head: the one of least time at a stated agreement."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,18 +30,18 @@ from hmatrix.heads.samples import Samples, largest_rows
 from hmatrix.packed.form import PackedBlocks
 
 PROBES = (1, 4, 16)
-"""Clusters that are looked into first that are tried."""
+"""Numbers of clusters to look into first that are tried."""
 
 FIRST = 8
-"""Rows that are refined first. The best of them make a higher threshold than those that are asked for would alone,
-so that a smaller margin does, and the runners-up among all outputs are fine ones."""
+"""Rows that are refined first. The best of them make a higher threshold than the wanted ones alone would, so
+that a smaller margin suffices, and the runners-up among all outputs are fine ones."""
 
 _FOLDS = 2
 
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What a head is asked for.
+    """The promises and choices that a user asks of a head.
 
     Parameters
     ----------
@@ -50,13 +50,13 @@ class Asked:
     agreement
         Part of the samples in which they are to be.
     rule
-        Which rows are refined.
+        The rule that says which rows are refined.
     coarse
-        The coarse part: what there is to choose from, or an H-matrix.
+        Coarse parts to choose from, or an H-matrix.
     precisions
         Precisions of the fine rows, to choose from.
     cost
-        What a product costs.
+        Model of the seconds of a product.
     """
 
     top: int
@@ -67,7 +67,7 @@ class Asked:
     cost: Cost
 
     def first(self, m: int) -> int:
-        """Return how many of m rows are refined first."""
+        """Return the number of rows, of m, that are refined first."""
         count = self.rule.count if isinstance(self.rule, FixedRows) else FIRST
         return max(self.top, min(count, m))
 
@@ -143,12 +143,12 @@ def _after_low_rank(
 
 
 def _unseen(opening: Opening) -> Needs:
-    """Return what a rule needs that asks nothing of samples."""
+    """Return the needs of a rule that asks nothing of samples."""
     return Needs(opening, Limits(1.0, 0.0, 1.0), 0.0, 0.0)
 
 
 def _check_chosen(asked: Asked, *choices: Sequence[object]) -> None:
-    """Refuse what only samples can decide."""
+    """Refuse choices that only samples can decide."""
     if max(map(len, choices)) > 1 or isinstance(asked.rule, Margin):
         mend = "give calibration inputs, or one rank, one precision a part, and the rule Rigorous() or FixedRows()"
         raise ArgumentError("calibration", "is missing", mend)
@@ -162,7 +162,7 @@ def _refused(subject: str, asked: Asked, mend: str) -> ArgumentError:
 def _usable(weight: FloatArray, bias: FloatArray, samples: Samples, asked: Asked) -> tuple[list[Precision], float]:
     """Return the precisions whose rows agree with the dense layer often enough, and the agreement asked of margins.
 
-    Rows that are rounded may take half of what may disagree; what they do not take is left for the margins.
+    Rounded rows may take up to half of the disagreement that is allowed; the rest is left for the margins.
     """
     if isinstance(asked.rule, Rigorous):
         return list(asked.precisions), asked.agreement
@@ -245,7 +245,7 @@ def _with_rule(head: PackedHead, asked: Asked, needs: Needs) -> PackedHead:
 
 
 def _disagreement(weight: FloatArray, bias: FloatArray, samples: Samples, precision: Precision) -> float:
-    """Return in which part of the samples the rows alone do not agree with the dense layer."""
+    """Return the part of the samples in which the rows alone disagree with the dense layer."""
     rows = FineRows.of(weight, precision).weight
     own = largest_rows(samples.inputs @ rows.T + bias, samples.wanted.shape[1])
     return float(np.mean(~samples.agree(own)))

@@ -11,10 +11,10 @@ from hmatrix.heads.words import STRIP, padded
 from hmatrix.partitions.cluster import Cluster, ClusterTree, Supports, TwoMeans, build_cluster_tree
 
 COORDINATES = 32
-"""Rows are clustered by their coordinates along so many leading singular vectors."""
+"""Leading singular vectors along whose coordinates rows are clustered."""
 
 _CHUNK = 4096
-"""Rows that are projected at once: a vocabulary is large."""
+"""Rows that are projected at once, since a vocabulary is large."""
 
 
 @dataclass(frozen=True, eq=False)

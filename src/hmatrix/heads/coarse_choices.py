@@ -1,4 +1,4 @@
-"""What the coarse part of a progressive head is to be, as a user asks for it: of low rank, or an H-matrix."""
+"""The coarse part of a progressive head that a user asks for: of low rank, or an H-matrix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from hmatrix.matrix import HMatrix
 from hmatrix.packed.form import PackedBlocks
 
 RANKS = (0, 16, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512)
-"""Ranks of the coarse part that are tried."""
+"""Ranks of the coarse part to choose from."""
 
 CLUSTER_ROWS = (0, 256, 128, 64)
 """Most rows of a cluster that are tried; 0 is no clusters."""
 
 MANY_ROWS = 8192
-"""Clusters are tried for layers of at least so many rows."""
+"""Least rows of a layer for which clusters are tried."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class LowRanks:
 
 @dataclass(frozen=True, eq=False)
 class CoarseArguments:
-    """What a user says of the coarse part, as `hmatrix.progressive` takes it; ``None`` where nothing is said."""
+    """Arguments of `hmatrix.progressive` about the coarse part; ``None`` where the user gave none."""
 
     coarse: HMatrix | None
     ranks: Sequence[int] | None
@@ -50,7 +50,7 @@ class CoarseArguments:
     cluster_rows: Sequence[int] | None
 
     def checked(self, shape: tuple[int, int], rule: Rule, *, calibrated: bool) -> LowRanks | PackedBlocks:
-        """Return what there is to choose from, or the H-matrix.
+        """Return the coarse parts to choose from, or the H-matrix.
 
         Raises
         ------

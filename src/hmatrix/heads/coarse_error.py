@@ -1,4 +1,4 @@
-"""How far the coarse part of a progressive head is off."""
+"""The error of the coarse part of a progressive head."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def coarse_error(packed: PackedHead) -> float:
 
 
 def _beside_factors(packed: PackedHead) -> Floats64:
-    """Return the norms of what the fine rows have beside the factors, in the order of their places."""
+    """Return the norms of the fine rows less the coarse ones, in the order of their places."""
     V = from_codes(packed.basis_codes, packed.basis_scales, packed.coarse)
     order = packed.order if len(packed.order) else np.arange(len(packed.real))
     factor, rows = packed.places.codes(packed.rank)[packed.real], order[packed.real]

@@ -1,9 +1,9 @@
 """The coarse part of a progressive head: the subspace of inputs that it keeps, and its factors in integers.
 
 The subspace of rank k is the span of the rows of ``P^T A``, where P holds the k leading left singular vectors of
-``A C^(1/2)`` and C is the second moment of the inputs plus its mean eigenvalue times the identity: what matters
-are the outputs of inputs like those that were seen. Without inputs C is the identity, and this is the truncated
-SVD. Outputs are then ``U V^T x``, with U by least squares, so that the rows' remainders vanish in the subspace.
+``A C^(1/2)`` and C is the second moment of the inputs plus its mean eigenvalue times the identity: the outputs of
+inputs like those that were seen matter. Without inputs C is the identity, and this is the truncated SVD. Outputs are
+then ``U V^T x``, with U by least squares, so that the rows' remainders vanish in the subspace.
 """
 
 from dataclasses import dataclass, replace
@@ -73,7 +73,7 @@ def gram(weight: FloatArray) -> Floats64:
 
 @dataclass(frozen=True, eq=False)
 class Coarse:
-    """The coarse part of a head: what a subspace keeps of its rows.
+    """The coarse part of a head: the part of its rows in a subspace.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class Coarse:
     inside
         The rows' coordinates in the orthonormal basis Q of the span of V ``(m, rank)``.
     outside
-        Norms of what they have outside of it ``(m,)``.
+        Norms of their parts outside of it ``(m,)``.
     """
 
     rows: FineRows

@@ -1,6 +1,6 @@
-"""Any H-matrix as the coarse part of a progressive head: what it leaves of the rows, how far its product may be off.
+"""Any H-matrix as the coarse part of a progressive head: its error in each row, and the rounding of its product.
 
-Nothing is known of the part of x in a subspace, as if the rank were 0: the rows' remainders meet all of x.
+There is no subspace of x, as if the rank were 0: the rows' remainders meet all of x.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class CoarseMatrix:
     remainder
         Norms of the rows of ``A - H``, ``(m,)``.
     reach
-        Norms of what rounding errors of the product are relative to ``(m,)``: of the leaves that meet a row, the sums
+        Norms that rounding errors of the product are relative to ``(m,)``: the sums, over the leaves that meet a row,
         of the norms of their rows, times those of V where they are of low rank.
     """
 
@@ -46,7 +46,7 @@ class CoarseMatrix:
 
     @classmethod
     def of(cls, rows: FineRows, bias: FloatArray, matrix: PackedBlocks) -> "CoarseMatrix":
-        """Measure what an H-matrix of the rows' shape leaves of them."""
+        """Measure the error of an H-matrix of the rows' shape."""
         return cls(rows, bias, matrix, *remainders(matrix, lambda chosen: rows.weight[chosen]))
 
     @cached_property
@@ -87,7 +87,7 @@ class CoarseMatrix:
 
 
 def rounding(matrix: PackedBlocks) -> float:
-    """Return how far products with exact activations may be off by rounding, relative to reach and the norm of x.
+    """Return the largest rounding error of products with exact activations, relative to reach and the norm of x.
 
     Twice the float32 rounding of as many steps as a sum of each stage has, and some for decoding and the bias: the
     standard bound of a dot product, ``|error| <= n u / (1 - n u) |a| |x|``, in any order, whose second-order terms are
@@ -106,7 +106,7 @@ def rounding(matrix: PackedBlocks) -> float:
 
 
 def remainders(matrix: PackedBlocks, fine_rows: Callable[[Positions], FloatArray]) -> tuple[Floats64, Floats64]:
-    """Return the norms of ``A - H`` by rows, and what rounding errors of H's product are relative to, ``(m,)`` each.
+    """Return norms of rows ``(m,)``: of ``A - H``, and those that rounding errors of H's product are relative to.
 
     H is decoded a few rows at a time.
 

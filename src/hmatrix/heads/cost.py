@@ -92,13 +92,13 @@ def conservative_quantile(values: FloatArray, level: float) -> float:
     """Return a value that another sample exceeds with a probability of at most ``1 - level``, about.
 
     This is the order statistic of split conformal prediction, ``ceil((samples + 1) level)``, whose probability is
-    guaranteed for exchangeable samples [1]_. Where the samples are too few for it, it is the largest value, or
-    what an exponential tail that is fitted to the largest tenth leads to, if that is larger.
+    guaranteed for exchangeable samples [1]_. Where the samples are too few for it, it is the largest value, or the
+    quantile of an exponential tail fitted to the largest tenth, if that is larger.
 
     Parameters
     ----------
     values
-        What each sample needs ``(samples,)``, at least 0.
+        Need of each sample ``(samples,)``, at least 0.
     level
         Between 0 and 1.
 

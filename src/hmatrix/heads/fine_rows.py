@@ -11,10 +11,10 @@ from hmatrix.codes.precision import Precision
 from hmatrix.heads.words import REST_STEPS, STRIP, from_fine, to_fine
 
 CHUNK = 4096
-"""Rows that are converted to float64 at once: a vocabulary is large."""
+"""Rows that are converted to float64 at once, since a vocabulary is large."""
 
 UNIT = float(np.finfo(np.float32).eps) / 2
-"""How far rounding to float32 is off at most, relatively."""
+"""Largest relative error of rounding to float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,19 +49,19 @@ class FineRows:
 
     @property
     def summing(self) -> float:
-        """How far sums are off by rounding, relative to norms."""
+        """Largest rounding error of sums, relative to norms."""
         columns: int = self.weight.shape[1]
         return 2 * (columns / STRIP + 16) * UNIT
 
     @cached_property
     def rounding(self) -> float:
-        """How far products of the rows may be off, as a multiple of the norm of x."""
+        """Largest rounding error of products of the rows, as a multiple of the norm of x."""
         codes = np.sqrt(self.weight.shape[1]) * 0.5 / 127 / REST_STEPS * (1 + 1e-3)
         return (self.summing + (codes if self.precision is Precision.INT8 else 0.0)) * float(self.norms.max())
 
 
 def offset_of(bias: FloatArray) -> float:
-    """Return how far refined outputs may be off by rounding whatever x is."""
+    """Return the largest rounding error of refined outputs that does not depend on x."""
     return 16 * UNIT * float(np.abs(bias).max(initial=0.0))
 
 

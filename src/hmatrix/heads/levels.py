@@ -1,4 +1,4 @@
-"""The levels of a progressive head: coarse outputs of rows or of clusters of rows, and how far they may be off."""
+"""The levels of a progressive head: coarse outputs of rows or of clusters of rows, and bounds of their errors."""
 
 from dataclasses import dataclass, fields
 
@@ -12,7 +12,7 @@ from hmatrix.heads.words import STRIP, from_strips, padded
 
 @dataclass(frozen=True)
 class Bound:
-    """How far outputs may be off.
+    """A bound of the errors of outputs.
 
     ``noise = quantised * step of x + relative * |x| + inner * step of t``, with ``t = V^T x``.
 
@@ -23,7 +23,7 @@ class Bound:
     quantised, relative, inner
         Factors of the noise of the coarse outputs.
     rounding, offset
-        ``rounding * |x| + offset`` is how far a refined output may be off.
+        Bound ``rounding * |x| + offset`` of the rounding error of a refined output.
     constant
         Factor of the norm of the row's remainder alone.
     """
@@ -53,7 +53,7 @@ class Level:
     Parameters
     ----------
     bound
-        How far fine outputs may be off.
+        Bound of the difference between coarse and fine outputs.
     precision
         Precision of U.
     factor, scales
@@ -61,9 +61,9 @@ class Level:
     bias
         ``-inf`` where there is no row.
     remainder
-        Norms of what the rows of the weight have outside the span of V, at most.
+        Bounds of the norms of the weight's rows outside the span of V.
     reach
-        Norms of what each row makes of an error of x in the span of V.
+        Norms by which each row multiplies an error of x in the span of V.
     """
 
     bound: Bound

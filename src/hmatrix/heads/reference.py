@@ -21,18 +21,18 @@ _NONE = np.empty(0, np.int64)
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What bounds need to know of inputs ``(batch, n)``.
+    """Facts about inputs ``(batch, n)`` that bounds need.
 
     Parameters
     ----------
     step, norm, outside
         Steps of quantisation, NaN where x is not finite; norms; and norms outside the span of V; ``(batch,)`` each.
     inner_codes, inner_step
-        Those of ``V^T x``.
+        Codes and steps of ``V^T x``.
     rounding
         Rounding errors of refined outputs, relative to the norms of their rows ``(batch,)``.
     products
-        With the coarse H-matrix, filled up to whole strips with zeros; ``None`` where there is none.
+        Products with the coarse H-matrix, filled up to whole strips with zeros; ``None`` where there is none.
     """
 
     step: FloatArray
@@ -55,7 +55,7 @@ class ReferenceHead:
     packed
         The head.
     product
-        With its coarse H-matrix, if it has one; ``None`` is the reference's.
+        Product with its coarse H-matrix, if it has one; ``None`` is the reference's.
     """
 
     def __init__(self, packed: PackedHead, product: Product | None = None) -> None:
@@ -104,7 +104,7 @@ class ReferenceHead:
                 values[b], indices[b] = np.nan, np.arange(k)
 
     def look(self, level: Level, known: Known) -> tuple[FloatArray, FloatArray]:
-        """Return outputs of a level, and what the fine ones may be at most, ``(batch, its places)`` each."""
+        """Return outputs of a level, and upper bounds of the fine ones, ``(batch, its places)`` each."""
         bound, products = level.bound, known.products
         if products is None:
             codes = level.codes(self._packed.rank)
@@ -118,17 +118,17 @@ class ReferenceHead:
             return coarse, coarse + off
 
     def slack(self, known: Known) -> FloatArray:
-        """Return how far below a refined output others may be that can equal it ``(batch,)``."""
+        """Return the largest distance below a refined output at which another one can equal it ``(batch,)``."""
         bound = self._packed.places.bound
         return np.float32(bound.rounding) * known.norm + np.float32(bound.offset) + self.ties(known)
 
     def ties(self, known: Known) -> FloatArray:
-        """Return how far equal outputs may be apart ``(batch,)``."""
+        """Return the largest distance of equal outputs ``(batch,)``."""
         apart: FloatArray = np.float32(2) * (known.rounding * self._largest_norm)
         return apart
 
     def take_in(self, x: FloatArray) -> Known:
-        """Return what is to be known of inputs ``(batch, n)``."""
+        """Return the facts about inputs ``(batch, n)``."""
         packed = self._packed
         codes, step = quantize_activations(x)
         t = _multiply(packed.basis_codes, packed.coarse, codes, step, packed.basis_scales)
@@ -233,7 +233,7 @@ class _Product:
         return np.where(np.repeat(seen, sizes), self.coarse, np.repeat(of_clusters, sizes) + self.packed.bias)
 
     def off_by(self, places: Integers64) -> FloatArray:
-        """Return how far refined outputs may be off by rounding."""
+        """Return the largest rounding error of refined outputs."""
         rows = self.order[places]
         squares = sum_block_lanes(np.square(self.packed.rows_of(rows, scaled=False)))
         off_by: FloatArray = self.rounding * (np.sqrt(squares) * self.packed.fine_scales[rows])

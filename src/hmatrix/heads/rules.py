@@ -1,4 +1,4 @@
-"""Which rows a progressive head refines."""
+"""Rules that say which rows a progressive head refines."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -11,9 +11,9 @@ class Margin:
     """Refine the rows whose coarse output is within a margin of the best: the less an input says, the more rows.
 
     The margin is the norm of the row's remainder times a constant, and where that refines fewer rows, times the norm of
-    x outside the coarse subspace. Where there are clusters, those are looked into whose output is within a margin of
-    the best, the norm of x times the cluster's radius times a constant. The constants are calibrated, each for its
-    share of the disagreement that is allowed.
+    x outside the coarse subspace. Clusters are looked into if their output is within a margin of the best: the norm of
+    x times the cluster's radius times a constant. The constants are calibrated, each for its share of the disagreement
+    that is allowed.
     """
 
 

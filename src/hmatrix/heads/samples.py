@@ -30,7 +30,7 @@ def largest_rows(outputs: AnyArray, top: int) -> Positions:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Inputs of a layer, and which of its outputs are the largest but for rounding.
+    """Inputs of a layer, and its largest outputs but for rounding.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Samples:
     rounding
         Rounding errors of each sample's outputs, relative to the norms of the rows ``(samples,)``.
     least, most
-        The outputs that equal the last of the largest reach from `least` to `most` ``(samples,)``.
+        Range of the outputs that equal the last of the largest ``(samples,)``.
     wanted
         The rows of the `top` largest outputs ``(samples, top)``; of equal ones the first.
     tied

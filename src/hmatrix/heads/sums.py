@@ -69,7 +69,7 @@ def _halved(lanes: FloatArray) -> FloatArray:
 
 
 def _whole(terms: FloatArray, block: int) -> FloatArray:
-    """Return rows ``(batch, length)`` filled up with zeros to whole blocks, one at least."""
+    """Return rows ``(batch, length)`` filled up with zeros to whole blocks, at least one."""
     whole = np.zeros((len(terms), max(padded(terms.shape[1], block), block)), np.float32)
     whole[:, : terms.shape[1]] = terms
     return whole

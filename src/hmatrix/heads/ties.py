@@ -11,7 +11,7 @@ from hmatrix.heads.words import BLOCK, padded
 
 
 def sum_rounding(columns: int) -> np.float32:
-    """Return how far a float32 sum of products may be off by rounding, relative to the norms of both factors.
+    """Return the largest rounding error of a float32 sum of products, relative to the norms of both factors.
 
     This is the bound ``|error| <= k u |a| |x|`` of k steps [1]_ for the order of the kernels: 64 lanes, which are
     then added in six steps, and two for the products and the bias. A BLAS has fewer lanes and takes more steps, but
@@ -28,7 +28,7 @@ def sum_rounding(columns: int) -> np.float32:
 
 
 def equal(outputs: FloatArray, off_by: FloatArray, largest: int) -> Flags:
-    """Return which outputs ``(rows,)`` equal the largest of them, when each may be off by so much."""
+    """Return whether each output ``(rows,)`` equals the largest of them, when each may be off by so much."""
     least = float(outputs[largest]) - float(off_by[largest])
     found: Flags = outputs.astype(np.float64) + off_by >= least
     return found

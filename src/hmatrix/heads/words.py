@@ -1,4 +1,4 @@
-"""How a progressive head stores its factors and rows: words in the order in which the kernel reads them."""
+"""Words in which a progressive head stores its factors and rows, in the order in which the kernel reads them."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ BLOCK = 64
 columns apart."""
 
 REST_STEPS = 254
-"""Where rows are codes, x is quantised to codes, and what these leave to so many parts of their step."""
+"""Parts of a step to which the remainder of x is quantised, where rows are codes."""
 
 
 def padded(size: int, unit: int) -> int:
@@ -61,7 +61,7 @@ def to_strips(codes: Codes, precision: Precision) -> Words:
 
 
 def from_strips(words: Words, rows: int, columns: int, precision: Precision) -> Codes:
-    """Return what `to_strips` packed, with the rows that fill it up."""
+    """Return the codes that `to_strips` packed, with the rows that fill them up."""
     row_words = padded(columns, precision.per_word) // precision.per_word
     strips = words.reshape(padded(rows, STRIP) // STRIP, row_words, STRIP).transpose(0, 2, 1)
     codes: Codes = from_words(strips.reshape(padded(rows, STRIP), row_words), precision, columns)

@@ -1,4 +1,4 @@
-"""Blocks of low rank, and how they are computed."""
+"""Blocks of low rank, and the algorithms that compute them."""
 
 from hmatrix._support.moved import names_of
 

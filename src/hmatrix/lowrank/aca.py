@@ -26,7 +26,7 @@ from hmatrix.lowrank.factors import LowRank, Truncation
 
 @dataclass(frozen=True)
 class FullACA:
-    """Crosses through the largest entry of what is left; reads the whole block, knows its error exactly."""
+    """Crosses through the largest entry of the remainder; reads the whole block, knows its error exactly."""
 
     def __call__(self, block: Block, truncation: Truncation) -> LowRank:
         residual = np.array(block)
@@ -48,9 +48,9 @@ class FullACA:
 class PartialACA:
     """Crosses through rows and columns found on the way; reads O(k (m + n)) entries.
 
-    The error is estimated by the norm of the last cross product. Where that estimate meets the
-    tolerance it is validated on rows and columns that were not looked at; what they show to be missing
-    is added, and they are asked again. The error is an estimate all the same, and may be exceeded.
+    The error is estimated by the norm of the last cross product. Where that estimate meets the tolerance it is
+    validated on rows and columns that were not read. Where these deviate, crosses through them are added, and they are
+    checked again. The error is an estimate all the same, and may be exceeded.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ class TruncatedSVD:
 class PivotedQR:
     """Rank-revealing QR: Householder QR with column pivoting, cut after k columns.
 
-    Its error is known exactly, as the norm of what is cut from R.
+    Its error is known exactly, as the norm of the part that is cut from R.
     """
 
     def __call__(self, block: Block, truncation: Truncation) -> LowRank:
@@ -62,8 +62,8 @@ class PivotedQR:
 class RandomizedSVD:
     """SVD of the block's projection on a range found by random sampling.
 
-    With a tolerance the range grows until what it misses, which is computed exactly, leaves room for
-    the truncation, so that the tolerance holds as it does for `TruncatedSVD`.
+    With a tolerance the range grows until the error outside of it, which is computed exactly, leaves room for the
+    truncation, so that the tolerance holds as it does for `TruncatedSVD`.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ class Entries:
     shape
         Shape of the whole matrix, ``(m, n)``.
     dtype
-        float32 or float64; the precision of what is built from it.
+        float32 or float64; the precision of matrices that are built from it.
 
     Raises
     ------
@@ -93,4 +93,4 @@ class EntryBlock:
 
 
 Block: TypeAlias = FloatArray | EntryBlock
-"""What a compressor is given."""
+"""Blocks that a compressor is given."""

@@ -17,7 +17,7 @@ from hmatrix._support.typing import FloatArray
 from hmatrix.errors import ArgumentError
 
 _MOST_EXCESS = 1e-5
-"""A tolerance may be exceeded by no larger part of it, however large rounding is beside it."""
+"""Largest part of a tolerance by which it may be exceeded, however large rounding is beside it."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def tail_norms(values: FloatArray) -> FloatArray:
 
 
 def rounding_of_tails(values: FloatArray) -> float:
-    """Return by how much norms of singular values may be off, which are all off by the rounding of the largest."""
+    """Return the largest error of norms of singular values, which all carry the rounding of the largest."""
     return rounding_of(values.dtype, len(values)) * float(values.max(initial=0.0))
 
 
@@ -153,7 +153,7 @@ def truncated_svd(block: FloatArray, truncation: Truncation) -> LowRank:
 def recompress(block: LowRank, truncation: Truncation) -> LowRank:
     """Return the best approximation of a low-rank block that `truncation` allows, in O((m + n) k^2 + k^3).
 
-    The truncation is relative to `block` itself, not to what it approximates.
+    The truncation is relative to `block` itself, not to the matrix that it approximates.
     """
     if block.rank == 0:
         return block

@@ -1,4 +1,4 @@
-"""Which blocks may be approximated by low rank.
+"""Conditions under which a block may be approximated by low rank.
 
 References
 ----------
@@ -90,6 +90,6 @@ class Everywhere:
 
 
 def _rounding(rows: Cluster, columns: Cluster) -> float:
-    """Return by how much diameters and distances of two clusters may be off."""
+    """Return the largest rounding error of diameters and distances of two clusters."""
     hull = np.maximum(rows.upper, columns.upper) - np.minimum(rows.lower, columns.lower)
     return _ROUNDING * float(np.linalg.norm(hull))

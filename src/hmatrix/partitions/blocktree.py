@@ -18,7 +18,7 @@ class BlockCluster:
     admissible
         Whether it is a leaf that may have low rank.
     sons
-        The blocks that it is split into; none for a leaf.
+        Blocks that it is split into; none for a leaf.
     """
 
     rows: Cluster
@@ -67,7 +67,7 @@ def build_block_tree(rows: ClusterTree, columns: ClusterTree, admissibility: Adm
     rows, columns
         The two trees.
     admissibility
-        Which blocks are admissible.
+        Condition of the blocks that may have low rank.
     """
     pairs = [(rows.root, columns.root)]
     sons: list[range] = []

@@ -20,7 +20,7 @@ from hmatrix.errors import ArgumentError
 
 @dataclass(frozen=True, eq=False)
 class Supports:
-    """Where rows or columns lie.
+    """Supports of rows or columns: the places where they lie.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def _halves(keys: AnyArray) -> tuple[Positions, int]:
 
 
 def _tied_halves(keys: FloatArray, rounding: float) -> tuple[Positions, int]:
-    """Order by `keys`, those that rounding alone tells apart by their index; the first half is the larger one."""
+    """Order by `keys`, and by index where rounding alone tells keys apart; the first half is the larger one."""
     return tied_order(keys, rounding), (keys.size + 1) // 2
 
 
@@ -210,10 +210,10 @@ class PrincipalDirection:
 
 
 def _principal(centred: FloatArray) -> tuple[FloatArray, float]:
-    """Return the direction in which points ``(n, d)`` vary most, and by how much rounding may turn it.
+    """Return the direction in which points ``(n, d)`` vary most, and the largest turn of it by rounding.
 
     An eigenvector is known up to the rounding of the matrix over the distance to the other eigenvalues. Those within
-    the root of the rounding count as equal to the largest, so that what is left turns it by no more than that root.
+    the root of the rounding count as equal to the largest, so that the others turn it by no more than that root.
     """
     values, directions = np.linalg.eigh(centred.T @ centred)
     rounding = rounding_of(np.float64, len(centred)) + rounding_of(np.float64, len(values) ** 2)
@@ -298,9 +298,9 @@ def build_cluster_tree(supports: Supports, splitter: Splitter) -> ClusterTree:
     Parameters
     ----------
     supports
-        Where they lie.
+        Supports of the rows or columns.
     splitter
-        How clusters are split; those of at most its leaf size are leaves.
+        Splitter of the clusters; those of at most its leaf size are leaves.
 
     Returns
     -------

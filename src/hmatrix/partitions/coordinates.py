@@ -1,4 +1,4 @@
-"""Where the rows and the columns of a matrix lie.
+"""Coordinates of the rows and the columns of a matrix.
 
 A trained weight has no geometry of its own: any coordinates are an assumption about which rows and
 which columns belong together. `Index`, that of the published study, assumes that neighbouring indices do.
@@ -16,7 +16,7 @@ from hmatrix.partitions.cluster import Supports
 
 
 class Coordinates(Protocol):
-    """Says where the rows or the columns of a matrix lie."""
+    """Gives supports to the rows or the columns of a matrix."""
 
     def __call__(self, size: int) -> Supports:
         """Return the supports of `size` rows or columns."""
