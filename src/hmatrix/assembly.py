@@ -151,7 +151,7 @@ def quantize(
         ``"float64"``, ``"float32"``, ``"bfloat16"``, ``"int8"``, ``"int4"``, ``"lloyd4"``, ``"trellis4"``,
         ``"trellis4p"``, ``"trellis3"``, ``"int2"``, ``"trellis2"``, ``"int1"`` or ``"trellis1"``.
     activations
-        How products treat their input where it meets integer codes: ``"exact"`` or ``"int8"``.
+        Treatment of a product's input where it meets integer codes: ``"exact"`` or ``"int8"``.
     group
         Columns that share a scale; 0 is all. For integer precisions.
 

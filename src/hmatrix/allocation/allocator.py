@@ -63,7 +63,7 @@ class Allocator:
     splitter
         How clusters are split, where coordinates are given; its leaf size is that of all trees.
     activations
-        How products treat their input where it meets integer codes: ``"exact"``, or ``"int8"`` for speed. What int8
+        Treatment of a product's input where it meets integer codes: ``"exact"``, or ``"int8"`` for speed. What int8
         adds to the error of calibration data counts: inputs that are much larger than others get blocks of their own.
     row_weights
         Weight of the square of an error in each row ``(m,)``, positive: the frequency of an embedding's rows. ``None``

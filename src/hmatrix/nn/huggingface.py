@@ -30,7 +30,7 @@ __all__ = ["HMatrixConfig", "HMatrixQuantizer", "carry"]
 
 @register_quantizer(METHOD)
 class HMatrixQuantizer(HfQuantizer):  # type: ignore[misc]
-    """What transformers asks while it loads and saves a network with H-matrices."""
+    """The quantiser that transformers calls while it loads and saves a network with H-matrices."""
 
     quantization_config: HMatrixConfig
 
@@ -61,7 +61,7 @@ class HMatrixQuantizer(HfQuantizer):  # type: ignore[misc]
         return True
 
     def get_state_dict_and_metadata(self, model: PreTrainedModel) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Return the state dict, in which shared parts are there once; the configuration tells what it is of."""
+        """Return the state dict with shared parts once, after the configuration was given the network's layers."""
         model.config.quantization_config = HMatrixConfig.of(model)
         state: dict[str, Tensor] = model.state_dict()
         for name, blueprint in blueprints_of(model).items():
@@ -173,7 +173,7 @@ def _local_names(names: Iterable[str], model: PreTrainedModel) -> dict[str, str]
 
 
 def _check(model: nn.Module) -> None:
-    """Check what was loaded, and prepare it.
+    """Check the layers that were loaded, and prepare them.
 
     Raises
     ------

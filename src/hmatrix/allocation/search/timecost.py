@@ -96,7 +96,7 @@ def time_cost(activations: Activations) -> TimeCost:
     Parameters
     ----------
     activations
-        How products treat their input.
+        Treatment of a product's input.
     """
     path = default_cache() / f"time-{backend().name}-{activations.value}.safetensors"
     # Where nothing may be read or written, it is fitted again each time.

@@ -13,7 +13,8 @@ from hmatrix.nn.layers.weight import HWeight
 class HEmbedding(nn.Module):
     """`torch.nn.Embedding` with an H-matrix ``(embeddings, dimension)``.
 
-    Of dense leaves only the rows that are asked for are decoded; of low-rank leaves these rows of U, and V.
+    Only the rows that are asked for are decoded: those of dense leaves, and of the factors U of low-rank leaves, with
+    V.
 
     Parameters
     ----------
@@ -21,7 +22,7 @@ class HEmbedding(nn.Module):
         An H-matrix, or the weight of another layer, which is then shared with it: ``HLinear(embedding.weight)``
         is the output layer of a network with tied weights.
     padding_idx
-        A row that is trained by no gradient, where there is one; negative numbers count from the end.
+        Index of a row that gets no gradient, where there is one; negative numbers count from the end.
     zero_padding
         Whether that row is zero, whatever the matrix holds there.
 

@@ -13,10 +13,10 @@ from hmatrix.nn.layers.weight import HWeight
 class HLinear(nn.Module):
     """``y = x A^T + b`` with an H-matrix A.
 
-    Gradients reach the input and the bias, not A (see `hmatrix.nn.layers.trainable`); where activations are int8,
-    that of the input is taken as if they were exact. Inputs of half precision are computed in float32 and
-    give results of their own type, as do those under autocast. A change of the layer's type to half precision
-    concerns the bias alone: the precisions of the leaves are those of `HMatrix.astype`.
+    Gradients reach the input and the bias, not A (see `hmatrix.nn.layers.trainable`); where activations are int8, the
+    gradient of the input is that of exact ones. Inputs of half precision are computed in float32 and give results of
+    their own type, as do those under autocast. A change of the layer's type to half precision concerns the bias alone:
+    the precisions of the leaves are those of `HMatrix.astype`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A classification head of which only the largest outputs are computed exactly."""
+"""A classification head that computes only its largest outputs exactly."""
 
 from typing import Any, Self
 

@@ -1,10 +1,10 @@
 """H-matrices whose coefficients are trained, and packed again in the same partition, ranks and precisions.
 
-Integer leaves are trained with the straight-through estimator: the forward pass rounds as the packed matrix
-does, the backward pass takes rounding for the identity, inside the range of the codes. Gains of the scales are learned
-with them. Unlike in learned step size quantization, coefficients are rounded by the scales that they came with, and
-the learned ones multiply the codes: there the gradient of a scale is what rounding moves, which is nothing in a matrix
-that was packed. With int8 activations the forward pass quantises activations, too.
+Integer leaves are trained with the straight-through estimator: the forward pass rounds as the packed matrix does, the
+backward pass takes rounding for the identity, inside the range of the codes. Gains of the scales are learned with them.
+Unlike in learned step size quantization, coefficients are rounded by the scales that they came with, and the learned
+ones multiply the codes: in LSQ the gradient of a scale is the movement of rounding, which is zero in a matrix that was
+packed. With int8 activations the forward pass quantises activations, too.
 
 References
 ----------
@@ -62,7 +62,7 @@ def trainable(module: Module, *, dense: bool = False) -> Module:
 
 
 def freeze(module: Module) -> Module:
-    """Pack what `trainable` made: the coefficients are rounded to their precisions, as they were in training.
+    """Pack the weights that `trainable` made: coefficients are rounded to their precisions, as they were in training.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ class TrainableFactor(nn.Module):
     Parameters
     ----------
     stored
-        What they begin with.
+        Coefficients to begin with.
     quantized
         Whether activations are int8 where they meet codes.
 
@@ -297,7 +297,7 @@ class TrainableFactor(nn.Module):
         return _single(self.scales) * _single(self.gains)
 
     def _rounded(self) -> Rounded:
-        """Return what coefficients are rounded to, in units of the scale."""
+        """Return the rounded coefficients, in units of the scale."""
         assert self.scales is not None
         if self._kept is not None:
             return self._kept

@@ -80,7 +80,7 @@ class HWeight(nn.Module):
         NetworkError
             If the weight is on the meta device.
         ArgumentError
-            If its buffers were changed to what is no packed matrix.
+            If its buffers were changed, and are no packed matrix any more.
         """
         if self.words.is_meta:
             raise NetworkError("HWeight", "is on the meta device", "load a state dict first, with assign=True")
@@ -153,7 +153,7 @@ class HWeight(nn.Module):
         return y
 
     def _multiply_dual(self, x: Tensor, bias: Tensor | None) -> Tensor | None:
-        """Multiply in forward-mode differentiation, where x or the bias has a tangent: it is mapped as they are."""
+        """Multiply in forward-mode differentiation: a tangent of x or of the bias is mapped as these are."""
         x, tangent = unpacked(x)
         bias, added = (None, None) if bias is None else unpacked(bias)
         if tangent is None and added is None:
@@ -185,7 +185,7 @@ class HWeight(nn.Module):
         return result
 
     def _for_export(self) -> tuple[Tensor, Prepared]:
-        """Return the words and what is prepared for them: exporters put tensors without data in their place."""
+        """Return the words and their prepared product: exporters put tensors without data in their place."""
         if self._known is None:
             raise NetworkError("HWeight", "was not prepared before the export", "call the network once, then export it")
         return self._known
@@ -198,7 +198,7 @@ class HWeight(nn.Module):
         return f"shape=({m}, {n}), storage={self.matrix.storage().ratio:.1%}"
 
     def prepared(self) -> Prepared:
-        """Return what is prepared for the buffers as they are now.
+        """Return the product that is prepared for the buffers as they are now.
 
         Raises
         ------
@@ -218,7 +218,7 @@ class HWeight(nn.Module):
         self._known = tensors.words, prepared
 
     def _prepare_if_possible(self) -> None:
-        """Prepare for new buffers; what is wrong with them, if anything, is told when they are used."""
+        """Prepare for new buffers; an error in them is raised when they are used."""
         self._known = None
         if type(self.words) is Tensor and not self.words.is_meta:
             with suppress(ArgumentError):
@@ -233,7 +233,7 @@ class HWeight(nn.Module):
         self._prepare_if_possible()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Follow moves; of changes of type those between float32 and float64, where all coefficients are such."""
+        """Follow moves, and changes of type between float32 and float64 where all coefficients are such."""
         wanted = fn(torch.empty(0, dtype=self.dtype)).dtype
         wanted = torch.float64 if wanted == torch.float64 else torch.float32
         if wanted != self.dtype and not self.words.is_meta:

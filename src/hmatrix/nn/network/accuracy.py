@@ -106,7 +106,7 @@ class Search:
     least
         The least possible storage, as a fraction.
     evaluations
-        Most that are tried.
+        Largest number of storages that are tried.
     """
 
     least: float

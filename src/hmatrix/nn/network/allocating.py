@@ -16,7 +16,7 @@ from hmatrix.nn.network.targets import Target
 
 
 class Part(NamedTuple):
-    """A weight, what fits H-matrices to it, and how much its errors count."""
+    """A weight, its fitter of H-matrices, and the weight of its errors."""
 
     target: Target
     fitter: Fitter
@@ -95,7 +95,7 @@ class NetworkAllocator:
         return sum(part.target.dense_bytes for part in self._sharing)
 
     def reweigh(self, sensitivities: list[float]) -> None:
-        """Let the errors of the layers count otherwise."""
+        """Give the errors of the layers other weights."""
         self.parts = [part._replace(sensitivity=value) for part, value in zip(self.parts, sensitivities, strict=True)]
         self._sharing = [part for part in self.parts if part.target.settings.budget is None]
         self._curves = {}
@@ -106,7 +106,7 @@ class NetworkAllocator:
         return sum(float(curve.hull()[0][0]) for curve in self._all_curves()) / self.dense_bytes
 
     def successors(self, fitted: Sequence[Fitted | None]) -> Successors:
-        """Return the layers that take the places of those which do not stay as they are."""
+        """Return the layers that take the places of those that are replaced."""
         made: Successors = {}
         for part, result in zip(self.parts, fitted, strict=True):
             if result is not None:

@@ -20,20 +20,20 @@ from hmatrix.nn.network.targets import Target
 
 @dataclass
 class Inputs:
-    """What layers were given.
+    """The inputs that layers were given.
 
     Parameters
     ----------
     samples
-        For each target a sample of its inputs, ``(rows, n)``; ``None`` for one that only selects rows of its weight.
+        Sample of the inputs of each target, ``(rows, n)``; ``None`` for one that only selects rows of its weight.
     counts
-        For each target that only selects rows how often it selected each, ``(m,)``; ``None`` for others.
+        Selections of each row, for each target that only selects rows, ``(m,)``; ``None`` for others.
     derivatives
-        For each target second moments of the output's derivatives; ``None`` where they were not wanted, or tell
+        Second moments of the output's derivatives, for each target; ``None`` where they were not wanted, or tell
         nothing.
     sensitivities
-        For each target the mean square change of the network's output per square of relative error; 1 where
-        derivatives were not wanted.
+        Mean square change of the network's output per square of relative error, for each target; 1 where derivatives
+        were not wanted.
     unused
         Names of targets that were never called.
     probes
@@ -49,7 +49,7 @@ class Inputs:
 
     @classmethod
     def unknown(cls, targets: int) -> Self:
-        """Return what there is without calibration data."""
+        """Return the inputs known without calibration data: none."""
         return cls([None] * targets, [None] * targets, [None] * targets, [1.0] * targets, set(), [])
 
 
@@ -74,11 +74,11 @@ def collect_inputs(
     calibration
         Batches.
     forward
-        Runs the network on a batch.
+        Function that runs the network on a batch.
     rows
-        Most input vectors that are kept for a layer: positions of images, or tokens.
+        Largest number of input vectors that are kept for a layer: positions of images, or tokens.
     probe_samples
-        As many of the first samples are kept as probes, in whole batches.
+        Number of the first samples that are kept as probes, in whole batches.
     seed
         Seed of the choice.
     progress
@@ -166,7 +166,7 @@ def _hook(
 
 @dataclass
 class _Reservoir:
-    """A uniform sample of all vectors that come by: those with the smallest of random keys."""
+    """A uniform sample of all vectors so far: those with the smallest of random keys."""
 
     size: int
     seed: int
@@ -195,7 +195,7 @@ class _Reservoir:
         self._keys, self._rows = keys[kept], rows[kept]
 
     def sample(self) -> FloatArray | None:
-        """Return the sample ``(rows, n)``; ``None`` if nothing came by."""
+        """Return the sample ``(rows, n)``; ``None`` if there was no vector."""
         if self._rows is None:
             return None
         array: FloatArray = self._rows.numpy()

@@ -1,10 +1,10 @@
-"""Derivatives of a network's output by the weights of its layers: what decides which errors of a weight matter.
+"""Derivatives of a network's output by the weights of its layers, which decide which errors of a weight matter.
 
-An error E of a weight changes the output of a layer at every position of a sample, and the network sums up what comes
-of it. To first order that is the inner product of E with the derivative G ``(m, n)`` of the output by the weight, a sum
-over positions. Its square is on average about in proportion to ``tr(B E A E^T)``, A being the mean of ``G^T G`` and B
-that of ``G G^T``: what positions have in common adds up, what a rectifier cuts off is left out, and what rows do
-together counts. The second moment of the inputs takes all positions for independent, and for equally important.
+An error E of a weight changes the output of a layer at every position of a sample, and the network sums up the effects.
+To first order that is the inner product of E with the derivative G ``(m, n)`` of the output by the weight, a sum over
+positions. Its square is on average about in proportion to ``tr(B E A E^T)``, A being the mean of ``G^T G`` and B that
+of ``G G^T``: errors that positions have in common add up, errors that a rectifier cuts off are left out, and joint
+errors of rows count. The second moment of the inputs treats all positions as independent, and as equally important.
 
 The output is projected at random, sample by sample, and so are the rows of each G, or its columns, if there are many:
 their squares are right on average, and not one G is ever formed. The same step back through the network tells how much
@@ -34,13 +34,13 @@ from hmatrix.nn.network.sensitivity import Sensitivities
 from hmatrix.nn.network.targets import Target
 
 PARTS = 5
-"""Samples are dealt to so many parts, each of which can be left out to judge by."""
+"""Parts that samples are dealt to; each can be left out to judge by."""
 
 _PROJECTIONS = 64
 """Random projections of the rows of G, and of its columns."""
 
 _MOST_ROWS = 4096
-"""Rows of larger weights are taken for independent: their second moment would be as large as the weight, or larger."""
+"""Rows of larger weights count as independent: their second moment would be as large as the weight, or larger."""
 
 
 class Factors(NamedTuple):
@@ -66,9 +66,10 @@ class Derivatives:
     targets
         The weights. Those whose rows are selected have sensitivities only.
     rows
-        A weight with more columns than that has its samples of each part added up with random signs.
+        Columns of a weight up to which samples are kept apart; wider weights have their samples of each part added up
+        with random signs.
     present
-        Tells which positions are no padding.
+        Positions that are no padding.
     seed
         Seed of all signs.
     """
@@ -124,7 +125,7 @@ class Derivatives:
                 row_sums.add([(by_position, vectors - vectors.mean(dim=0)) for vectors, by_position in pairs], samples)
 
     def remove_hooks(self) -> None:
-        """Leave the network as it was."""
+        """Remove the hooks, which leaves the network as it was."""
         for hook in self._hooks:
             hook.remove()
 
@@ -163,7 +164,7 @@ class Derivatives:
 
 
 class _Call:
-    """What a layer was given, and an error, zero, of what it gave."""
+    """The input of a layer's call, and an error, zero, of its output."""
 
     def __init__(self, index: int, kind: Kind, module: nn.Module, x: Tensor, output: Tensor, present: Present) -> None:
         self.index = index
@@ -179,12 +180,12 @@ class _Call:
         self._present = present
 
     def vectors(self) -> Tensor | None:
-        """Return what the weight multiplied, ``(positions, n)``."""
+        """Return the vectors that the weight multiplied, ``(positions, n)``."""
         vectors = self._kind.vectors(self._module, self._x, lambda count: torch.arange(count, device=self._x.device))
         return None if vectors is None else vectors.to("cpu", torch.float32)
 
     def by_position(self, gradient: Tensor) -> Tensor:
-        """Return the derivative by what the weight gave, ``(positions, m)``, zero where there is padding."""
+        """Return the derivative by the weight's output, ``(positions, m)``, zero where there is padding."""
         moved = gradient.movedim(self._kind.channels, -1)
         is_present = self._present.mask_of(self._x)
         if is_present is not None:
@@ -200,7 +201,7 @@ class _Sums:
     width, height
         Sizes of G, or of its transpose for the second moment over its rows.
     most
-        A wider one has its rows added up with random signs, as many in all.
+        Largest number of rows; a wider G has its rows added up with random signs to so many.
     generator
         Generator of the signs.
     """
@@ -236,7 +237,7 @@ class _Sums:
         Parameters
         ----------
         turn
-            What rows are multiplied by, ``(n, width)``; nothing by default.
+            Matrix that rows are multiplied by, ``(n, width)``; none by default.
         """
         if not all(self._samples):
             return None
@@ -263,7 +264,7 @@ class _Sums:
         return torch.stack(rows).sum(dim=0)
 
     def _projection(self) -> Tensor:
-        """Return what rows of G are multiplied by, ``(k, height)``, whose square is the identity on average."""
+        """Return a random factor of the rows of G, ``(k, height)``, whose square is the identity on average."""
         if self._height <= _PROJECTIONS:
             return torch.eye(self._height)
         return _signs((_PROJECTIONS, self._height), self._generator) / math.sqrt(_PROJECTIONS)

@@ -43,11 +43,11 @@ class Fitter:
     inputs
         Inputs of its layer, ``(rows, n)``, or ``None``.
     counts
-        How often its layer selected each row, ``(m,)``, or ``None``.
+        Number of times its layer selected each row, ``(m,)``, or ``None``.
     derivatives
         Derivatives of the network's output by the weight, or ``None``.
     folder
-        Where results are kept, so that an interrupted search goes on; ``None`` for nowhere.
+        Folder of the results, so that an interrupted search goes on; ``None`` for none.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Fitter:
         return digest.hexdigest()[:24]
 
     def _path(self, name: str) -> Path | None:
-        """Return where a result is kept; that it could not be written is told before it is computed."""
+        """Return the file of a result, after a check that it can be written."""
         if self._folder is None:
             return None
         make_folder(self._folder)
@@ -159,7 +159,7 @@ class Fitter:
 
 
 def _fitted(arrays: dict[str, AnyArray], facts: dict[str, Any]) -> Fitted:
-    """Return what was kept of a layer."""
+    """Return the result that was kept of a layer."""
     correction = arrays.pop(_CORRECTION)
     arrangement = tuple(facts.pop("arrangement"))
     return Fitted(HMatrix(PackedBlocks.of_arrays(arrays)), correction, arrangement=arrangement, **facts)

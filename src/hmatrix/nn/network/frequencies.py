@@ -1,4 +1,4 @@
-"""How often the rows of an embedding are selected, from how often calibration data selected them.
+"""Frequencies of an embedding's rows, estimated from the counts in calibration data.
 
 References
 ----------
@@ -14,8 +14,8 @@ from hmatrix._support.typing import Floats64, Integers64
 def frequencies(counts: Integers64) -> Floats64:
     """Return the probability of each row ``(m,)`` from its count; some count must be positive.
 
-    What was never seen has, all together, the share of what was seen once (Good and Turing's estimate), in equal parts,
-    and no row less than one of these.
+    Rows that were never seen share the part of those that were seen once (Good and Turing's estimate), in equal parts,
+    and no row has less than one of these.
     """
     total, unseen = int(counts.sum()), int(np.count_nonzero(counts == 0))
     if unseen == 0:

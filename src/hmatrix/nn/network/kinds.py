@@ -17,7 +17,7 @@ Choose = Callable[[int], Tensor]
 
 
 class Kind(Protocol):
-    """What a type of layers has in common."""
+    """A type of layers, with the operations that compression needs."""
 
     channels: int
     """Axis of the output along which its channels lie."""

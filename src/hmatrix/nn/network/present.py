@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Present:
-    """The positions of a batch that are no padding, where it tells by the name that transformers use."""
+    """The positions of a batch that are no padding, where it has a mask by the name that transformers use."""
 
     def __init__(self) -> None:
         self._mask: Tensor | None = None
@@ -18,11 +18,11 @@ class Present:
         self._mask = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
 
     def among(self, x: Tensor) -> Tensor:
-        """Return what a layer is given, or gives, at these positions: vectors ``(k, n)``, or indices ``(k,)``."""
+        """Return a layer's inputs or outputs at these positions: vectors ``(k, n)``, or indices ``(k,)``."""
         mask = self.mask_of(x)
         return x if mask is None else x[mask]
 
     def mask_of(self, x: Tensor) -> Tensor | None:
-        """Return which positions of x these are; ``None`` for all, or where x has no such positions."""
+        """Return the mask of these positions in x; ``None`` for all, or where x has no such positions."""
         positions = x.shape[:-1] if x.is_floating_point() else x.shape
         return None if self._mask is None or positions != self._mask.shape else self._mask.to(x.device)

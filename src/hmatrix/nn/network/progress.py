@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 def shown(items: Iterable[T], what: str, *, enabled: bool, total: int | None = None) -> Iterable[T]:
-    """Iterate with a progress bar, if one is wanted and can be had."""
+    """Iterate with a progress bar, if one is wanted and tqdm is installed."""
     if not enabled:
         return items
     try:

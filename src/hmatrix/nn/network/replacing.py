@@ -24,7 +24,7 @@ Successors = dict[nn.Module, nn.Module]
 
 
 def successors(target: Target, fitted: Fitted) -> Successors:
-    """Make the layers that take the places of a target's, sharing one weight."""
+    """Make the layers that take the places of a target's layers, sharing one weight."""
     weight = HWeight(fitted.matrix)
     made: Successors = {}
     for name, module in target.layers.items():

@@ -1,4 +1,4 @@
-"""What became of the layers of a network."""
+"""Reports of the compression of a network's layers."""
 
 import json
 from collections import Counter
@@ -22,7 +22,7 @@ _RUINED = 0.5
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What became of one weight.
+    """The compression of one weight.
 
     Parameters
     ----------
@@ -41,17 +41,17 @@ class LayerReport:
     ranks
         Ranks of the low-rank leaves, rising, without repetition.
     precisions
-        For each precision the number of leaves.
+        Number of leaves of each precision.
     predicted_error, measured_error
         Relative error of the layer's output, as in `hmatrix.allocation.Allocation`; with calibration data, as the
         network's output depends on it. `predicted_error` treats rows as independent; `measured_error` includes
         cancellation between rows, and is often less. ``None`` for a layer that stays as it is.
     arrangement
-        How rows and columns were ordered.
+        Order of rows and of columns.
     seconds
         Time that its H-matrix took.
     note
-        Why it stays as it is.
+        Reason for which it stays as it is.
     """
 
     names: tuple[str, ...]
@@ -71,16 +71,16 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class Trial:
-    """One network that a search for the least storage looked at.
+    """One network that a search for the least storage tried.
 
     Parameters
     ----------
     storage
-        What the layers were allowed, as a fraction.
+        Storage that the layers were allowed, as a fraction.
     drop
-        How far the score fell.
+        Drop of the score.
     interval
-        Its 95 % interval, where the score is one of single samples.
+        Its 95 % interval, where the score is a mean over samples.
     passed
         Whether it fell by no more than was allowed.
     """
@@ -93,12 +93,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a network.
+    """The compression of a network, layer by layer.
 
     Parameters
     ----------
     layers
-        Those that were chosen, in the network's order.
+        Reports of the chosen layers, in the network's order.
     network_before, network_after
         Bytes of the whole network: its parameters and buffers as they are stored.
     output_change
@@ -107,7 +107,7 @@ class Report:
     trials
         Trials of a search for the least storage, in their order.
     seconds
-        All in all.
+        Time of the whole compression.
     """
 
     layers: tuple[LayerReport, ...]

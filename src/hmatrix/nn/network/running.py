@@ -1,4 +1,4 @@
-"""Running a network for what can be measured on it, without leaving a trace."""
+"""Running a network to measure it, without leaving a trace."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ Forward = Callable[[nn.Module, Any], Any]
 def run_batch(model: nn.Module, batch: Any) -> Any:
     """Run a network on a batch: a tensor, keyword arguments, or a pair of inputs and labels.
 
-    Of a tuple or a list only the first part is used, as data loaders give (inputs, labels).
+    Only the first part of a tuple or a list is used, as data loaders give (inputs, labels).
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     if isinstance(batch, Mapping):
@@ -29,7 +29,7 @@ def run_batch(model: nn.Module, batch: Any) -> Any:
 
 
 def check_batches(subject: str, batches: Any) -> None:
-    """Refuse what is not to be iterated, and a tensor, of which each row would be taken for a batch.
+    """Refuse batches that cannot be iterated, and a tensor, whose rows would be taken for batches.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def check_batches(subject: str, batches: Any) -> None:
 
 
 def checked(forward: Forward, subject: str) -> Forward:
-    """Return the same, which tells of a batch that does not go through the network as an error of `subject`."""
+    """Return the same function, whose errors for a batch that does not go through the network name `subject`."""
 
     def run(model: nn.Module, batch: Any) -> Any:
         try:

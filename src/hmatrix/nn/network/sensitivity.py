@@ -1,8 +1,8 @@
-"""How much an error of a layer's output changes the output of the network.
+"""The sensitivity of a network's output to errors of a layer's output.
 
-The mean square change of the network's output, in proportion to its variance, per square of the relative error of
-the layer's output: for errors that are independent between positions, and in each channel in proportion to its
-standard deviation, it is a weighted square norm of the Jacobian. That is estimated by random projections of the output,
+It is the mean square change of the network's output, in proportion to its variance, per square of the relative error of
+the layer's output. For errors that are independent between positions, and in each channel in proportion to its standard
+deviation, it is a weighted square norm of the Jacobian. That is estimated by random projections of the output,
 differentiated backwards. Errors of different layers are nearly independent, so that their effects add up.
 
 References
@@ -28,7 +28,7 @@ _ASIDE = 1 + 2.0**-20
 def change(reference: list[Tensor], changed: list[Tensor]) -> float:
     """Return the mean square difference of outputs, relative to the variance of the reference between samples.
 
-    Of a single sample, and where all samples are equal, it is relative to the mean square.
+    For a single sample, and where all samples are equal, it is relative to the mean square.
     """
     before, after = (torch.cat([_vectors(tensor) for tensor in tensors]).double() for tensors in (reference, changed))
     spread = Spread()
@@ -38,12 +38,12 @@ def change(reference: list[Tensor], changed: list[Tensor]) -> float:
 
 
 class Sensitivities:
-    """For each of some layers, the mean square change of the network's output per square of relative error.
+    """The mean square change of the network's output per square of relative error, for each of some layers.
 
     Parameters
     ----------
     layers
-        How many there are.
+        Number of layers.
     """
 
     def __init__(self, layers: int) -> None:
@@ -67,26 +67,26 @@ class Sensitivities:
         variance
             Variance of each channel of the layer's output, ``(m,)``.
         exponent
-            Power of two that the layer's output was divided by for its variance.
+            Exponent of the power of two that the layer's output was divided by for its variance.
         """
         power = exponent_of(gradient.numpy())
         share = float((gradient * 2.0**-power).square().sum(dim=0) @ variance)
         self._totals[index] += math.ldexp(share, 2 * (power + exponent))
 
     def add_lone(self, index: int, gradient: Tensor, output: Tensor) -> None:
-        """Add what a layer did at a single position, which tells nothing of how its output varies: the others do.
+        """Add a layer's call with a single position, which does not show how its output varies: other calls do.
 
         Parameters
         ----------
         index
             Number of the layer.
         gradient, output
-            As for `add`, and what the layer gave, ``(1, m)``.
+            Gradient as for `add`, and the layer's output, ``(1, m)``.
         """
         self._lone[index].add(gradient, output)
 
     def values(self) -> list[float]:
-        """Return them, by what was seen so far.
+        """Return the sensitivities, by the outputs seen so far.
 
         Raises
         ------
@@ -101,7 +101,7 @@ class Sensitivities:
 
 
 def rounded(sensitivity: float) -> float:
-    """Return an estimate without the noise of floating-point sums, which would change what it leads to."""
+    """Return an estimate without the noise of floating-point sums, which would change later choices."""
     return float(f"{sensitivity * _ASIDE:.{_DIGITS}g}")
 
 
@@ -125,7 +125,7 @@ class _Lone:
 
     @property
     def total(self) -> float:
-        """As if all calls had been one."""
+        """The share, as if all calls had been one."""
         if self._calls == 0:
             return 0.0
         variance = self._squares / self._calls - (self._sum / self._calls).square()
@@ -155,13 +155,13 @@ class Spread:
 
     @property
     def total(self) -> float:
-        """Summed over all entries."""
+        """The sum over all entries."""
         spread = self._moved_squares - float(self._sum.square().sum()) / max(self._count, 1)
         return spread if spread > 0 else self._squares
 
     @property
     def mean(self) -> float:
-        """On average over all entries."""
+        """The mean over all entries."""
         return self.total / self._entries
 
 

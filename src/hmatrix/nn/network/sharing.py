@@ -1,7 +1,7 @@
 """A budget shared between layers so that the sum of their errors is least.
 
-Each layer has a convex curve of the least error for so many bytes. At the optimum all curves have the same slope
-(the Lagrange multiplier of the budget), so their segments are taken in the order of what a byte gains.
+Each layer has a convex curve of the least error for so many bytes. At the optimum all curves have the same slope (the
+Lagrange multiplier of the budget), so their segments are taken in the order of the gain of a byte.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Curve:
     sizes
         Bytes, rising, ``(points,)``.
     errors
-        Weighted as they add up, falling and convex, ``(points,)``.
+        Errors, weighted so that they add up, falling and convex, ``(points,)``.
     dense
         Bytes of the layer as it is, without error.
     """

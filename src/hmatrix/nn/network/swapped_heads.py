@@ -22,7 +22,7 @@ from hmatrix.nn.network.targets import LayerSettings, Select, find_targets, last
 
 @dataclass(frozen=True)
 class HeadReport:
-    """What became of a head.
+    """The replacement of a head.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class HeadReport:
 
 
 class WithHead(NamedTuple):
-    """A network with a progressive head, and what became of it."""
+    """A network with a progressive head, and the report of its replacement."""
 
     model: nn.Module
     report: HeadReport
@@ -86,13 +86,13 @@ def progressive_head(
     calibration
         Batches of inputs, as `compress` takes them. The rarer a disagreement is to be, the more of them it takes.
     agreement, top, rule, coarse
-        As `hmatrix.progressive` takes them.
+        Arguments of `hmatrix.progressive`.
     select
         Function of a layer's name and the layer: whether it is the head; the last `torch.nn.Linear` by default.
     forward
         Function of the network and a batch that returns its output.
     rows
-        Most inputs of the head that are kept.
+        Largest number of inputs of the head that are kept.
     seed
         Seed of the choice of those.
     progress

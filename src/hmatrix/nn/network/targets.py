@@ -1,4 +1,4 @@
-"""Which layers of a network are compressed: by a function of the user, by name, and by what shares weights."""
+"""The layers of a network that are compressed: chosen by a function, by name, and by shared weights."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -24,16 +24,16 @@ _LISTED = 8
 
 @dataclass(frozen=True)
 class LayerSettings:
-    """How one layer is compressed.
+    """Settings of the compression of one layer.
 
     Parameters
     ----------
     budget
-        Its own, apart from that of the network; ``None`` for its share of that.
+        A budget of its own, apart from that of the network; ``None`` for its share of that.
     activations
-        How products treat their input where it meets integer codes: int8 for speed.
+        Treatment of a product's input where it meets integer codes: int8 for speed.
     coordinates
-        Where rows and columns lie, see `hmatrix.Allocator`.
+        Coordinates of rows and columns, see `hmatrix.Allocator`.
     unbiased
         Whether outputs keep their size, see `hmatrix.Allocator.allocate`; otherwise the layer's error is least.
     """
@@ -54,14 +54,14 @@ Override = Budget | LayerSettings | None
 
 @dataclass(eq=False)
 class Target:
-    """A weight that is compressed, and the layers that it is the weight of.
+    """A weight that is compressed, and the layers that have it.
 
     Parameters
     ----------
     layers
         Their names and modules; more than one where weights are tied, or a module is used under several names.
     settings
-        How it is compressed.
+        Settings of its compression.
     """
 
     layers: dict[str, nn.Module]

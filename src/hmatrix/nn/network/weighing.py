@@ -1,6 +1,6 @@
-"""How much a layer's error counts, measured with the H-matrix that the layer has.
+"""The sensitivity of a network to a layer's error, measured with the layer's H-matrix.
 
-The estimate of `sensitivity` is one for errors that are independent between positions. But neighbouring positions are
+The estimate of `sensitivity` is for errors that are independent between positions. But neighbouring positions are
 alike, and so are their errors, which do not average out where a network sums positions up.
 """
 
@@ -60,8 +60,8 @@ def measured_sensitivities(
     """Return, for each layer, the change of the network's output per square of relative error, by its H-matrix alone.
 
     The error is the predicted one, since curves of predicted errors are weighed. Of a layer without an H-matrix, or
-    without an error, the estimate is scaled as those of the others are by measuring them. So is that of an embedding
-    whose rows count as often as they were selected: the batches select few of them, and tell nothing of the others.
+    without an error, the estimate is scaled as measuring scales those of the others. So is that of an embedding whose
+    rows count as often as they were selected: the batches select few of them, and say nothing about the rest.
 
     Parameters
     ----------

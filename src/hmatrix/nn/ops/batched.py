@@ -1,8 +1,8 @@
 """The product with a packed matrix by torch alone: batched products of leaves of equal shape.
 
-It runs wherever torch does, can be differentiated in the input, traced, and exported to standard operators.
-With int8 activations the arithmetic is the kernel's: codes meet codes in sums of integers, which float32
-holds exactly. What remains of floating point is added in another order than by the kernel.
+It runs wherever torch does, can be differentiated in the input, traced, and exported to standard operators. With int8
+activations the arithmetic is the kernel's: codes meet codes in sums of integers, which float32 holds exactly. The
+remaining floating-point sums are added in another order than by the kernel.
 """
 
 from collections.abc import Callable, Sequence

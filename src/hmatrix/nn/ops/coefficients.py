@@ -24,7 +24,7 @@ UNITS = {
     Precision.TRELLIS3: torch.uint8,
     Precision.TRELLIS4P: torch.uint8,
 }
-"""As what words are viewed; little-endian, as all devices are that torch runs on."""
+"""Types that words are viewed as; little-endian, as all devices are that torch runs on."""
 
 TABLES: dict[Precision, list[float]] = {
     precision: codebook(precision).tolist() for precision in Precision if precision >= Precision.LLOYD4
@@ -34,7 +34,7 @@ TABLES: dict[Precision, list[float]] = {
 
 @dataclass(frozen=True)
 class Columns:
-    """How the columns of a factor are cut into runs, the same for all factors of a stack.
+    """The columns of a factor, cut into runs, the same for all factors of a stack.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Columns:
     lengths
         Columns of each run. Activations are quantised run by run.
     groups
-        For each run the number of the group, of common scales, that it belongs to.
+        Number of the group, of common scales, that each run belongs to.
     """
 
     precision: Precision
@@ -63,7 +63,7 @@ class Columns:
             first += length
 
     def places(self) -> tuple[list[int], list[int]]:
-        """Return which columns of words hold coefficients, and which hold scales."""
+        """Return the columns of words that hold coefficients, and those that hold scales."""
         codes: list[int] = []
         scales: list[int] = []
         at = 0
@@ -139,9 +139,9 @@ class Coefficients:
         return Coefficients(self.columns, self.units[leaf, row], scales)
 
     def integers(self) -> Tensor:
-        """Return what codes stand for, in units of the scale, ``(leaves, rows, columns)``, float32.
+        """Return the values of codes, in units of the scale, ``(leaves, rows, columns)``, float32.
 
-        Of int2 and int1 these are halves, else integers.
+        They are halves in int2 and int1, else integers.
         """
         precision = self.columns.precision
         table = TABLES.get(precision)
@@ -167,7 +167,7 @@ class Coefficients:
         return units.float() if units.dtype == torch.bfloat16 else units
 
     def _unpadded(self, units: Tensor) -> Tensor:
-        """Leave out what fills the last word of each run."""
+        """Leave out the columns that fill the last word of each run."""
         per_word = self.columns.precision.per_word
         pieces = []
         first = 0
@@ -185,7 +185,7 @@ def _packed(codes: Tensor, bits: int) -> Tensor:
 
 
 def _read(words: Tensor, bits: int, base: int, *, ring: bool = False) -> Tensor:
-    """Return what stands at each column of words, modulo a base, ``(leaves, rows, columns)``.
+    """Return the number at each column of words, modulo a base, ``(leaves, rows, columns)``.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def _read(words: Tensor, bits: int, base: int, *, ring: bool = False) -> Tensor:
     base
         A power of two.
     ring
-        Whether it may go on in the next byte of the word, from the last one in the first.
+        Whether it may go on in the next byte of the word; the first follows the last.
     """
     bytes_ = torch.unflatten(words, 2, (-1, 1, 4))
     if ring:

@@ -1,6 +1,6 @@
-"""Which codes stand for what is nearest to coefficients that are trained.
+"""The codes whose values are nearest to coefficients that are trained.
 
-Those of a trellis are found word by word on the CPU, by the Viterbi algorithm, in an operator, so that compilers need
+Codes of a trellis are found word by word on the CPU, by the Viterbi algorithm, in an operator, so that compilers need
 not see it.
 """
 
@@ -17,16 +17,16 @@ from hmatrix.nn.ops.coefficients import TABLES, Coefficients, Columns
 
 
 class Rounded(NamedTuple):
-    """Coefficients and what they are rounded to, each ``(leaves, rows, columns)``.
+    """Coefficients and their rounded values, each ``(leaves, rows, columns)``.
 
     Parameters
     ----------
     wanted
         The coefficients, inside the range of the codes, in units of the scale.
     held
-        What the codes stand for, in units of the scale.
+        Values of the codes, in units of the scale.
     codes
-        In any type.
+        Codes of any type.
     """
 
     wanted: Tensor
@@ -62,7 +62,7 @@ def rounded(columns: Columns, wanted: Tensor) -> Rounded:
 def apart(precision: Precision) -> float:
     """Return the distance of neighbouring values of an entry, on average, in units of the scale.
 
-    In a trellis they are those that it has next to its neighbours' codes as they are.
+    In a trellis these are the values that it can have beside its neighbours' present codes.
     """
     if precision not in TABLES:
         return 1.0

@@ -1,4 +1,4 @@
-"""What layers compute as operators of torch: ``torch.ops.hmatrix.linear``, ``product`` and ``rows``.
+"""Products of layers as operators of torch: ``torch.ops.hmatrix.linear``, ``product`` and ``rows``.
 
 Their arguments are the tensors of the packed form, so that compilers, exporters and devices see them. On the
 CPU the product is the kernel's, elsewhere batched products of the same words.

@@ -1,4 +1,4 @@
-"""Packed matrices as tensors, and what is prepared once for each of them.
+"""Packed matrices as tensors, and their products, which are prepared once for each.
 
 The words are read where they are: changed in place, they count at the next product. Leaves, flag and
 permutations that were changed in place, or replaced, are checked and prepared anew.
@@ -87,7 +87,7 @@ class PackedTensors(NamedTuple):
 
 
 class Prepared:
-    """What multiplies by the packed matrix of some tensors; it holds the memory of the words, but not their tensor.
+    """The product with the packed matrix of some tensors; it holds the memory of the words, but not their tensor.
 
     On the CPU it has the `matrix`, elsewhere the `structure` alone.
 
@@ -98,7 +98,7 @@ class Prepared:
     shape
         Shape of the matrix, ``(m, n)``.
     matrix
-        The matrix, where it is known to be that of the tensors; used if it shares their coefficients.
+        The matrix of the tensors, where it is known; used if it shares their coefficients.
 
     Raises
     ------
@@ -183,17 +183,17 @@ class Prepared:
 
     @cached_property
     def structure(self) -> Structure:
-        """For products by torch."""
+        """The structure for products by torch."""
         return structure_of(self.matrix.pack(), torch.device("cpu"))
 
     @cached_property
     def row_tables(self) -> tuple[RowTable, ...]:
-        """For rows."""
+        """The tables for looking up rows."""
         return row_tables(self.structure)
 
 
 _known: dict[int, tuple[TensorWeakRef, Prepared]] = {}
-"""By the identity of a tensor of words, which removes its entry when it dies."""
+"""Prepared products by the identity of a tensor of words, which removes its entry when it dies."""
 
 
 def prepared_of(
@@ -204,7 +204,7 @@ def prepared_of(
     column_permutation: Tensor | None,
     shape: tuple[int, int],
 ) -> Prepared:
-    """Return what multiplies by a packed matrix ``(m, n)``, made anew only where its tensors changed.
+    """Return the product with a packed matrix ``(m, n)``, prepared anew only where its tensors changed.
 
     Raises
     ------
@@ -225,12 +225,12 @@ def prepared_of(
 
 
 def known(words: Tensor) -> Prepared:
-    """Return what was prepared for a tensor of words, or for one that views the same memory.
+    """Return the product that was prepared for a tensor of words, or for one that views the same memory.
 
     Raises
     ------
     ArgumentError
-        If nothing was, or what belongs to the words was changed to what is no packed matrix.
+        If there is none, or the tensors beside the words were changed, and make no packed matrix any more.
     """
     entry = _known.get(id(words))
     if entry is None or entry[0]() is not words:
@@ -248,7 +248,7 @@ def _same_memory(first: Tensor | None, second: Tensor) -> bool:
 
 
 def remember(words: Tensor, prepared: Prepared) -> None:
-    """Keep what was prepared for a tensor of words as long as that tensor lives."""
+    """Keep the prepared product of a tensor of words as long as that tensor lives."""
     if prepared.tracked:
         key = id(words)
         if key not in _known:

@@ -20,7 +20,7 @@ Far: TypeAlias = Callable[[], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class RowTable:
-    """Which leaves of a group hold a row; a row has as many slots as the most that any row needs.
+    """The leaves of a group that hold each row; every row has as many slots as the most that any row needs.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def select_rows(
     tables
         Tables of its rows.
     near, far
-        For each group of leaves, what gives rows of the blocks D or the factors U, and the factors V^T; the
+        Functions, for each group of leaves, that return rows of the blocks D or the factors U, and the factors V^T; the
         latter ``None`` for dense leaves.
     indices
         Integers ``(...)``, within 0 to m - 1.

@@ -1,8 +1,8 @@
 """The shortest way from tensors to the kernel.
 
-What a layer's product takes beside the kernel are questions to torch. Native code asks them, through the interface by
-which libraries exchange tensors in C. Where a release of torch lacks it, as wherever more than the kernel is needed,
-the operators are the way.
+Beside the kernel, a layer's product consists of questions to torch. Native code asks them, through the interface by
+which libraries exchange tensors in C. Where a release of torch lacks it, and wherever more than the kernel is needed,
+products go through the operators.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ _OBSTACLES = (
     torch._C._functorch.peek_interpreter_stack,
     torch._C._is_any_autocast_enabled,
 )
-"""Who watches or changes what torch computes."""
+"""Modes of torch that watch or change its computations."""
 
 
 def shortcut_of(
@@ -39,10 +39,10 @@ def shortcut_of(
     plan
         The product.
     words
-        Address of the coefficients that it reads: where they are elsewhere, it is not taken.
+        Address of the coefficients that it reads; if they move, the shortcut is not taken.
     others
-        The rest of the packed form: names, tensors, and their versions as they were when the plan was made. Where one
-        is another tensor, or was changed, it is not taken.
+        The rest of the packed form: names, tensors, and their versions as they were when the plan was made. If one is
+        replaced or changed, the shortcut is not taken.
     """
     if _EXCHANGE is None:
         return None

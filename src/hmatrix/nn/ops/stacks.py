@@ -23,7 +23,7 @@ from hmatrix.packed.schedule import DENSE
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Where the words of equal factors lie: dense blocks, factors U, or transposed factors V.
+    """Places of the words of equal factors: dense blocks, factors U, or transposed factors V.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Stack:
             words[self._addresses(scales)] = coefficients.scales.contiguous().view(words.dtype)
 
     def _addresses(self, columns: list[int]) -> Tensor:
-        """Return where some columns of words lie, int64 ``(leaves, rows, columns)``."""
+        """Return the places of some columns of words, int64 ``(leaves, rows, columns)``."""
         return self.starts[:, :, None] + self.steps[:, :, None] * torch.tensor(columns, device=self.starts.device)
 
 
@@ -74,9 +74,9 @@ class LeafGroup:
     shape
         Rows and columns of one of them.
     rows, columns
-        int64 ``(leaves, m)`` and ``(leaves, n)``: those of each leaf, in tree order.
+        Rows and columns of each leaf in tree order, int64 ``(leaves, m)`` and ``(leaves, n)``.
     factors
-        What multiplies the input, in order: the dense blocks; or V^T, then U.
+        Factors that multiply the input, in order: the dense blocks; or V^T, then U.
     """
 
     leaves: tuple[int, ...]
@@ -195,7 +195,7 @@ def structure_of(packed: PackedBlocks, device: torch.device) -> Structure:
 
 
 def _factor(stage: Stage, first: int, end: int, leaf: int | None) -> _Factor:
-    """Return where rows ``first:end`` of a stage lie; in the second stage, those of one leaf."""
+    """Return the places of rows ``first:end`` of a stage; in the second stage, those of one leaf."""
     starts, steps = np.empty(end - first, np.int64), np.empty(end - first, np.int64)
     runs: list[Run] = []
     for panel, rows, part in overlaps(stage, first, end):

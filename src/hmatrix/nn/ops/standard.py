@@ -1,4 +1,4 @@
-"""What layers compute in operators that every exporter knows.
+"""Products of layers in operators that every exporter knows.
 
 Coefficients become constants as they are stored: codes stay bytes, and are decoded by the exported network. (The
 exporter of TorchScript decodes constants beforehand, whatever one does.)

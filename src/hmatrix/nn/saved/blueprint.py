@@ -1,4 +1,4 @@
-"""What tells how to build the layers of a compressed network, before the parts of their H-matrices are read."""
+"""Blueprints: how to build the layers of a compressed network before the parts of their H-matrices are read."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _LAYERS = (HLinear, HConv2d, HEmbedding)
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What the state dict of one layer does not hold.
+    """The facts about one layer that its state dict does not hold.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Blueprint:
     shape
         Shape of the weight, ``(m, n)``.
     has_bias
-        Whether it has a bias; the correction of what is lost may have added one.
+        Whether it has a bias; the correction of a mean error may have added one.
     zero_padding
         Whether it is an embedding whose row of padding is zero.
     """
@@ -80,7 +80,7 @@ def build(
     heads
         The shapes of the layers that are progressive heads, by name.
     mend
-        What to do if the network is another one.
+        Remedy that a message names if the network is another one.
 
     Returns
     -------
@@ -133,7 +133,7 @@ def heads_of(model: nn.Module) -> dict[str, tuple[int, int]]:
 
 
 def weights_of(model: nn.Module) -> Iterable[tuple[str, HWeight]]:
-    """Return all packed weights of a network with the names of the first layers that they are the weights of."""
+    """Return all packed weights of a network with the names of the first layers that have them."""
     for name, module in model.named_modules():
         if isinstance(module, HWeight):
             yield name.rpartition(".")[0], module

@@ -33,7 +33,7 @@ if int(transformers.__version__.partition(".")[0]) < _OLDEST:
 
 @register_quantization_config(METHOD)
 class HMatrixConfig(QuantizationConfigMixin):  # type: ignore[misc]
-    """How a network is compressed while it is loaded, or what a saved one is made of.
+    """Settings of the compression of a network while it is loaded, or the layers of a saved one.
 
     Parameters
     ----------
@@ -41,11 +41,11 @@ class HMatrixConfig(QuantizationConfigMixin):  # type: ignore[misc]
         To compress a network while it is loaded: the fraction of the float32 bytes of its layers. Without
         calibration data all columns of a weight and all layers count the same; `hmatrix.nn.compress` does better.
     activations
-        How products treat their input where it meets integer codes.
+        Treatment of a product's input where it meets integer codes.
     skip
         Layers to leave as they are: exact names, or regular expressions after ``re:``.
     version, layers
-        Written by `save_pretrained`.
+        Version and blueprints, written by `save_pretrained`.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """Compressed networks in safetensors files: their state dict, and a header that tells which layers are H-matrices.
 
-Nothing in a file is executed. Tensors are mapped into memory, not read; what is shared is stored once.
+Nothing in a file is executed. Tensors are mapped into memory, not read; shared ones are stored once.
 """
 
 import json
@@ -40,7 +40,7 @@ class Header:
     hmatrix
         Version of the package that wrote it.
     architecture
-        What the user says of how to build the network, plain values.
+        The user's description of how to build the network, plain values.
     layers
         The layers that are H-matrices, by name.
     shared
@@ -63,7 +63,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], architecture: Mapping[s
     Parameters
     ----------
     model
-        As `compress` or `progressive_head` returned it.
+        The network that `compress` or `progressive_head` returned.
     path
         The file.
     architecture

@@ -6,7 +6,7 @@ from torch import nn
 
 
 def make_ready(network: nn.Module) -> None:
-    """Make what is compressed in a network ready for `save_pretrained`, if it is one of transformers.
+    """Make the compressed layers of a network ready for `save_pretrained`, if it is one of transformers.
 
     Raises
     ------

@@ -1,10 +1,10 @@
-"""Adam with steps in proportion to what each tensor holds.
+"""Adam with steps in proportion to the size of each tensor's entries.
 
 References
 ----------
 D. P. Kingma, J. Ba, *Adam: a method for stochastic optimization*, ICLR 2015, arXiv:1412.6980. N. Shazeer, M. Stern,
-*Adafactor: adaptive learning rates with sublinear memory cost*, ICML 2018, arXiv:1804.04235 (steps in proportion to
-what a tensor holds).
+*Adafactor: adaptive learning rates with sublinear memory cost*, ICML 2018, arXiv:1804.04235 (steps in proportion to the
+size of a tensor's entries).
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 _EPSILON = 1e-12
 _BETAS = (0.9, 0.99)
-"""The averages must settle in a few hundred steps."""
+"""Decay of the averages, which must settle in a few hundred steps."""
 
 
 class Adam:
@@ -25,7 +25,7 @@ class Adam:
         self._steps = 0
 
     def step(self, loss: Tensor, rate: float) -> None:
-        """Take a step along the gradients of a loss; parameters that it does not depend on stay."""
+        """Take a step along the gradients of a loss; parameters that the loss does not depend on stay."""
         gradients = torch.autograd.grad(loss, list(self._sizes), allow_unused=True)
         self._steps += 1
         first, second = _BETAS

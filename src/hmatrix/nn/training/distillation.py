@@ -1,4 +1,4 @@
-"""What distillation is told, and what it tells: losses, settings, report."""
+"""Losses, settings and report of distillation."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class SquaredError:
-    """The mean square difference, in proportion to the variance of what the teacher gives: for any output."""
+    """The mean square difference, in proportion to the variance of the teacher's output: for any output."""
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the loss of a batch."""
@@ -56,7 +56,7 @@ class Divergence:
 
 
 class Trained(Enum):
-    """What is trained besides the coefficients of the H-matrices."""
+    """The parameters that are trained besides the coefficients of the H-matrices."""
 
     NOTHING = "nothing"
     VECTORS = "vectors"
@@ -80,27 +80,27 @@ _FIRST = 0.1
 
 @dataclass(frozen=True)
 class Finetuning:
-    """How a network is trained back.
+    """Settings of the training of a compressed network.
 
     Parameters
     ----------
     seconds, steps
-        When it ends: at whichever comes first; ten minutes where neither is given. Only a number of steps gives the
-        same bits each time.
+        Time and number of steps after which it ends, whichever comes first; ten minutes where neither is given. Only a
+        number of steps gives the same bits each time.
     rate
         Length of a step of Adam, in proportion to the root mean square of each tensor. It rises during the first
         tenth, and falls like a cosine afterwards.
     codes
-        The same for integer codes, before they are rounded, in codes; 0 leaves them as they are. Codes that were
+        Length of a step of integer codes, before they are rounded, in codes; 0 leaves them as they are. Codes that were
         rounded together, as `hmatrix.allocate` does it, are hard to better one by one in a large network.
     loss
         Loss of outputs.
     matching
         Weight of the mean square error of the outputs of all compressed layers, each in proportion to its variance.
     trained
-        What is trained besides the H-matrices.
+        Parameters that are trained besides the H-matrices.
     measurements
-        How often the packed network is measured on held-out data.
+        Number of measurements of the packed network on held-out data.
     seed
         Seed of torch's generator, which shuffles a `DataLoader`.
 
@@ -151,17 +151,17 @@ class Measurement:
 
 @dataclass(frozen=True)
 class FinetuningReport:
-    """How distillation went.
+    """The course of distillation.
 
     Parameters
     ----------
     before, after
-        Loss of outputs on held-out data, of the network that was given, and of the one that is returned: the best of
+        Loss of outputs on held-out data, for the network that was given and for the one that is returned: the best of
         all that were measured, the given one included.
     seconds
-        All in all.
+        Time of the whole training.
     measurements
-        In their order.
+        Measurements in their order.
     interrupted
         Whether it was ended by hand.
     """

@@ -35,7 +35,7 @@ from hmatrix.nn.training.means import match_means
 _LAYERS = (HLinear, HConv2d, HEmbedding)
 
 _EVERY = 8
-"""One of so many batches is held out, and so many at most."""
+"""Number of batches of which one is held out, and the most that are."""
 
 _MATCHED = 32
 """Batches by which the means of layers are matched."""
@@ -44,11 +44,11 @@ _MATCHING = 0.1
 """Largest part of the time that the matching may take."""
 
 _SMALLEST = 1e-3
-"""Tensors whose root mean square is smaller take steps as if it were this."""
+"""Least root mean square: tensors with a smaller one take steps as if it were this."""
 
 
 class Finetuned(NamedTuple):
-    """A network after distillation, packed again, and how it went."""
+    """A network after distillation, packed again, and the report."""
 
     model: nn.Module
     report: FinetuningReport
@@ -69,18 +69,18 @@ def finetune(
     Parameters
     ----------
     model
-        As `compress` returned it, or `load` loaded it. It is not changed.
+        The network that `compress` or `load` returned. It is not changed.
     teacher
         The original network.
     data
         Batches of inputs, as `compress` takes them; labels are not used. It is iterated again and again: shuffle and
         augment there, as a `DataLoader` does.
     settings
-        How long, and how.
+        Settings of the training.
     held_out
         Batches on which the packed network is measured, so that the best is returned. By default the first of every
         eight batches of `data`, eight at most, which then must come in the same order each time: where they are
-        shuffled, give others, or what is measured on is trained on, too.
+        shuffled, give others, or the network is trained on the batches that measure it.
     forward
         Function of a network and a batch that returns the output that matters, where it is not the (first) tensor that
         ``model(batch)`` returns.
@@ -109,7 +109,7 @@ def finetune(
     `Finetuning.trained` includes biases.
 
     Interrupted from the keyboard, it returns the best network so far. Layers are multiplied by their decoded matrices,
-    with exact activations, which is faster in training; what is measured is the packed network.
+    with exact activations, which is faster in training; measurements are of the packed network.
     """
     start = time.perf_counter()
     settings = Finetuning() if settings is None else settings
@@ -200,7 +200,7 @@ class _Best:
 
 
 class _Trainer:
-    """Steps of Adam, each in proportion to what a tensor holds."""
+    """Steps of Adam, each in proportion to the size of a tensor's entries."""
 
     def __init__(self, pair: Pair, settings: Finetuning, forward: Forward) -> None:
         self.steps = 0
@@ -270,7 +270,7 @@ def _compared(given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _repeated(data: Iterable[Any], skipped: Container[int]) -> Iterator[Any]:
-    """Iterate over batches again and again, but for some."""
+    """Iterate over batches again and again, without those that are held out."""
     while True:
         empty = True
         for number, batch in enumerate(data):
@@ -291,7 +291,7 @@ def _first(batches: Iterator[Any], settings: Finetuning, start: float) -> Iterat
 
 
 def _fractions(settings: Finetuning, start: float) -> Iterator[float]:
-    """Yield, for each step, which part of the training is over."""
+    """Yield, for each step, the part of the training that is over."""
     for step in count():
         over = [0.0]
         if settings.steps is not None:

@@ -40,7 +40,7 @@ class Pair:
 
 @contextmanager
 def watching(layers: Mapping[str, nn.Module], see: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
-    """Show the output of layers to a function at each call, with the name; what it returns takes the output's place."""
+    """Show the output of layers to a function at each call, with the name; its result takes the output's place."""
 
     def hook(name: str) -> Any:
         return lambda module, arguments, output: see(name, first_tensor(output))  # noqa: ARG005
@@ -57,7 +57,7 @@ def watching(layers: Mapping[str, nn.Module], see: Callable[[str, Tensor], Tenso
 def recording(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Tensor]]]:
     """Record the outputs of layers, in the order of their calls.
 
-    Where what follows a layer works in place, its output is seen as that leaves it.
+    Where the next operation works in place, a layer's output is seen as that leaves it.
     """
     recorded: dict[str, list[Tensor]] = {name: [] for name in layers}
     with watching(layers, lambda name, output: recorded[name].append(output)):

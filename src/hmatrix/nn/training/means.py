@@ -1,7 +1,7 @@
 """Biases with which each layer's output has the mean that it has in the original network.
 
-What is lost in one layer is noise to those that follow, and a rectifier makes a mean of noise. A layer's own error has
-no mean on the calibration data; that of what it is given has one, and it grows from layer to layer.
+The error of one layer is noise to those that follow, and a rectifier makes a mean of noise. A layer's own error has no
+mean on the calibration data; the error of its input has one, and it grows from layer to layer.
 
 References
 ----------
@@ -25,9 +25,9 @@ from hmatrix.nn.training.matching import Pair, watching
 
 
 def match_means(pair: Pair, batches: Iterable[Any], forward: Forward, trained: Trained) -> None:
-    """Correct the biases of the student's layers by the means of what their outputs lack.
+    """Correct the biases of the student's layers by the mean errors of their outputs.
 
-    In a single pass: each layer is corrected by all batches so far, and those after it are given what it then gives.
+    In a single pass: each layer is corrected by all batches so far, and the next layers get its corrected output.
 
     Parameters
     ----------
@@ -36,9 +36,9 @@ def match_means(pair: Pair, batches: Iterable[Any], forward: Forward, trained: T
     batches
         Batches of inputs.
     forward
-        Runs a network on a batch.
+        Function that runs a network on a batch.
     trained
-        Tells which biases may change.
+        Parameters that may change: it says which biases do.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def match_means(pair: Pair, batches: Iterable[Any], forward: Forward, trained: T
 
 
 class _Drift:
-    """What the mean of a layer's output lacks, in each channel ``(m,)``, on average over the calls so far."""
+    """The mean error of a layer's output in each channel ``(m,)``, over the calls so far."""
 
     def __init__(self, name: str, channels: int) -> None:
         self.mean = torch.zeros(())
@@ -75,11 +75,11 @@ class _Drift:
         self._channels = channels
 
     def want(self, output: Tensor, present: Present) -> None:
-        """Note what the teacher's layer gives."""
+        """Note the output of the teacher's layer."""
         self.wanted.append(self._mean_of(output, present))
 
     def correct(self, output: Tensor, present: Present) -> Tensor:
-        """Compare with what the student's layer gives, and return what it gives once it is corrected."""
+        """Compare with the output of the student's layer, and return that output corrected."""
         if not self.wanted:
             came = f"calls layer {self._name} less often than the model"
             raise NetworkError("teacher", came, "give the network that was compressed, as it was before")
