@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 Commands = Any
-"""What argparse returns for subcommands."""
+"""The object that argparse returns for subcommands."""
 
 
 def add_command(
@@ -21,7 +21,7 @@ def add_command(
 
 
 def at_least(least: int, name: str) -> Callable[[str], int]:
-    """Return what converts to an integer of at least so much; argparse calls by its name what is no integer."""
+    """Return a converter to an integer of at least so much; argparse's messages about other text use its name."""
 
     def convert(text: str) -> int:
         value = int(text)
@@ -62,7 +62,7 @@ def _number(text: str, fits: Callable[[float], bool], wanted: str) -> float:
 
 
 def list_of(convert: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    """Convert what commas separate."""
+    """Convert items that commas separate."""
 
     def convert_all(text: str) -> tuple[Any, ...]:
         return tuple(convert(part.strip()) for part in text.split(","))

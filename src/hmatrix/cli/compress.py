@@ -154,7 +154,7 @@ def run(options: argparse.Namespace) -> int:
 def _within(
     budget: hmatrix.Budget, whole: "Whole", options: argparse.Namespace, cache: Path
 ) -> tuple["nn.Module", "Report"]:
-    """Compress the layers that are chosen, but not a head that is replaced otherwise."""
+    """Compress the chosen layers, without a head that is made progressive."""
     import hmatrix.nn as hnn
 
     if whole.judge is None:

@@ -1,4 +1,4 @@
-"""``hmatrix evaluate``: how good a compressed network is."""
+"""``hmatrix evaluate``: the score of a compressed network."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``hmatrix finetune``: a compressed network trained back to what the original computes."""
+"""``hmatrix finetune``: a compressed network trained back to the outputs of the original."""
 
 import argparse
 from pathlib import Path

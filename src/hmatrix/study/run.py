@@ -1,4 +1,4 @@
-"""A whole study: from its settings to a folder of records, figures and tables."""
+"""A whole study, which writes a folder of records, figures and tables."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ def run_study(study: Study, cache: Path) -> Iterator[list[Record]]:
     Parameters
     ----------
     study
-        What to measure.
+        Study to measure.
     cache
         Folder of the cached features.
 

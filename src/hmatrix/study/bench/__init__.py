@@ -1,4 +1,4 @@
-"""Products in time, beside those of other libraries."""
+"""Times of products, beside those of other libraries."""
 
 from hmatrix._support.moved import names_of
 

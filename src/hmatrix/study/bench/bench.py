@@ -94,7 +94,7 @@ def bench(
     weight
         The dense matrix ``(m, n)``, float32.
     matrices
-        What stands for it, by name.
+        Approximations of it, by name.
     batch
         Vectors of a call.
     thread_count
@@ -111,7 +111,7 @@ def bench(
     lines
         One for each product.
     missing
-        Products that could not be made, and why: mostly packages that are not installed.
+        Products that could not be made, with the reasons: mostly packages that are not installed.
     """
     X = aligned(np.random.default_rng(0).standard_normal((batch, weight.shape[1])).astype(np.float32))
     with threads(thread_count):
@@ -207,7 +207,7 @@ def to_markdown(lines: list[Line]) -> str:
 
 
 def _in_torch(matrix: HMatrix, X: FloatArray) -> dict[str, Callable[[], object]]:
-    """Return the product as a layer, and what of it is the kernel's: a call with addresses."""
+    """Return the product as a layer, and its kernel alone: a call with addresses."""
     layer, vectors, y = HLinear(matrix), torch.from_numpy(X), torch.empty(len(X), matrix.shape[0])
     calls: dict[str, Callable[[], object]] = {"as HLinear": lambda: layer(vectors)}
     multiply_at = layer.weight.prepared().multiply_at

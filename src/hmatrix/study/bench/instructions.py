@@ -1,7 +1,7 @@
-"""How many instructions a call takes: counted one by one, so that the count is the same on a machine that is busy.
+"""The number of instructions of a call, counted one by one, so that it is the same on a machine that is busy.
 
-The call is made in a forked process that is single-stepped (``ptrace``, Linux), which works for every instruction
-set, and where a virtual machine hides the processor's counters. Of a call that uses several threads, those of the
+The call is made in a forked process that is single-stepped (``ptrace``, Linux), which works for every instruction set,
+and where a virtual machine hides the processor's counters. Where a call uses several threads, the instructions of the
 calling thread alone are counted.
 """
 

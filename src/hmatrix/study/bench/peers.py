@@ -1,4 +1,4 @@
-"""What a user could take instead: products of a dense layer by other libraries, where they are installed."""
+"""Alternatives for a user: products of a dense layer by other libraries, where they are installed."""
 
 import contextlib
 import io
@@ -92,7 +92,7 @@ MAKERS: dict[str, Maker] = {
 
 
 def peers(weight: FloatArray, x: FloatArray, threads: int) -> tuple[dict[str, Product], list[str]]:
-    """Return the products of the libraries that are installed and work, and why others are missing.
+    """Return the products of the libraries that are installed and work, and the reasons why others are missing.
 
     Parameters
     ----------

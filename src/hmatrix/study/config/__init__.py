@@ -1,1 +1,1 @@
-"""What a study is asked for."""
+"""Settings of a study, and where they come from."""

@@ -1,4 +1,4 @@
-"""What a study is told: networks, data, structure, methods, ranks, timing.
+"""Settings of a study: networks, data, structure, methods, ranks, timing.
 
 Plain values only, so that a study can be written down, compared and repeated.
 """
@@ -21,7 +21,7 @@ class Interpolation(StrEnum):
 
 @dataclass(frozen=True)
 class PreprocessingOverride:
-    """What replaces parts of the model's own preprocessing; ``None`` keeps the model's.
+    """Replacements of parts of the model's own preprocessing; ``None`` keeps the model's.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Network:
     options
         Keyword arguments of the model's constructor.
     preprocessing
-        What replaces the model's own preprocessing.
+        Replacement of the model's own preprocessing.
     """
 
     model: str | None
@@ -92,7 +92,7 @@ Data = FolderData | ImagenetteData | DigitsData
 
 
 class Method(StrEnum):
-    """How blocks are approximated, and the lines that they are compared with."""
+    """Methods that approximate blocks, and the lines that they are compared with."""
 
     SVD = "svd"
     QR = "qr"
@@ -105,14 +105,14 @@ class Method(StrEnum):
 
 
 class CoordinatesName(StrEnum):
-    """Where rows and columns lie."""
+    """Names of the coordinates of rows and columns."""
 
     INDEX = "index"
     SCALED_INDEX = "scaled-index"
 
 
 class SplitterName(StrEnum):
-    """How clusters are split."""
+    """Names of the ways to split clusters."""
 
     CARDINALITY = "cardinality"
     GEOMETRIC = "geometric"
@@ -121,7 +121,7 @@ class SplitterName(StrEnum):
 
 
 class AdmissibilityName(StrEnum):
-    """Which blocks are admissible."""
+    """Names of the conditions of admissible blocks."""
 
     STRONG = "strong"
     STRONG_MIN = "strong-min"
@@ -130,7 +130,7 @@ class AdmissibilityName(StrEnum):
 
 @dataclass(frozen=True)
 class Structure:
-    """How the matrix is partitioned; the defaults are those of the published study."""
+    """Partition of the matrix; the defaults are those of the published study."""
 
     coordinates: CoordinatesName = CoordinatesName.INDEX
     splitter: SplitterName = SplitterName.CARDINALITY
@@ -141,7 +141,7 @@ class Structure:
 
 @dataclass(frozen=True)
 class Timing:
-    """How products are timed.
+    """Timing of products.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Study:
-    """All of a study."""
+    """All settings of a study."""
 
     title: str
     networks: tuple[Network, ...]

@@ -132,7 +132,7 @@ def _timing(table: "_Table") -> Timing:
 
 
 class _Table:
-    """A TOML table whose keys are taken one by one, so that what is left over can be named."""
+    """A TOML table whose keys are taken one by one, so that unknown ones can be named."""
 
     def __init__(self, content: Mapping[str, Any], file: Path, name: str) -> None:
         self._left = dict(content)
@@ -175,7 +175,7 @@ class _Table:
         return Path(os.path.normpath(folder / Path(text).expanduser()))
 
     def finish(self) -> None:
-        """Refuse keys that nothing has asked for: most often they are misspelt."""
+        """Refuse keys that were not taken: most often they are misspelt."""
         for key in self._left:
             raise self.error(key, "is unknown", "remove it, or mend its spelling")
 

@@ -1,1 +1,1 @@
-"""Labelled images, and what a network makes of them."""
+"""Labelled images, and the inputs of layers and the classes that a network makes of them."""

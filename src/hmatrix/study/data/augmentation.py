@@ -1,4 +1,4 @@
-"""Images in a new order each time, cropped and mirrored at random: more of a few images, for distillation."""
+"""Images in a new order each time, cropped and mirrored at random, for distillation with few images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -24,8 +24,8 @@ class Classifier(Protocol):
         Parameters
         ----------
         outputs
-            What the layer, or what stands in its place, makes of its inputs, bias included; (samples, out),
-            one row for each image of the data set, in its order.
+            Outputs of the layer, or of its replacement, bias included; (samples, out), one row for each image of the
+            data set, in its order.
 
         Returns
         -------
@@ -67,7 +67,7 @@ class HiddenLayer:
     Parameters
     ----------
     network, images
-        What is run, and on what.
+        The network, and its images.
     batch_size
         Images that go through the network at once.
     workers

@@ -39,9 +39,9 @@ class LabelledImages:
     Parameters
     ----------
     name
-        For people.
+        Name for people.
     digest
-        sha256 of what settles the inputs: place, names and sizes of the files, and the preprocessing.
+        sha256 of all that settles the inputs: place, names and sizes of the files, and the preprocessing.
     labels
         Class index of each image; int64 of shape (samples,).
     read
@@ -68,7 +68,7 @@ class LabelledImages:
 
 
 def check_data(data: Data | None) -> None:
-    """Tell before long work that a folder of images is not there.
+    """Check, before long work, that a folder of images is there.
 
     Raises
     ------
@@ -211,7 +211,7 @@ def _open_folder(path: Path, preprocessing: Preprocessing) -> LabelledImages:
 
 @contextmanager
 def _listing(path: Path) -> Iterator[None]:
-    """Tell of a folder that cannot be listed."""
+    """Raise DataError for a folder that cannot be listed."""
     try:
         yield
     except OSError as error:

@@ -39,7 +39,7 @@ class Features:
     labels
         Class index of each image; int64 of shape (samples,).
     classifier
-        Predicts classes from outputs of the layer, or of what stands in its place.
+        Maps outputs of the layer, or of its replacement, to predicted classes.
     """
 
     inputs: Floats32
@@ -52,8 +52,8 @@ def cached_features(
 ) -> Features:
     """Compute the studied layer's inputs for all images, or take them from the cache.
 
-    They are kept in shards of 1,024 images, each whole or absent, so an interrupted run goes on at the next.
-    In memory there is never more than the inputs, one shard, and the batches that are read ahead.
+    They are kept in shards of 1,024 images, each whole or absent, so an interrupted run goes on at the next. Memory
+    holds no more than the inputs, one shard, and the batches that are read ahead.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the lines of the figures go through: numbers of the records against rank, method by method."""
+"""Points of the lines of figures: numbers of the records against rank, method by method."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ Measure = Callable[[Record], tuple[float, float, float] | None]
 
 @dataclass(frozen=True)
 class Curve:
-    """What one method's line goes through, and its band."""
+    """Points of one method's line, and its band."""
 
     ranks: list[float]
     values: list[float]
@@ -53,7 +53,7 @@ def storage_of(record: Record) -> tuple[float, float, float]:
 
 
 def accuracy_of(record: Record) -> tuple[float, float, float] | None:
-    """Top-1 in percent, and the baseline less the paired interval of what is lost."""
+    """Top-1 in percent, and the baseline less the paired interval of the loss."""
     accuracy = record.accuracy
     if accuracy is None:
         return None

@@ -1,4 +1,4 @@
-"""What all figures share: one style, one look for every method, one way to be written.
+"""One style for all figures, one look for every method, one way to write them.
 
 Figures are built on `matplotlib.figure.Figure` alone: nothing global changes, and the same records
 give the same bytes.
@@ -23,7 +23,7 @@ from hmatrix._support.writing import make_folder, write_file
 from hmatrix.study.config.settings import Method
 
 INK, GREY, RULE = "#1A1A1A", "#5F5F5F", "#E4E4E4"
-"""Colours of text, of what stands back, and of the grid."""
+"""Colours of text, of secondary text, and of the grid."""
 
 DOTS_PER_INCH = 200
 INCH = 72.0
@@ -55,7 +55,7 @@ STYLE: Mapping[str, Any] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is drawn; each differs from the others in colour, in dashes and in marker.
+    """The look of a method; each differs from the others in colour, in dashes and in marker.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def legend(figure: Figure, axes: Axes, left: float, top: float, names: Mapping[M
     Parameters
     ----------
     figure, axes
-        Where it goes, and whose lines it names.
+        Figure that it is drawn on, and axes whose lines it names.
     left, top
         Left margin of the axes, and that between its upper end and the paper's, in inches.
     names
@@ -197,7 +197,7 @@ def save(figure: Figure, stem: Path, dots_per_inch: int = DOTS_PER_INCH) -> list
     Parameters
     ----------
     figure
-        What to write.
+        Figure to write.
     stem
         Folder, which is made where it is not there, and name without an ending.
     dots_per_inch

@@ -1,4 +1,4 @@
-"""Where small labels go, so that none lies on another or on a line."""
+"""Places of small labels, so that none lies on another or on a line."""
 
 import itertools
 import math
@@ -36,7 +36,7 @@ def spread(wanted: Sequence[float], gap: float, lower: float, upper: float) -> l
     Returns
     -------
     list of float
-        Place of each of `wanted`: of all admissible ones, those with the least sum of squared moves.
+        Place of each of `wanted`: the admissible ones with the least sum of squared moves.
     """
     if not wanted:
         return []
@@ -59,18 +59,18 @@ def spread(wanted: Sequence[float], gap: float, lower: float, upper: float) -> l
 
 
 class LabelRoom:
-    """The room that lines leave in an axes, handed out to labels.
+    """Room for labels in an axes, beside its lines.
 
     The limits, the scales and the place of the axes must not change afterwards.
 
     Parameters
     ----------
     axes
-        Where the labels go.
+        Axes of the labels.
     size
         Size of the text, in points.
     sides
-        Where a label may stand: right and up of its point, first come, first tried.
+        Sides of its point on which a label may stand, right and up, in the order in which they are tried.
     """
 
     def __init__(self, axes: Axes, size: float = 7.0, sides: Sequence[tuple[int, int]] = ABOVE) -> None:

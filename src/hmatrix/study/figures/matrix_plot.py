@@ -18,7 +18,7 @@ from hmatrix.study.figures.structure_plot import DENSE_COLOUR, SHARP, blocks_fig
 
 _ENDINGS = (".png", ".svg", ".html")
 _MOST_SPECTRA = 400
-"""More lines than that tell nothing; the largest blocks are drawn."""
+"""Largest number of lines that can be read; the largest blocks are drawn."""
 
 _LOW_RANK_LINE = "#4E9A3B"
 

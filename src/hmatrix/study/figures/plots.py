@@ -21,7 +21,7 @@ def draw_all(records: Sequence[Record], folder: Path, prefix: str) -> list[Path]
     records
         Records of one layer.
     folder
-        Made where it is not there.
+        Folder, made where it is not there.
     prefix
         Beginning of all file names, which are ``<prefix>-fig1-structure``, ``-fig2-time``, ``-fig3-storage``,
         ``-fig4-accuracy`` (``-fig4-error`` where no accuracy was measured) and ``-fig5-tradeoff``.

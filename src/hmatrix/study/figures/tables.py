@@ -1,7 +1,7 @@
-"""Table I: what every method and rank saves and loses, as Markdown, CSV, or text for a terminal.
+"""Table I: savings and losses of every method and rank, as Markdown, CSV, or text for a terminal.
 
-Time saved compares the H-matrix with the *fastest* dense product of the same run; accuracy lost is
-paired with the uncompressed network's. What was not measured is an empty cell.
+Time saved compares the H-matrix with the *fastest* dense product of the same run; accuracy lost is paired with the
+uncompressed network's. A number that was not measured is an empty cell.
 """
 
 import csv
@@ -39,7 +39,7 @@ class Row:
     Parameters
     ----------
     method, rank
-        As in the record; ``None`` is the rank of the uncompressed layer.
+        Method and rank of the record; ``None`` is the rank of the uncompressed layer.
     largest_rank
         Largest rank of all low-rank blocks: for the global SVD its own; ``None`` where no block has low rank.
     far_field_blocks, near_field_blocks
@@ -140,7 +140,7 @@ def _row(record: Record) -> Row:
 
 
 def table_note(records: Sequence[Record]) -> str:
-    """Return the line under the table: what was measured, on what, and against what."""
+    """Return the line under the table: the measurement, its data and machine, and its rival."""
     records = in_order(records)
     if not records:
         return ""
@@ -189,7 +189,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def own_rank(row: Row) -> str:
-    """Return the rank of a global SVD, which `rank` is not; it is dense where its rank would not pay."""
+    """Return the rank of a global SVD itself, which differs from `rank`; it is dense where its rank would not pay."""
     return "dense" if row.largest_rank is None else str(row.largest_rank)
 
 

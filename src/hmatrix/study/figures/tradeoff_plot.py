@@ -1,4 +1,4 @@
-"""Figure 5: what is lost against what is saved, every point with its rank: the figure to pick a rank from."""
+"""Figure 5: losses against savings, every point with its rank: the figure to pick a rank from."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,8 +29,8 @@ Measure = Callable[[Row], float | None]
 def tradeoff_figure(records: Sequence[Record]) -> Figure | None:
     """Return Figure 5; ``None`` where there is no H-matrix.
 
-    One panel against the storage saved and, where products were timed, one against the time saved. What is
-    lost is accuracy with its paired 95 % interval, or the relative error where no accuracy was measured.
+    One panel against the storage saved and, where products were timed, one against the time saved. The loss is one of
+    accuracy with its paired 95 % interval, or the relative error where no accuracy was measured.
     """
     rows = [row for row in table_rows(records) if row.rank is not None]
     if not rows:

@@ -1,4 +1,4 @@
-"""What a measurement was made with."""
+"""The environment of a measurement: machine, kernel, threads and versions."""
 
 import platform
 from importlib.metadata import version

@@ -21,7 +21,7 @@ AGREEMENT = 0.999
 """Part of the inputs in which the largest output is to be the dense layer's."""
 
 FEWEST = 100
-"""Images that a half of the data must have to calibrate a head."""
+"""Least images of a half of the data that calibrates a head."""
 
 
 def has_head(subject: Subject) -> bool:

@@ -76,18 +76,18 @@ class Record:
     Parameters
     ----------
     key
-        Digest of all that was asked for; a point with the same key need not be measured again.
+        Digest of all settings of the point; a point with the same key need not be measured again.
     network, layer
-        Which layer was approximated.
+        Names of the network and of the layer that was approximated.
     rows, columns
         Shape of its weight.
     method
-        How its blocks were approximated; ``dense`` is the uncompressed layer.
+        Method that approximated its blocks; ``dense`` is the uncompressed layer.
     rank
         Rank asked for; for ``global-svd`` that of the H-matrix whose storage it may use, whose own
         rank stands in `leaves`; ``None`` for ``dense``.
     settings
-        All that was asked for, as in the study file.
+        All settings, as in the study file.
     leaves
         ``(first row, end row, first column, end column, rank)`` of every block in tree order;
         rank -1 is a dense block.
@@ -98,7 +98,7 @@ class Record:
     accuracy
         ``None`` where there is no data set.
     times
-        The contenders of one alternating run; empty where the point is not timed.
+        Times of the contenders of one alternating run; empty where the point is not timed.
     build_seconds
         Time to build the approximation.
     environment

@@ -1,4 +1,4 @@
-"""How sure a difference of two accuracies is, when both come from the same images.
+"""Confidence intervals of the difference of two accuracies on the same images.
 
 Two networks see the same `n` images; `b` of them only the first classifies rightly, `c` only the
 second. The difference of the accuracies is ``(b - c) / n``. Its images are matched pairs, so the

@@ -1,4 +1,4 @@
-"""What a study measures: one weight matrix, and where there are data, the predictions that it leads to."""
+"""The subject of a study: one weight matrix, and where there are data, the predictions that it leads to."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,24 +42,24 @@ class Subject:
     features: Features | None
 
     def accuracy(self, matrix: HMatrix) -> AccuracyEvidence | None:
-        """Return how the network classifies with `matrix` ``(out, in)`` in the place of its weight."""
+        """Return the accuracy of the network with `matrix` ``(out, in)`` in the place of its weight."""
         if self.features is None or self._dense is None:
             return None
         return paired(_right(self.features, matrix.apply(self.features.inputs), self.bias), self._dense)
 
     def accuracy_of(self, outputs: FloatArray) -> AccuracyEvidence | None:
-        """Return how the network classifies with outputs ``(samples, out)`` of its layer, bias included."""
+        """Return the accuracy of the network with outputs ``(samples, out)`` of its layer, bias included."""
         if self.features is None or self._dense is None:
             return None
         return paired(np.equal(self.features.classifier.predictions(outputs), self.features.labels), self._dense)
 
     def baseline(self) -> AccuracyEvidence | None:
-        """Return how the network classifies as it is."""
+        """Return the accuracy of the network as it is."""
         return None if self._dense is None else paired(self._dense, self._dense)
 
     @cached_property
     def _dense(self) -> Flags | None:
-        """Which images the network classifies rightly as it is."""
+        """Whether the network classifies each image rightly as it is."""
         if self.features is None:
             return None
         return _right(self.features, self.features.inputs @ self.weight.T, self.bias)
@@ -94,7 +94,7 @@ def load_subject(network: Network, data: Data | None, cache: Path) -> Subject:
 
 
 def _right(features: Features, products: FloatArray, bias: FloatArray) -> Flags:
-    """Return which images are classified rightly, from the layer's outputs before the bias is added."""
+    """Return whether each image is classified rightly, from the layer's outputs before the bias is added."""
     products += bias
     predictions = features.classifier.predictions(products)
     return np.equal(predictions, features.labels)

@@ -49,11 +49,11 @@ def sweep(study: Study, subject: Subject, file: RecordFile) -> list[Record]:
     Parameters
     ----------
     study
-        What is measured.
+        Study to measure.
     subject
-        On which layer.
+        Layer that is measured.
     file
-        Where each record is kept as soon as it is known.
+        File that keeps each record as soon as it is known.
     """
     surroundings = environment(study.timing.threads)
     settings = {
@@ -77,7 +77,7 @@ def sweep(study: Study, subject: Subject, file: RecordFile) -> list[Record]:
 def _kept(
     file: RecordFile, asked: dict[str, Any], surroundings: dict[str, Any], measure: Callable[..., Record]
 ) -> Record:
-    """Return the record of what is asked for, which is measured unless the file has it."""
+    """Return the record of a point, which is measured unless the file has it."""
     key = _key(asked, surroundings)
     if key not in file:
         file.append(measure(key, asked, surroundings))

@@ -23,12 +23,12 @@ from hmatrix.packed.kernels import read_words
 from hmatrix.study.measure.records import HMATRIX, TimeEvidence
 
 ROUND_SECONDS = 4e-3
-"""A round multiplies for about this long with each contender: many ticks of the clock, few interruptions."""
+"""Seconds of each contender in a round, about: many ticks of the clock, few interruptions."""
 
 FEWEST_ROUNDS = 15
 LONGEST_SECONDS = 2.0
 COLD_BYTES = 1 << 27
-"""Read before each call whose data shall come from memory: more than the caches hold."""
+"""Bytes that are read before each call whose data shall come from memory: more than the caches hold."""
 
 REST_SECONDS = 0.2
 """Seconds until the threads of all libraries sleep: OpenBLAS lets its own wait busily for 0.1 s."""
@@ -40,11 +40,11 @@ TIMED_INPUTS = 64
 """Inputs that calls go through whose time depends on their input."""
 
 STABLE = 0.01
-"""A median is stable when its 95 % interval is narrower than this fraction of it, to either side."""
+"""Fraction of a median that its 95 % interval may reach to either side for it to be stable."""
 
 
 def dense_products(weight: FloatArray, x: FloatArray) -> dict[str, Callable[[], object]]:
-    """Return every dense product of a weight with x there is, by name.
+    """Return all dense products of a weight with x, by name.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def dense_products(weight: FloatArray, x: FloatArray) -> dict[str, Callable[[], 
 
 
 def going_through(call: Callable[[FloatArray], object], inputs: FloatArray) -> Callable[[], object]:
-    """Return a call with one of the first inputs ``(samples, n)`` after another, for what takes a time of its own."""
+    """Return a call with one of the first inputs ``(samples, n)`` after another, if its time depends on them."""
     following = cycle([aligned(x) for x in inputs[:TIMED_INPUTS]]).__next__
     return lambda: call(following())
 
@@ -110,7 +110,7 @@ def alternate(
     Parameters
     ----------
     contenders
-        What to call, by name.
+        Functions to call, by name.
     products
         Calls of each; ``None`` goes on until the medians are stable, for two seconds at most, and calls a fast
         contender more often than a slow one.
@@ -158,7 +158,7 @@ def alternate(
 
 
 def _flush() -> Callable[[], object]:
-    """Return what fills the caches with data that nobody else needs."""
+    """Return a call that fills the caches with data that nobody else needs."""
     words = np.ones(COLD_BYTES // 4, np.uint32)
     return lambda: read_words(words)
 

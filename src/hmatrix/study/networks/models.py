@@ -23,11 +23,11 @@ class ImageNetwork:
     Parameters
     ----------
     name
-        As in the settings.
+        Name in the settings.
     module
         The network, in evaluation mode.
     preprocessing
-        What makes a network's input of an image; ``None`` for the digits.
+        Preprocessing of an image to the network's input; ``None`` for the digits.
     """
 
     name: str
@@ -65,8 +65,8 @@ class LoadedNetwork(ImageNetwork):
     layer_name, layer
         The layer that is studied.
     digest
-        sha256 of all that settles the network's outputs: architecture, constructor's options, and the
-        state dict's names, dtypes, shapes and bytes.
+        sha256 of all that settles the network's outputs: architecture, constructor's options, and the state dict's
+        names, dtypes, shapes and bytes.
     """
 
     layer_name: str
@@ -80,7 +80,7 @@ def load_network(network: Network) -> LoadedNetwork:
     Parameters
     ----------
     network
-        What to load. Without ``weights``, the library downloads its own.
+        Network to load. Without ``weights``, the library downloads its own.
 
     Raises
     ------

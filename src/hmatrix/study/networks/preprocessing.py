@@ -1,4 +1,4 @@
-"""A network's input made of an image, as torchvision and timm prescribe it."""
+"""Preprocessing of images to a network's inputs, as torchvision and timm prescribe it."""
 
 import math
 from collections.abc import Mapping
@@ -52,7 +52,7 @@ class Preprocessing:
             raise NetworkError("preprocessing", came, "give three finite numbers each, those of std positive")
 
     def apply(self, image: Image.Image) -> torch.Tensor:
-        """Return `image` as float32 of shape (3, crop, crop), to the bit what torchvision's transforms give."""
+        """Return `image` as float32 of shape (3, crop, crop), with the bits of torchvision's transforms."""
         image = transforms.resize(image.convert("RGB"), [self.resize], InterpolationMode(self.interpolation.value))
         image = transforms.center_crop(image, [self.crop])
         # In NumPy, because images are read in threads, each of which would start torch's own threads.
@@ -64,7 +64,7 @@ class Preprocessing:
 
 
 def from_torchvision(preset: Any, override: PreprocessingOverride) -> Preprocessing:
-    """Return what a torchvision weights' ``transforms()``, an ``ImageClassification``, does, with `override`."""
+    """Return the preprocessing of torchvision's ``transforms()``, an ``ImageClassification``, with `override`."""
     return Preprocessing(
         **{
             "resize": preset.resize_size[0],
@@ -78,7 +78,7 @@ def from_torchvision(preset: Any, override: PreprocessingOverride) -> Preprocess
 
 
 def from_timm(config: Mapping[str, Any], override: PreprocessingOverride) -> Preprocessing:
-    """Return what a timm data configuration, of ``resolve_data_config``, prescribes, with `override`.
+    """Return the preprocessing of a timm data configuration, of ``resolve_data_config``, with `override`.
 
     Raises
     ------

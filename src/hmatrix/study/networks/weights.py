@@ -123,7 +123,7 @@ def load_matrix(network: Network) -> tuple[Floats32, str, str]:
     -------
     matrix : (out, in) array of float32
     name : str
-        What ``layer`` may be called to get this matrix: its key without ``.weight``.
+        Name by which ``layer`` gets this matrix: its key without ``.weight``.
     digest : str
         sha256 of name, shape and bytes.
 

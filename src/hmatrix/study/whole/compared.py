@@ -7,7 +7,7 @@ from hmatrix.study.measure.statistics import paired_interval
 
 
 def compare(before: Scores, after: Scores) -> str:
-    """Return what was lost, with its paired 95 % interval where scores are right or wrong."""
+    """Return the loss of score, with its paired 95 % interval where scores are right or wrong."""
     lost = f"lost     {before.mean() - after.mean():.2f} of {before.mean():.2f}"
     if not np.isin((before, after), (0.0, 100.0)).all():
         return lost

@@ -32,7 +32,7 @@ def saved_matrices(path: Path, layer: str | None) -> dict[str, HMatrix]:
 
 
 def describe(name: str, matrix: HMatrix) -> str:
-    """Return a line about a matrix."""
+    """Return one line that describes a matrix."""
     storage = matrix.storage()
     kinds = Counter(
         f"{'dense' if leaf.rank is None else f'rank {leaf.rank}'} {leaf.precision.name.lower()}"

@@ -1,4 +1,4 @@
-"""A whole network with what it is calibrated on and judged by."""
+"""A whole network with its calibration data and its judge."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from torch import nn
 from hmatrix._support.typing import Scores
 
 HELD_OUT = 8
-"""One of so many samples of the calibration data is held out from distillation."""
+"""Number of samples of the calibration data of which one is held out from distillation."""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """What tells how good a network is.
+    """A judge of networks, by the scores of samples.
 
     Parameters
     ----------
@@ -35,16 +35,16 @@ class Whole:
     Parameters
     ----------
     module
-        In evaluation mode.
+        The network in evaluation mode.
     architecture
-        How to build it, plain values.
+        Description of how to build it, plain values.
     calibration
         Batches of inputs, none of which the judge uses, as often as they are asked for; ``None`` without data.
     training, held_out
-        The calibration data once more, in two parts, for distillation: batches in a new order each time, of images
-        that are cropped and mirrored at random; and those on which it is measured. ``None`` without data.
+        Two parts of the calibration data, for distillation: batches in a new order each time, of images that are
+        cropped and mirrored at random; and batches that measure the network. ``None`` without data.
     judge
-        ``None`` without data.
+        Judge of the network; ``None`` without data.
     forward
         Function of the network and a batch that returns the output that matters.
     """

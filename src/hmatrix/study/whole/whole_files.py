@@ -79,7 +79,7 @@ def _without_weights(build: Callable[[], Built], module_of: Callable[[Built], nn
 def original_of(
     path: Path, network: ImageNetwork, data: str | None, weights: Path | None, cache: Path
 ) -> tuple[Judge, nn.Module | None] | None:
-    """Return what judges a loaded network, and the original where it can be had; ``None`` without data.
+    """Return the judge of a loaded network, and the original where it can be had; ``None`` without data.
 
     Raises
     ------

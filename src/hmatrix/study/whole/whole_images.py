@@ -61,7 +61,7 @@ def open_classifier(network: Network, data: Data | None) -> Whole:
 
 
 def judge_of(network: ImageNetwork, data: Data) -> Judge:
-    """Return what `open_classifier` judges by."""
+    """Return the judge of `open_classifier`."""
     return _halves(network, data)[1]
 
 

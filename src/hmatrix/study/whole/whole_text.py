@@ -79,7 +79,7 @@ def encode(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class _Text:
-    """Lines, and what makes tokens of them."""
+    """Lines, and their tokenizer."""
 
     even: list[str]
     odd: list[str]
