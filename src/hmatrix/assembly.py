@@ -43,6 +43,12 @@ def partition(
         How clusters are split, and down to which leaf size.
     admissibility
         Which blocks may have low rank.
+
+    Examples
+    --------
+    >>> blocks = hm.partition((1000, 1024), admissibility=hm.Strong(eta=2))
+    >>> len(blocks.far_field), len(blocks.near_field)
+    (157, 93)
     """
     check_shape("shape", shape)
     sides = coordinates if isinstance(coordinates, tuple) else (coordinates, coordinates)
@@ -103,6 +109,13 @@ def build(
     -----
     AccuracyWarning
         If `max_rank` kept a tolerance from being reached; the message says how far it was missed.
+
+    Examples
+    --------
+    >>> weight = np.random.default_rng(0).standard_normal((300, 200))
+    >>> H = hm.build(weight, truncation=hm.Truncation(rtol=0.1))
+    >>> hm.relative_error(weight, H) <= 0.1
+    True
     """
     source = weight if isinstance(weight, Entries) else check_matrix("weight", weight)
     tree = partition(source.shape, coordinates=coordinates, splitter=splitter, admissibility=admissibility)
@@ -129,6 +142,13 @@ def global_svd(weight: npt.ArrayLike, truncation: Truncation) -> HMatrix:
     ------
     ArgumentError
         If an argument cannot be used.
+
+    Examples
+    --------
+    >>> weight = np.random.default_rng(0).standard_normal((300, 200))
+    >>> G = hm.global_svd(weight, hm.Truncation(max_rank=20))
+    >>> [leaf.rank for leaf in G.leaves()]
+    [20]
     """
     splitter = Cardinality(leaf_size=max((1, *np.shape(weight))))
     return build(weight, splitter=splitter, admissibility=Everywhere(), truncation=truncation)
@@ -159,6 +179,13 @@ def quantize(
     ------
     ArgumentError
         If an argument cannot be used.
+
+    Examples
+    --------
+    >>> weight = np.random.default_rng(0).standard_normal((300, 200))
+    >>> Q = hm.quantize(weight, "int4", activations="int8")
+    >>> hm.relative_error(weight, Q) < 0.15, Q.storage().ratio < 0.15
+    (True, True)
     """
     matrix = check_matrix("weight", weight)
     m, n = matrix.shape

@@ -27,6 +27,14 @@ class HMatrixError(Exception):
         What was found there.
     mend
         What to do about it.
+
+    Examples
+    --------
+    >>> try:
+    ...     hm.Truncation(max_rank=0)
+    ... except hm.HMatrixError as error:
+    ...     print(error)
+    max_rank: got 0; give an integer of at least 1
     """
 
     def __init__(self, subject: str, came: str, mend: str) -> None:
@@ -68,7 +76,17 @@ class StudyError(HMatrixError):
 
 
 class AccuracyWarning(UserWarning):
-    """A stated accuracy was not reached, because the rank was capped."""
+    """A stated accuracy was not reached, because the rank was capped.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     H = hm.build(np.eye(400)[::-1], truncation=hm.Truncation(max_rank=1, rtol=0.1))
+    >>> caught[0].category.__name__
+    'AccuracyWarning'
+    """
 
 
 class CacheWarning(UserWarning):

@@ -25,6 +25,13 @@ def save(matrix: HMatrix | TransposedHMatrix, path: str | os.PathLike[str]) -> N
         If `matrix` is no H-matrix, or the transpose of one with integer codes.
     OutputError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> H = hm.quantize(np.eye(30), "int8")
+    >>> hm.save(H, "eye.safetensors")
+    >>> hm.load("eye.safetensors").shape
+    (30, 30)
     """
     packed = as_hmatrix("matrix", matrix).pack()
     arrays = packed.arrays()
@@ -51,6 +58,13 @@ def load(path: str | os.PathLike[str]) -> HMatrix:
     ------
     FormatError
         If the file is missing, truncated, of another kind or version, or its content fits no matrix.
+
+    Examples
+    --------
+    >>> hm.save(hm.quantize(np.eye(30), "int8"), "eye.safetensors")
+    >>> H = hm.load("eye.safetensors")
+    >>> np.array_equal(H.to_dense(), np.eye(30))
+    True
     """
     path = Path(path)
     subject = f"file {path}"

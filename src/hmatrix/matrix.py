@@ -31,6 +31,12 @@ class Storage:
         Bytes of everything else that the product needs: the table of leaves, the schedule, permutations.
     uncompressed
         Bytes of the dense matrix in float64, for one with coefficients of float64, else in float32.
+
+    Examples
+    --------
+    >>> storage = hm.quantize(np.random.default_rng(0).standard_normal((256, 256)), "int8").storage()
+    >>> storage.uncompressed, storage.total < 0.26 * storage.uncompressed
+    (262144, True)
     """
 
     near_field: int
@@ -61,6 +67,13 @@ class Leaf:
         Rank of a low-rank leaf; ``None`` for a dense one.
     precision
         Precision of its coefficients.
+
+    Examples
+    --------
+    >>> H = hm.build(np.random.default_rng(0).standard_normal((200, 200)), truncation=hm.Truncation(max_rank=5))
+    >>> leaf = next(leaf for leaf in H.leaves() if leaf.rank is not None)
+    >>> leaf.rank, leaf.block.V.shape[0] == leaf.columns.stop - leaf.columns.start
+    (5, True)
     """
 
     rows: slice
@@ -87,6 +100,16 @@ class HMatrix(Operator):
     ----------
     packed
         Its leaves in packed form.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> weight, x = rng.standard_normal((150, 100)), rng.standard_normal(100)
+    >>> H = hm.build(weight, truncation=hm.Truncation(rtol=1e-6))
+    >>> np.allclose(H @ x, weight @ x), np.allclose(H.T @ (H @ x), weight.T @ (weight @ x))
+    (True, True)
+    >>> H.astype("int8").storage().ratio < 0.4
+    True
     """
 
     def __init__(self, packed: PackedBlocks) -> None:
@@ -250,7 +273,15 @@ class HMatrix(Operator):
 
 
 class TransposedHMatrix(Operator):
-    """The transpose of an H-matrix, sharing its coefficients."""
+    """The transpose of an H-matrix, sharing its coefficients.
+
+    Examples
+    --------
+    >>> weight = np.random.default_rng(0).standard_normal((30, 20)).astype(np.float32)
+    >>> H = hm.quantize(weight, "float32")
+    >>> H.T.shape, np.array_equal(H.T.to_dense(), weight.T)
+    ((20, 30), True)
+    """
 
     def __init__(self, matrix: HMatrix) -> None:
         self._matrix = matrix

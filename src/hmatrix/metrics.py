@@ -15,7 +15,15 @@ from hmatrix.matrix import HMatrix, TransposedHMatrix, as_hmatrix
 
 
 class Norm(Enum):
-    """A norm: the Frobenius norm is computed exactly, the spectral one by power iteration, from below."""
+    """A norm: the Frobenius norm is computed exactly, the spectral one by power iteration, from below.
+
+    Examples
+    --------
+    >>> weight = np.diag([3.0, 4.0])
+    >>> H = hm.quantize(weight, "float64")
+    >>> round(hm.norm(H), 6), round(hm.norm(H, hm.Norm.SPECTRAL), 6)
+    (5.0, 4.0)
+    """
 
     FROBENIUS = "frobenius"
     SPECTRAL = "spectral"
@@ -39,6 +47,11 @@ def norm(
     ------
     ArgumentError
         If `matrix` is no H-matrix, `kind` is no norm, or `iterations` is not a positive integer.
+
+    Examples
+    --------
+    >>> round(hm.norm(hm.quantize(np.diag([3.0, 4.0]), "float64")), 6)
+    5.0
     """
     _check_kind(kind)
     # A transpose has the norms of its matrix, whatever its precision.
@@ -73,6 +86,12 @@ def relative_error(
     ------
     ArgumentError
         If the shapes differ, `weight` is not a finite matrix, or another argument cannot be used.
+
+    Examples
+    --------
+    >>> weight = np.random.default_rng(0).standard_normal((100, 100))
+    >>> hm.relative_error(weight, hm.quantize(weight, "int8")) < 0.01
+    True
     """
     _check_kind(kind)
     A = check_matrix("weight", weight).astype(np.float64)

@@ -30,6 +30,15 @@ class Allocation:
         Shares by which C was damped.
     seconds
         Time of the choice, without what several budgets share.
+
+    Examples
+    --------
+    >>> weight = np.random.default_rng(0).standard_normal((64, 48))
+    >>> found = hm.allocate(weight, hm.Budget(storage=0.25), coordinates=hm.Index())
+    >>> found.matrix.shape, found.bias_correction.shape
+    ((64, 48), (64,))
+    >>> found.measured_error < 0.1
+    True
     """
 
     matrix: HMatrix

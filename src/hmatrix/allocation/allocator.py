@@ -80,6 +80,14 @@ class Allocator:
     ------
     ArgumentError
         If an argument cannot be used.
+
+    Examples
+    --------
+    >>> weight = np.random.default_rng(0).standard_normal((64, 48))
+    >>> allocator = hm.Allocator(weight, coordinates=hm.Index())
+    >>> found = [allocator.allocate(hm.Budget(storage=share)) for share in (0.15, 0.25)]
+    >>> found[0].measured_error > found[1].measured_error
+    True
     """
 
     def __init__(
@@ -322,6 +330,17 @@ def allocate(
     ------
     ArgumentError
         If an argument cannot be used, or the budget is impossible.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> weight, inputs = rng.standard_normal((64, 48)), rng.standard_normal((100, 48))
+    >>> found = hm.allocate(weight, hm.Budget(storage=0.2), calibration=inputs, coordinates=hm.Index())
+    >>> found.matrix.storage().ratio <= 0.2
+    True
+    >>> outputs = found.matrix.apply(inputs) + found.bias_correction
+    >>> outputs.shape
+    (100, 64)
     """
     # Not only once all errors of candidates are known, which takes long.
     _check_together(budget, evaluate)

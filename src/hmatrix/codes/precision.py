@@ -29,7 +29,16 @@ from hmatrix.errors import ArgumentError
 
 
 class Precision(IntEnum):
-    """The precision of a leaf; the number stands in the table of leaves."""
+    """The precision of a leaf; the number stands in the table of leaves.
+
+    Examples
+    --------
+    >>> precision = hm.Precision.of("int4")
+    >>> precision.bits, precision.is_integer
+    (4, True)
+    >>> hm.Precision.of(np.float32)
+    <Precision.FLOAT32: 1>
+    """
 
     FLOAT64 = 0
     FLOAT32 = 1
@@ -142,7 +151,16 @@ def lloyd4() -> Floats32:
 
 
 class Activations(Enum):
-    """Treatment of a product's input where it meets integer codes."""
+    """Treatment of a product's input where it meets integer codes.
+
+    Examples
+    --------
+    >>> weight = np.random.default_rng(0).standard_normal((64, 64))
+    >>> hm.quantize(weight, "int8", activations="int8").activations
+    <Activations.INT8: 'int8'>
+    >>> hm.Activations.of("exact")
+    <Activations.EXACT: 'exact'>
+    """
 
     EXACT = "exact"
     """Codes are converted to float32, and multiplied with float32."""

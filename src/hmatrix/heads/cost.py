@@ -34,6 +34,11 @@ class Cost:
         Seconds of a row that is refined, whatever its bytes.
     fine
         Seconds of a byte of a refined row.
+
+    Examples
+    --------
+    >>> hm.Cost(cache=1 << 21).cache
+    2097152
     """
 
     call: float = 1.8e-6

@@ -14,6 +14,14 @@ class Margin:
     x outside the coarse subspace. Clusters are looked into if their output is within a margin of the best: the norm of
     x times the cluster's radius times a constant. The constants are calibrated, each for its share of the disagreement
     that is allowed.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> weight, inputs = rng.standard_normal((100, 32)), rng.standard_normal((200, 32))
+    >>> head = hm.progressive(weight, calibration=inputs, agreement=0.9, rule=hm.Margin(), ranks=[8])
+    >>> head(inputs).shape
+    (200, 100)
     """
 
 
@@ -25,6 +33,14 @@ class FixedRows:
     ----------
     count
         Rows, at least 1.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> weight, inputs = rng.standard_normal((100, 32)), rng.standard_normal((200, 32))
+    >>> head = hm.progressive(weight, calibration=inputs, agreement=0.5, rule=hm.FixedRows(20), ranks=[8])
+    >>> int(head.refined(inputs[0]))
+    20
     """
 
     count: int
@@ -35,7 +51,16 @@ class FixedRows:
 
 @dataclass(frozen=True)
 class Rigorous:
-    """Refine all rows that can be among the largest, by Cauchy-Schwarz and bounds of all errors of the coarse part."""
+    """Refine all rows that can be among the largest, by Cauchy-Schwarz and bounds of all errors of the coarse part.
+
+    Examples
+    --------
+    >>> weight = np.random.default_rng(0).standard_normal((100, 32)).astype(np.float32)
+    >>> head = hm.progressive(weight, rule=hm.Rigorous(), ranks=[8], precisions=["float32"])
+    >>> x = np.ones(32, np.float32)
+    >>> int(head.topk(x, 1)[1][0]) == int(np.argmax(weight @ x))
+    True
+    """
 
 
 Rule: TypeAlias = Margin | FixedRows | Rigorous

@@ -26,7 +26,15 @@ from hmatrix.lowrank.factors import LowRank, Truncation
 
 @dataclass(frozen=True)
 class FullACA:
-    """Crosses through the largest entry of the remainder; reads the whole block, knows its error exactly."""
+    """Crosses through the largest entry of the remainder; reads the whole block, knows its error exactly.
+
+    Examples
+    --------
+    >>> block = 1 / np.add.outer(np.arange(1.0, 50), np.arange(1.0, 40))
+    >>> factors = hm.FullACA()(block, hm.Truncation(rtol=1e-6))
+    >>> bool(np.linalg.norm(block - factors.to_dense()) <= 1e-6 * np.linalg.norm(block))
+    True
+    """
 
     def __call__(self, block: Block, truncation: Truncation) -> LowRank:
         residual = np.array(block)
@@ -58,6 +66,13 @@ class PartialACA:
         Rows and columns looked at in each validation. 0 trusts the estimate.
     rng
         Seed or generator of their choice.
+
+    Examples
+    --------
+    >>> block = 1 / np.add.outer(np.arange(1.0, 50), np.arange(1.0, 40))
+    >>> factors = hm.PartialACA()(block, hm.Truncation(rtol=1e-6))
+    >>> factors.rank < 15
+    True
     """
 
     validation: int = 8

@@ -35,7 +35,15 @@ class Compressor(Protocol):
 
 @dataclass(frozen=True)
 class TruncatedSVD:
-    """The best approximation of each rank (Eckart, Young, Mirsky)."""
+    """The best approximation of each rank (Eckart, Young, Mirsky).
+
+    Examples
+    --------
+    >>> block = 1 / np.add.outer(np.arange(1.0, 50), np.arange(1.0, 40))
+    >>> factors = hm.TruncatedSVD()(block, hm.Truncation(rtol=1e-3))
+    >>> bool(np.linalg.norm(block - factors.to_dense()) <= 1e-3 * np.linalg.norm(block))
+    True
+    """
 
     def __call__(self, block: Block, truncation: Truncation) -> LowRank:
         return truncated_svd(np.asarray(block), truncation)
@@ -46,6 +54,12 @@ class PivotedQR:
     """Rank-revealing QR: Householder QR with column pivoting, cut after k columns.
 
     Its error is known exactly, as the norm of the part that is cut from R.
+
+    Examples
+    --------
+    >>> block = np.outer(np.arange(50.0), np.arange(40.0))
+    >>> hm.PivotedQR()(block, hm.Truncation(rtol=1e-6)).rank
+    1
     """
 
     def __call__(self, block: Block, truncation: Truncation) -> LowRank:
@@ -73,6 +87,12 @@ class RandomizedSVD:
         More of them sharpen the range where singular values decay slowly.
     rng
         Seed or generator of the sample. The same seed gives the same block the same factors.
+
+    Examples
+    --------
+    >>> block = np.outer(np.arange(50.0), np.arange(40.0))
+    >>> hm.RandomizedSVD(rng=0)(block, hm.Truncation(rtol=1e-6)).rank
+    1
     """
 
     oversampling: int = 10

@@ -32,6 +32,14 @@ class Entries:
     ArgumentError
         If the shape or the type cannot be used; on evaluation, if the function returns another shape
         or something that is not finite.
+
+    Examples
+    --------
+    >>> x, y = np.linspace(0, 1, 300), np.linspace(2, 3, 200)
+    >>> kernel = hm.Entries(lambda i, j: 1 / np.abs(x[i, None] - y[j]), (300, 200))
+    >>> H = hm.build(kernel, compressor=hm.PartialACA(), truncation=hm.Truncation(rtol=1e-4))
+    >>> H.shape
+    (300, 200)
     """
 
     function: EntryFunction

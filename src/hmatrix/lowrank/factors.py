@@ -41,6 +41,13 @@ class Truncation:
     ------
     ArgumentError
         If none is given, or one is out of range.
+
+    Examples
+    --------
+    >>> hm.Truncation(rtol=0.1).has_tolerance, hm.Truncation(max_rank=30).has_tolerance
+    (True, False)
+    >>> hm.Truncation(max_rank=5).cap((3, 8))
+    3
     """
 
     max_rank: int | None = None
@@ -100,6 +107,14 @@ class LowRank:
         ``(m, k)``.
     V
         ``(n, k)``.
+
+    Examples
+    --------
+    >>> block = hm.LowRank(np.ones((4, 1)), np.arange(3.0)[:, None])
+    >>> block.rank, block.shape
+    (1, (4, 3))
+    >>> block.to_dense()[0].tolist()
+    [0.0, 1.0, 2.0]
     """
 
     U: FloatArray
@@ -154,6 +169,12 @@ def recompress(block: LowRank, truncation: Truncation) -> LowRank:
     """Return the best approximation of a low-rank block that `truncation` allows, in O((m + n) k^2 + k^3).
 
     The truncation is relative to `block` itself, not to the matrix that it approximates.
+
+    Examples
+    --------
+    >>> block = hm.LowRank(np.ones((4, 2)), np.ones((3, 2)))
+    >>> hm.recompress(block, hm.Truncation(rtol=1e-6)).rank
+    1
     """
     if block.rank == 0:
         return block

@@ -30,7 +30,16 @@ __all__ = ["HMatrixConfig", "HMatrixQuantizer", "carry"]
 
 @register_quantizer(METHOD)
 class HMatrixQuantizer(HfQuantizer):  # type: ignore[misc]
-    """The quantiser that transformers calls while it loads and saves a network with H-matrices."""
+    """The quantiser that transformers calls while it loads and saves a network with H-matrices.
+
+    Examples
+    --------
+    >>> from hmatrix.nn.huggingface import HMatrixConfig, HMatrixQuantizer
+    >>> quantizer = HMatrixQuantizer(HMatrixConfig(storage=0.25), pre_quantized=False)
+    >>> quantizer.validate_environment()
+    >>> quantizer.is_serializable()
+    True
+    """
 
     quantization_config: HMatrixConfig
 
@@ -92,6 +101,17 @@ def carry(network: nn.Module) -> None:
     ------
     NetworkError
         If one of them is quantised by another method, too.
+
+    Examples
+    --------
+    >>> import transformers
+    >>> from hmatrix.nn.huggingface import carry
+    >>> sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    >>> model = transformers.BertModel(transformers.BertConfig(vocab_size=40, max_position_embeddings=8, **sizes))
+    >>> model.pooler.dense = hnn.HLinear(hm.quantize(np.eye(16), "int8"), torch.zeros(16))
+    >>> carry(model)
+    >>> list(model.config.quantization_config.layers)
+    ['pooler.dense']
     """
     for model in _models(network):
         other = getattr(model, "hf_quantizer", None)

@@ -29,7 +29,15 @@ class Admissibility(Protocol):
 
 @dataclass(frozen=True)
 class Strong:
-    """``max(diam) <= eta * dist``, and the clusters are apart."""
+    """``max(diam) <= eta * dist``, and the clusters are apart.
+
+    Examples
+    --------
+    >>> len(hm.partition((1000, 1000), admissibility=hm.Strong(eta=2)).far_field)
+    156
+    >>> len(hm.partition((1000, 1000), admissibility=hm.Strong(eta=1)).far_field)
+    168
+    """
 
     eta: float = 2.0
 
@@ -43,7 +51,13 @@ class Strong:
 
 @dataclass(frozen=True)
 class StrongMin:
-    """``min(diam) <= eta * dist``, and the clusters are apart."""
+    """``min(diam) <= eta * dist``, and the clusters are apart.
+
+    Examples
+    --------
+    >>> len(hm.partition((1000, 1280), admissibility=hm.StrongMin(eta=2)).far_field)
+    139
+    """
 
     eta: float = 2.0
 
@@ -64,6 +78,12 @@ class Weak:
     overlap
         Fraction of the shorter side by which they may still overlap. Clusters of 63 among 1,000 rows and
         of 80 among 1,280 columns, say, do not end at quite the same place.
+
+    Examples
+    --------
+    >>> blocks = hm.partition((1000, 1000), admissibility=hm.Weak())
+    >>> len(blocks.far_field), len(blocks.near_field)
+    (62, 32)
     """
 
     overlap: float = 0.1
@@ -83,7 +103,14 @@ class Weak:
 
 @dataclass(frozen=True)
 class Everywhere:
-    """Every block: the whole matrix becomes one low-rank block."""
+    """Every block: the whole matrix becomes one low-rank block.
+
+    Examples
+    --------
+    >>> blocks = hm.partition((1000, 1000), admissibility=hm.Everywhere())
+    >>> len(blocks.far_field), len(blocks.near_field)
+    (1, 0)
+    """
 
     def __call__(self, rows: Cluster, columns: Cluster) -> bool:  # noqa: ARG002
         return True

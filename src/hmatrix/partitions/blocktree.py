@@ -19,6 +19,12 @@ class BlockCluster:
         Whether it is a leaf that may have low rank.
     sons
         Blocks that it is split into; none for a leaf.
+
+    Examples
+    --------
+    >>> root = hm.partition((200, 200)).root
+    >>> root.admissible, len(root.sons)
+    (False, 4)
     """
 
     rows: Cluster
@@ -29,7 +35,14 @@ class BlockCluster:
 
 @dataclass(frozen=True, eq=False)
 class BlockClusterTree:
-    """The partition of the matrix over two cluster trees."""
+    """The partition of the matrix over two cluster trees.
+
+    Examples
+    --------
+    >>> blocks = hm.partition((1000, 1024))
+    >>> len(blocks.far_field), len(blocks.near_field)
+    (157, 93)
+    """
 
     rows: ClusterTree
     columns: ClusterTree
@@ -68,6 +81,14 @@ def build_block_tree(rows: ClusterTree, columns: ClusterTree, admissibility: Adm
         The two trees.
     admissibility
         Condition of the blocks that may have low rank.
+
+    Examples
+    --------
+    >>> rows = hm.build_cluster_tree(hm.Index()(1000), hm.Cardinality(60))
+    >>> columns = hm.build_cluster_tree(hm.Index()(1280), hm.Cardinality(60))
+    >>> blocks = hm.build_block_tree(rows, columns, hm.Strong(eta=2))
+    >>> len(blocks.far_field), len(blocks.near_field)
+    (151, 87)
     """
     pairs = [(rows.root, columns.root)]
     sons: list[range] = []

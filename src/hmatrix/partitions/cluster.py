@@ -34,6 +34,12 @@ class Supports:
     ------
     ArgumentError
         If the points are not a finite ``(n, d)`` array, or the radius is negative.
+
+    Examples
+    --------
+    >>> supports = hm.Supports(np.array([[0.0, 0.0], [1.0, 0.0]]), radius=0.5)
+    >>> supports.points.shape
+    (2, 2)
     """
 
     points: FloatArray
@@ -56,6 +62,14 @@ class Cluster:
         Corners of the bounding box, ``(d,)``.
     sons
         The clusters that it is split into; none for a leaf.
+
+    Examples
+    --------
+    >>> tree = hm.build_cluster_tree(hm.Index()(100), hm.Cardinality(60))
+    >>> tree.root.size, [son.size for son in tree.root.sons]
+    (100, [50, 50])
+    >>> tree.root.diameter
+    100.0
     """
 
     start: int
@@ -100,6 +114,12 @@ class ClusterTree:
         The cluster of all.
     permutation
         ``permutation[tree position] = original index``, int32 ``(size,)``.
+
+    Examples
+    --------
+    >>> tree = hm.build_cluster_tree(hm.Index()(200), hm.Cardinality(60))
+    >>> [leaf.size for leaf in tree.leaves()]
+    [50, 50, 50, 50]
     """
 
     root: Cluster
@@ -155,7 +175,14 @@ def _longest_side(points: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class Cardinality:
-    """Halves of equal cardinality along the longest side of the bounding box; the first half is the larger."""
+    """Halves of equal cardinality along the longest side of the bounding box; the first half is the larger.
+
+    Examples
+    --------
+    >>> order, first = hm.Cardinality()(np.array([[0.0], [9.0], [1.0], [2.0], [3.0]]))
+    >>> order.tolist(), first
+    ([0, 2, 3, 4, 1], 3)
+    """
 
     leaf_size: int = 60
 
@@ -171,6 +198,12 @@ class Geometric:
     """Binary space partitioning: the bounding box is cut through the middle of its longest side.
 
     Points that all coincide are halved by cardinality.
+
+    Examples
+    --------
+    >>> order, first = hm.Geometric()(np.array([[0.0], [9.0], [1.0], [2.0], [3.0]]))
+    >>> order.tolist(), first
+    ([0, 2, 3, 4, 1], 4)
     """
 
     leaf_size: int = 60
@@ -192,6 +225,12 @@ class PrincipalDirection:
 
     Points that lie equally far along it are ordered by their index. Where they vary as much along several directions,
     as those of a square grid do, the one next to the coordinate axis that most of them contain is taken.
+
+    Examples
+    --------
+    >>> order, first = hm.PrincipalDirection()(np.array([[0.0, 0.0], [2.0, 2.1], [1.0, 1.0], [3.0, 2.9]]))
+    >>> sorted(order[:first].tolist()) in ([0, 2], [1, 3])
+    True
     """
 
     leaf_size: int = 60
@@ -241,6 +280,12 @@ class TwoMeans:
         Clusters of at most this many points are not split.
     iterations
         Most alternations.
+
+    Examples
+    --------
+    >>> order, first = hm.TwoMeans()(np.array([[0.0, 0.0], [9.0, 8.0], [1.0, 0.0], [9.0, 9.0]]))
+    >>> sorted(order[:first].tolist()) in ([0, 2], [1, 3])
+    True
     """
 
     leaf_size: int = 60
@@ -275,6 +320,12 @@ class Automatic:
         Clusters of at most this many points are not split.
     balance
         Least fraction of the points that each son of a geometric split must hold.
+
+    Examples
+    --------
+    >>> order, first = hm.Automatic()(np.array([[0.0], [9.0], [1.0], [2.0], [3.0]]))
+    >>> order.tolist(), first
+    ([0, 2, 3, 4, 1], 3)
     """
 
     leaf_size: int = 60
@@ -311,6 +362,13 @@ def build_cluster_tree(supports: Supports, splitter: Splitter) -> ClusterTree:
     ------
     ArgumentError
         If the splitter returns an unusable split.
+
+    Examples
+    --------
+    >>> points = np.random.default_rng(0).standard_normal((100, 3))
+    >>> tree = hm.build_cluster_tree(hm.Supports(points), hm.Geometric(leaf_size=20))
+    >>> tree.size, max(leaf.size for leaf in tree.leaves()) <= 20
+    (100, True)
     """
     points, radius = supports.points, supports.radius
     permutation = np.arange(len(points), dtype=np.int32)

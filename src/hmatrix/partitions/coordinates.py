@@ -28,6 +28,11 @@ class Index:
     """One-dimensional and not scaled: index i is the interval [i, i + 1] around i + 1/2.
 
     Rows and columns share one axis, so a block near the diagonal is inadmissible.
+
+    Examples
+    --------
+    >>> hm.Index()(3).points.ravel().tolist()
+    [0.5, 1.5, 2.5]
     """
 
     def __call__(self, size: int) -> Supports:
@@ -36,7 +41,13 @@ class Index:
 
 @dataclass(frozen=True)
 class ScaledIndex:
-    """`Index` divided by the size: rows and columns both fill [0, 1]."""
+    """`Index` divided by the size: rows and columns both fill [0, 1].
+
+    Examples
+    --------
+    >>> hm.ScaledIndex()(4).points.ravel().tolist()
+    [0.125, 0.375, 0.625, 0.875]
+    """
 
     def __call__(self, size: int) -> Supports:
         index = Index()(size)
@@ -58,6 +69,14 @@ class Points:
     ------
     ArgumentError
         If they are not finite numbers, or not as many as the matrix has rows or columns.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> coordinates = hm.Points(rng.random((300, 2))), hm.Points(rng.random((200, 2)))
+    >>> blocks = hm.partition((300, 200), coordinates=coordinates, splitter=hm.Geometric(30))
+    >>> blocks.rows.size, blocks.columns.size
+    (300, 200)
     """
 
     points: npt.ArrayLike

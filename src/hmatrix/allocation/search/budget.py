@@ -29,6 +29,13 @@ class Budget:
     ------
     ArgumentError
         If none of them is given, two that do not go together, or one that is out of range.
+
+    Examples
+    --------
+    >>> hm.Budget(storage=0.25)
+    Budget(storage=0.25, bytes=None, time=None, max_drop=None)
+    >>> hm.Budget(storage=0.25, time=0.5).bounds_bytes
+    True
     """
 
     storage: float | None = None

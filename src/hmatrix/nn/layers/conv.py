@@ -35,6 +35,15 @@ class HConv2d(nn.Module):
         If the shapes differ.
     NetworkError
         If the convolution has groups.
+
+    Examples
+    --------
+    >>> conv = torch.nn.Conv2d(8, 16, 3, padding=1)
+    >>> matrix = hm.quantize(hnn.HConv2d.matrix_of(conv), "int8")
+    >>> matrix.shape
+    (16, 72)
+    >>> hnn.HConv2d.from_conv(conv, matrix)(torch.randn(1, 8, 5, 5)).shape
+    torch.Size([1, 16, 5, 5])
     """
 
     weight: HWeight

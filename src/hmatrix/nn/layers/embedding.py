@@ -30,6 +30,15 @@ class HEmbedding(nn.Module):
     ------
     ArgumentError
         If there is no such row.
+
+    Examples
+    --------
+    >>> embedding = torch.nn.Embedding(100, 16)
+    >>> layer = hnn.HEmbedding.from_embedding(embedding, hm.quantize(embedding.weight.detach().numpy(), "int8"))
+    >>> layer(torch.tensor([3, 7])).shape
+    torch.Size([2, 16])
+    >>> hnn.HLinear(layer.weight)(torch.randn(2, 16)).shape
+    torch.Size([2, 100])
     """
 
     weight: HWeight

@@ -29,6 +29,16 @@ class HLinear(nn.Module):
     ------
     ArgumentError
         If the bias does not fit, or the weight is no H-matrix, or the transpose of one with integer codes.
+
+    Examples
+    --------
+    >>> linear = torch.nn.Linear(64, 48)
+    >>> matrix = hm.quantize(linear.weight.detach().numpy(), "int8", activations="int8")
+    >>> layer = hnn.HLinear.from_linear(linear, matrix)
+    >>> layer(torch.randn(5, 64)).shape
+    torch.Size([5, 48])
+    >>> layer.matrix.shape
+    (48, 64)
     """
 
     weight: HWeight

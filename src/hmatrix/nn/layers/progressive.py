@@ -20,6 +20,16 @@ class ProgressiveLinear(nn.Module):
     ----------
     head
         A head with a weight ``(out, in)``.
+
+    Examples
+    --------
+    >>> weight = np.random.default_rng(0).standard_normal((100, 32))
+    >>> layer = hnn.ProgressiveLinear(hm.progressive(weight, rule=hm.Rigorous(), ranks=[8], precisions=["int8"]))
+    >>> layer(torch.randn(2, 32)).shape
+    torch.Size([2, 100])
+    >>> values, rows = layer.topk(torch.randn(2, 32), 5)
+    >>> rows.shape
+    torch.Size([2, 5])
     """
 
     def __init__(self, head: ProgressiveHead) -> None:

@@ -57,6 +57,12 @@ def trainable(module: Module, *, dense: bool = False) -> Module:
     ------
     ArgumentError
         If there is no H-matrix in it.
+
+    Examples
+    --------
+    >>> layer = hnn.HLinear(hm.quantize(np.eye(8), "int4"))
+    >>> sum(parameter.numel() for parameter in hnn.trainable(layer).parameters()) > 64
+    True
     """
     return _replaced(module, HWeight, partial(TrainableWeight, dense=dense))
 
@@ -79,6 +85,12 @@ def freeze(module: Module) -> Module:
     ------
     ArgumentError
         If nothing in it is trainable, or coefficients are not finite.
+
+    Examples
+    --------
+    >>> layer = hnn.trainable(hnn.HLinear(hm.quantize(np.eye(8), "int4")))
+    >>> type(layer.weight).__name__, type(hnn.freeze(layer).weight).__name__
+    ('TrainableWeight', 'HWeight')
     """
     return _replaced(module, TrainableWeight, TrainableWeight.frozen)
 
@@ -98,6 +110,12 @@ class TrainableWeight(nn.Module):
     factors
         For each group of leaves of equal shape and precision, a list of `TrainableFactor`: the dense blocks,
         or the factors V^T and U.
+
+    Examples
+    --------
+    >>> weight = hnn.TrainableWeight(hnn.HWeight(hm.quantize(np.eye(8), "int4")))
+    >>> weight.multiply(torch.ones(8)).requires_grad
+    True
     """
 
     words: Tensor

@@ -40,6 +40,15 @@ class HWeight(nn.Module):
     ------
     ArgumentError
         If it is no H-matrix, or the transpose of one with integer codes.
+
+    Examples
+    --------
+    >>> weight = hnn.HWeight(hm.quantize(np.eye(8), "int8"))
+    >>> first, second = hnn.HLinear(weight), hnn.HLinear(weight)
+    >>> first.weight is second.weight
+    True
+    >>> torch.equal(first(torch.ones(8)), torch.ones(8))
+    True
     """
 
     words: Tensor

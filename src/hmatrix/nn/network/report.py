@@ -52,6 +52,12 @@ class LayerReport:
         Time that its H-matrix took.
     note
         Reason for which it stays as it is.
+
+    Examples
+    --------
+    >>> layer = hnn.LayerReport(("fc",), "Linear", (48, 32), before=6144, after=1536, precisions=(("INT8", 1),))
+    >>> layer.after / layer.before
+    0.25
     """
 
     names: tuple[str, ...]
@@ -83,6 +89,11 @@ class Trial:
         Its 95 % interval, where the score is a mean over samples.
     passed
         Whether it fell by no more than was allowed.
+
+    Examples
+    --------
+    >>> hnn.Trial(storage=0.25, drop=0.4, interval=(-0.2, 1.0), passed=False).passed
+    False
     """
 
     storage: float
@@ -108,6 +119,13 @@ class Report:
         Trials of a search for the least storage, in their order.
     seconds
         Time of the whole compression.
+
+    Examples
+    --------
+    >>> layer = hnn.LayerReport(("fc",), "Linear", (48, 32), before=6144, after=1536)
+    >>> report = hnn.Report((layer,), network_before=6272, network_after=1664)
+    >>> report.before, report.after, report.ratio
+    (6144, 1536, 0.25)
     """
 
     layers: tuple[LayerReport, ...]

@@ -36,6 +36,11 @@ class LayerSettings:
         Coordinates of rows and columns, see `hmatrix.Allocator`.
     unbiased
         Whether outputs keep their size, see `hmatrix.Allocator.allocate`; otherwise the layer's error is least.
+
+    Examples
+    --------
+    >>> hnn.LayerSettings(budget=hm.Budget(storage=0.5), unbiased=False).budget.storage
+    0.5
     """
 
     budget: Budget | None = None
@@ -112,7 +117,14 @@ def everything(name: str, module: nn.Module) -> bool:  # noqa: ARG001
 
 
 def matching(pattern: str) -> Select:
-    """Return a selection by exact name, or by a regular expression after ``re:`` that the whole name matches."""
+    """Return a selection by exact name, or by a regular expression after ``re:`` that the whole name matches.
+
+    Examples
+    --------
+    >>> select = hnn.matching("re:encoder.*")
+    >>> select("encoder.fc", torch.nn.Linear(2, 2)), select("head", torch.nn.Linear(2, 2))
+    (True, False)
+    """
     matches = _matcher(pattern)
     return lambda name, module: matches(name)  # noqa: ARG005
 
@@ -124,6 +136,13 @@ def last_linear(model: nn.Module) -> Select:
     ------
     NetworkError
         If there is none.
+
+    Examples
+    --------
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    >>> select = hnn.last_linear(model)
+    >>> select("0", model[0]), select("1", model[1])
+    (False, True)
     """
     names = [name for name, module in model.named_modules() if type(module) is nn.Linear]
     if not names:

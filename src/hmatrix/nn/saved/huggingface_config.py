@@ -51,6 +51,13 @@ class HMatrixConfig(QuantizationConfigMixin):  # type: ignore[misc]
     ------
     FormatError
         If the version is of a later release.
+
+    Examples
+    --------
+    >>> from hmatrix.nn.huggingface import HMatrixConfig
+    >>> config = HMatrixConfig(storage=0.25, skip=["re:.*query"])
+    >>> config.storage, config.activations
+    (0.25, 'int8')
     """
 
     def __init__(

@@ -47,6 +47,14 @@ class Header:
         Names of tensors that are stored under another name.
     heads
         The shapes of the layers that are progressive heads, by name.
+
+    Examples
+    --------
+    >>> layer = hnn.HLinear(hm.quantize(np.eye(8), "int8"))
+    >>> hnn.save(torch.nn.Sequential(layer), "small.safetensors", {"model": "mine"})
+    >>> header = hnn.read_header("small.safetensors")
+    >>> header.architecture, list(header.layers)
+    ({'model': 'mine'}, ['0'])
     """
 
     version: int
@@ -75,6 +83,14 @@ def save(model: nn.Module, path: str | os.PathLike[str], architecture: Mapping[s
         If the network has neither, or `architecture` is not of plain values.
     OutputError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> small = torch.nn.Sequential(hnn.HLinear(hm.quantize(np.eye(8), "int8")))
+    >>> hnn.save(small, "small.safetensors")
+    >>> model = hnn.load("small.safetensors", torch.nn.Sequential(torch.nn.Linear(8, 8, bias=False)))
+    >>> torch.equal(model(torch.ones(8)), small(torch.ones(8)))
+    True
     """
     path = Path(path)
     tensors, shared = _deduplicated(model.state_dict())
@@ -97,6 +113,12 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     ------
     FormatError
         If the file is missing, truncated, or of another kind or version.
+
+    Examples
+    --------
+    >>> hnn.save(torch.nn.Sequential(hnn.HLinear(hm.quantize(np.eye(8), "int8"))), "small.safetensors")
+    >>> list(hnn.read_header("small.safetensors").layers)
+    ['0']
     """
     subject = f"file {path}"
     content = read_json(Path(path), KEY, "hmatrix.nn.save")
@@ -140,6 +162,13 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         If the file is missing, truncated, damaged, or of another kind or version.
     NetworkError
         If it is not of this network.
+
+    Examples
+    --------
+    >>> hnn.save(torch.nn.Sequential(hnn.HLinear(hm.quantize(np.eye(8), "int8"))), "small.safetensors")
+    >>> model = hnn.load("small.safetensors", torch.nn.Sequential(torch.nn.Linear(8, 8, bias=False)))
+    >>> type(model[0]).__name__
+    'HLinear'
     """
     header = read_header(path)
     subject = f"file {path}"
@@ -202,6 +231,12 @@ def load_matrix(path: str | os.PathLike[str], layer: str) -> HMatrix:
         If the file is missing, truncated, damaged, or of another kind or version.
     ArgumentError
         If it has no such layer.
+
+    Examples
+    --------
+    >>> hnn.save(torch.nn.Sequential(hnn.HLinear(hm.quantize(np.eye(8), "int8"))), "small.safetensors")
+    >>> hnn.load_matrix("small.safetensors", "0").shape
+    (8, 8)
     """
     header = read_header(path)
     subject = f"file {path}"

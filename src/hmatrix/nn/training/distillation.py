@@ -17,7 +17,14 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class SquaredError:
-    """The mean square difference, in proportion to the variance of the teacher's output: for any output."""
+    """The mean square difference, in proportion to the variance of the teacher's output: for any output.
+
+    Examples
+    --------
+    >>> outputs = torch.randn(8, 10)
+    >>> float(hnn.SquaredError()(outputs, outputs))
+    0.0
+    """
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the loss of a batch."""
@@ -38,6 +45,12 @@ class Divergence:
     ------
     ArgumentError
         If the temperature is not positive.
+
+    Examples
+    --------
+    >>> logits = torch.randn(8, 10)
+    >>> abs(float(hnn.Divergence(1.0)(logits, logits))) < 1e-6
+    True
     """
 
     temperature: float = 2.0
@@ -56,7 +69,14 @@ class Divergence:
 
 
 class Trained(Enum):
-    """The parameters that are trained besides the coefficients of the H-matrices."""
+    """The parameters that are trained besides the coefficients of the H-matrices.
+
+    Examples
+    --------
+    >>> bias, weight = torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(3, 3))
+    >>> hnn.Trained.VECTORS.includes(bias), hnn.Trained.VECTORS.includes(weight)
+    (True, False)
+    """
 
     NOTHING = "nothing"
     VECTORS = "vectors"
@@ -108,6 +128,12 @@ class Finetuning:
     ------
     ArgumentError
         If a value is out of range.
+
+    Examples
+    --------
+    >>> settings = hnn.Finetuning(steps=100, codes=0, rate=1e-5, loss=hnn.Divergence(1.0))
+    >>> settings.rate_at(0.1) > settings.rate_at(0.9)
+    True
     """
 
     seconds: float | None = None
@@ -164,6 +190,12 @@ class FinetuningReport:
         Measurements in their order.
     interrupted
         Whether it was ended by hand.
+
+    Examples
+    --------
+    >>> report = hnn.FinetuningReport(before=0.5, after=0.25, seconds=60.0, measurements=(), interrupted=False)
+    >>> report.to_dict()["after"]
+    0.25
     """
 
     before: float
