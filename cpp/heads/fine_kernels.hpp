@@ -9,7 +9,7 @@
 namespace hmatrix {
 namespace {
 
-// What is known of an input besides its codes.
+// Facts about an input besides its codes.
 struct Input {
     float step, norm, outside;
     float inner_step;

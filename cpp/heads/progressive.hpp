@@ -29,8 +29,8 @@ constexpr int rest_steps = 254;
 
 constexpr std::int32_t padded_to(std::int32_t size, std::int32_t unit) { return (size + unit - 1) / unit * unit; }
 
-// How far a fine output may be from its coarse one: (scale * |x outside| + constant) * remainder + noise * reach, where
-// noise = quantised * step of x + relative * |x| + inner * step of t; and what the refined outputs may be off.
+// Largest distance of a fine output from its coarse one: (scale * |x outside| + constant) * remainder + noise * reach,
+// where noise = quantised * step of x + relative * |x| + inner * step of t; and rounding errors of refined outputs.
 struct Bound {
     float scale, quantised, relative, inner, rounding, offset, constant;
 };
@@ -107,7 +107,7 @@ private:
     std::vector<float> zeros_;
 };
 
-// What a product with a head needs besides. Each thread has one, which grows.
+// Buffers of a product with a head. Each thread has one, which grows.
 struct Workspace {
     void fit(const Head& head);
 

@@ -30,7 +30,7 @@ float sum_of_squares(const float* a, const float* weights, std::int32_t length) 
     return sum_of_lanes<V>(total);
 }
 
-// What rows' outputs may be at most, by their coarse ones.
+// Upper bounds of rows' outputs, by their coarse ones.
 template <class V>
 void bound_outputs(const Level& level, const Input& input, std::int32_t first, std::int32_t length, const float* coarse,
                    float* upper) {
@@ -131,7 +131,7 @@ Input take_in(const Head& head, const float* x, Workspace& work) {
     constexpr float huge = 1e37f, tiny = 1e-37f;
     input.norm = square < huge ? std::sqrt(square) : std::numeric_limits<float>::max();
     input.outside = square < huge ? std::sqrt(std::max(square * 1.0001f - known * known, tiny)) : input.norm;
-    // Of outputs that may overflow none are equal.
+    // Outputs that may overflow are never equal.
     work.rounding = square < huge ? head.rounding * input.norm : 0.0f;
     return input;
 }

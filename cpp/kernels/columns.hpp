@@ -1,4 +1,4 @@
-// What the products with a panel share, written once over a vector type V and compiled for each instruction set.
+// Parts that all products with a panel share, written once over a vector type V and compiled for each instruction set.
 //
 // V has: value (float or double); reg and part (a mask for the last register of a panel); width; registers,
 // how many accumulators fit beside the loaded registers; batch_registers, those of one row of a batch; asks_ahead,

@@ -41,7 +41,7 @@ struct Float {
         return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
     }
     static float largest(reg a) { return _mm512_reduce_max_ps(a); }
-    // Which entries of a are at least those of b, a bit for each; none where either is NaN.
+    // A bit for each entry of a that is at least that of b; none where either is NaN.
     static unsigned at_least(reg a, reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
     static void store(float* p, reg a) { _mm512_storeu_ps(p, a); }
     static void store_part(float* p, reg a, part_type m) { _mm512_mask_storeu_ps(p, m, a); }

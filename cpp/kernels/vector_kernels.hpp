@@ -1,4 +1,4 @@
-// What is done with one vector: quantising it, and reading it. Over the vector type V of columns.hpp.
+// Operations on one vector: quantising it, and reading it. Over the vector type V of columns.hpp.
 #pragma once
 
 #include <cstring>

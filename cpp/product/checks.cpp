@@ -1,4 +1,4 @@
-// What the plan is given is checked here, once, so that no kernel needs to check anything.
+// Checks of the plan's input, made once, so that no kernel needs to check anything.
 #include "product/checks.hpp"
 
 namespace hmatrix {

@@ -45,7 +45,7 @@ constexpr int twice_zero(Precision p) {
 constexpr int window_bits(Precision p) { return parallel_bits(p) > 0 ? 7 : 6; }
 constexpr int windows_of(Precision p) { return 1 << window_bits(p); }
 
-// What windows stand for, plus 128. hmatrix.codes.trellis says where the numbers come from. Windows of lloyd4 hold two bits
+// Values of windows, plus 128. hmatrix.codes.trellis says where the numbers come from. Windows of lloyd4 hold two bits
 // of the next entry, which do not count.
 constexpr int table_size = 64;
 alignas(64) constexpr std::uint8_t lloyd4_bytes[table_size] = {

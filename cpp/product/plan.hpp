@@ -41,7 +41,7 @@ public:
 
     Shape shape() const { return packed_.shape; }
 
-    // Of all coefficients and scales.
+    // Words of all coefficients and scales.
     std::int64_t words() const { return packed_.size; }
 
     // y (batch, rows) = x (batch, columns) A^T, both contiguous, by at most so many threads.

@@ -1,4 +1,4 @@
-// What Python sees of all this.
+// The functions and classes that Python sees.
 #include <algorithm>
 
 #include <nanobind/stl/vector.h>
@@ -166,7 +166,7 @@ void round_columns(const Array<const float, 2>& target, const Array<const float,
                  values.data());
 }
 
-// What windows of a precision whose values are looked up stand for, in units of the scale.
+// Values of the windows of a precision whose values are looked up, in units of the scale.
 std::vector<int> values(std::uint8_t precision) {
     const auto of = static_cast<Precision>(precision);
     require(is_looked_up(of), "the precision has no codebook");
@@ -179,7 +179,7 @@ std::vector<int> values(std::uint8_t precision) {
 }  // namespace hmatrix
 
 NB_MODULE(_core, module) {
-    // What outlives the interpreter is a matter of when the process ends, not of leaks.
+    // Objects that outlive the interpreter do so because the process ends, not because they leak.
     nb::set_leak_warnings(false);
     module.doc() = "Native products with matrices in packed form";
     hmatrix::bind_plan<float>(module, "PlanFloat32");

@@ -11,7 +11,7 @@
 
 namespace hmatrix {
 
-// What is slow in a product of some microseconds are the questions to the tensors. They are asked here, once each,
+// Questions to the tensors are the slow part of a product of some microseconds. They are asked here, once each,
 // and whatever is out of the ordinary is left to others.
 template <class T>
 class TensorProduct {
