@@ -1,1 +1,1 @@
-"""What every room may use: checks, memory, files."""
+"""Helpers for every room: checks, memory, files."""

@@ -60,7 +60,7 @@ def blas_threads(count: int) -> Iterator[None]:
 
 @cache
 def code_digest(*left_out: str) -> str:
-    """Return a digest of the package's code and of its kernel: what other code computed is not taken for this one's.
+    """Return a digest of the package's code and its kernel, so that no result of other code is used again.
 
     Parameters
     ----------

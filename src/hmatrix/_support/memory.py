@@ -1,4 +1,4 @@
-"""Where arrays begin in memory."""
+"""Arrays that begin on a cache line."""
 
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ T = TypeVar("T", bound=np.generic)
 def aligned(array: npt.NDArray[T]) -> npt.NDArray[T]:
     """Return the array if it begins on a cache line, else a copy that does.
 
-    Loads of a register from an array that begins anywhere else touch two cache lines each.
+    Loads of a register from an array that begins elsewhere touch two cache lines each.
     """
     if array.ctypes.data % CACHE_LINE == 0 or array.size == 0:
         return array

@@ -1,4 +1,4 @@
-"""The Frobenius norm, which approximation and its errors are measured in."""
+"""The Frobenius norm, in which approximations and their errors are measured."""
 
 import math
 

@@ -10,7 +10,7 @@ from hmatrix.errors import ArgumentError
 
 
 def scores_of(value: Any) -> Scores:
-    """Return what a user's function returned as an array: one score, or one for each sample.
+    """Return the scores of a user's function as an array: one, or one for each sample.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A large matrix a strip at a time, so that nothing as large as it is needed beside it."""
+"""Strips of a large matrix, so that no second array of its size is needed."""
 
 from collections.abc import Iterator
 

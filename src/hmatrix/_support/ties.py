@@ -20,10 +20,10 @@ from hmatrix._support.typing import AnyArray, FloatArray, Positions
 
 
 def rounding_of(dtype: npt.DTypeLike, terms: int) -> float:
-    """Return by how much two sums of so many terms that should be equal may differ, relative to the terms' size.
+    """Return the largest difference of two sums that should be equal, relative to the size of their terms.
 
-    Each of `terms` roundings is off by at most half an eps, by as good as random signs: their root counts. Four times
-    that is exceeded by next to none.
+    Each of `terms` roundings is off by at most half an eps, with a sign that is as good as random, so that errors grow
+    with the root of `terms`. Next to no difference exceeds four times that.
     """
     return 2.0 * float(np.finfo(dtype).eps) * float(np.sqrt(max(terms, 1)))
 
@@ -46,9 +46,9 @@ def tied_order(keys: FloatArray, rounding: npt.ArrayLike) -> Positions:
     Parameters
     ----------
     keys
-        What to order by.
+        Values to order by.
     rounding
-        By how much each of them may be off, ``(n,)``, or one number for all.
+        Largest error of each of them, ``(n,)``, or one number for all.
     """
     order, groups = _grouped(keys, rounding)
     return order[np.lexsort((order, groups))]
@@ -84,8 +84,8 @@ def first_equal(rows: AnyArray) -> Positions:
 def signs_of(vectors: FloatArray) -> FloatArray:
     """Return the signs of singular or eigenvectors ``(n, k)``, ``(k,)``, by which the largest entries are positive.
 
-    Rounding decides about them otherwise. The first entry that is nearly as large will do: with a margin of the root of
-    the rounding it is the same one on every processor.
+    Without a rule rounding would decide about them. The first entry that is nearly as large will do: with a margin of
+    the root of the rounding it is the same one on every processor.
     """
     margin = np.sqrt(rounding_of(vectors.dtype, len(vectors)))
     places = [first_largest(column, margin * column.max()) for column in np.abs(vectors.T)]

@@ -31,7 +31,7 @@ _KEPT_VERSION = 1
 
 
 def default_cache() -> Path:
-    """Return the folder of what can be computed again."""
+    """Return the folder of caches, whose files can be computed again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmatrix"
 
 
@@ -76,7 +76,7 @@ def make_folder(folder: Path) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Tell before long work that its result could not be written.
+    """Check, before long work, that its result can be written.
 
     Raises
     ------
@@ -153,9 +153,9 @@ def read_arrays(
     path
         The file.
     key, versions
-        Of the header: its name, and which versions of it can be read.
+        Name of the header, and the versions of it that can be read.
     kind, writer
-        What the header is of, and what writes such a file: for messages.
+        Kind of the file, and the function that writes such files, for messages.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def read_arrays(
 
 
 def keep(path: Path, arrays: Mapping[str, AnyArray], facts: Mapping[str, Any]) -> None:
-    """Write what can be computed again, with a digest by which any damage is found.
+    """Write a result that can be computed again, with a digest by which any damage is found.
 
     Parameters
     ----------
@@ -202,14 +202,14 @@ def keep(path: Path, arrays: Mapping[str, AnyArray], facts: Mapping[str, Any]) -
 
 
 def recall(path: Path, read: Callable[[dict[str, AnyArray], dict[str, Any]], _Result | None]) -> _Result | None:
-    """Return what `keep` wrote, or ``None`` where there is nothing of use: then it is to be computed.
+    """Return the result that `keep` wrote; ``None`` where there is none of use, so that it has to be computed.
 
     Parameters
     ----------
     path
         The file.
     read
-        Makes the result of arrays and plain values; returns ``None`` for one that is of no use here.
+        Function of arrays and plain values that returns the result, or ``None`` for one that is of no use here.
 
     Warns
     -----

@@ -169,7 +169,7 @@ class Coarse:
         size, norms = np.linalg.norm(kept, axis=1), largest(self.rows.norms)
         deviation = largest(np.linalg.norm(self.inside - kept[labels], axis=1))
         reach = (1.0 if clusters is None else _CENTRE_SHARE) * size + deviation + 1e-3 * norms
-        # What errors of the coordinates, of the stored U and of rounding make of each row, as multiples of its reach.
+        # Errors of each row by the coordinates, by the stored U and by rounding, as multiples of its reach.
         amount = np.where(reach > 0, reach, 1.0)
         n = self.rows.weight.shape[1]
         bound = Bound(

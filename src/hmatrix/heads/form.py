@@ -1,10 +1,9 @@
 """The flat arrays of a progressive head: what the kernel reads, a file holds and a state dict holds.
 
-The coarse part is ``U V^T`` of a low rank in int8 or int4, or any H-matrix, with which nothing is known of the parts of
-x: its rank is 0, and all of x is outside. The fine part is the weight itself, row by row. What a row's
-output can be at most is its coarse output and
-``(scale * |x outside the span of V| + constant) * remainder + noise * reach``.
-Clusters of rows have one coarse output each, and the same kind of bound for all their rows.
+The coarse part is ``U V^T`` of a low rank in int8 or int4, or any H-matrix, which has no subspace of x: its rank is 0,
+and all of x is outside. The fine part is the weight itself, row by row. A row's output is at most its coarse output
+plus ``(scale * |x outside the span of V| + constant) * remainder + noise * reach``. Clusters of rows have one coarse
+output each, and the same kind of bound for all their rows.
 """
 
 from collections.abc import Mapping
@@ -31,7 +30,7 @@ COARSE = (Precision.INT8, Precision.INT4)
 """Precisions of the coarse factors."""
 
 PREFIX = "coarse_"
-"""Of the names of the arrays of a coarse H-matrix."""
+"""Beginning of the names of the arrays of a coarse H-matrix."""
 
 _SIZES = 10
 
@@ -64,7 +63,7 @@ class PackedHead:
     fine, fine_scales
         The rows, each in whole blocks, and a scale for each.
     matrix
-        What gives the coarse outputs of the rows in the place of the factors, ``(m, n)``.
+        Matrix ``(m, n)`` that gives the coarse outputs of the rows, in the place of the factors.
 
     Raises
     ------
@@ -192,7 +191,7 @@ class PackedHead:
 
     @property
     def real(self) -> Flags:
-        """Which places of the rows' level hold a row."""
+        """Whether each place of the rows' level holds a row."""
         return self.order >= 0 if len(self.order) else np.arange(padded(self.shape[0], STRIP)) < self.shape[0]
 
     @cached_property
@@ -215,7 +214,7 @@ class PackedHead:
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, AnyArray]) -> Self:
-        """Return what has such `arrays`.
+        """Return the head that has such `arrays`.
 
         Raises
         ------

@@ -39,7 +39,7 @@ _OLDEST = 2
 
 
 class ProgressiveHead:
-    """A layer ``x A^T + b`` of which only the largest outputs are computed exactly.
+    """A layer ``x A^T + b`` that computes only its largest outputs exactly.
 
     Parameters
     ----------
@@ -54,6 +54,16 @@ class ProgressiveHead:
     outputs NaN, and the largest are then the first rows. A head of one class refines it always; equal rows are all
     within each other's margin, and all refined, but with `FixedRows` the first ones, or where there are clusters, those
     of the first clusters.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> weight, inputs = rng.standard_normal((100, 32)), rng.standard_normal((200, 32))
+    >>> head = hm.progressive(weight, calibration=inputs, agreement=0.9, ranks=[8])
+    >>> head.save("head.safetensors")
+    >>> values, rows = hm.ProgressiveHead.load("head.safetensors").topk(inputs, 5)
+    >>> values.shape, rows.shape
+    ((200, 5), (200, 5))
     """
 
     def __init__(self, packed: PackedHead) -> None:
@@ -251,35 +261,45 @@ def progressive(
     bias
         b ``(m,)``, or ``None``.
     calibration
-        Inputs of the layer ``(samples, n)``, like those that it will get. The rarer a disagreement is to be, the
-        more of them it takes: to know one in a thousand, a thousand.
+        Inputs of the layer ``(samples, n)``, like those that it will get. A rarer disagreement needs more of them: one
+        in a thousand needs a thousand.
     agreement
-        In which part of the samples the head's `top` largest outputs are to be the dense layer's, or equal to them but
+        Part of the samples in which the head's `top` largest outputs are to be the dense layer's, or equal to them but
         for rounding.
     top
-        Outputs that are to be the dense layer's; at most m count.
+        Number of outputs that are to be the dense layer's; at most m count.
     rule
-        Which rows are refined: `Margin`, `FixedRows` or `Rigorous`.
+        Rule that says which rows are refined: `Margin`, `FixedRows` or `Rigorous`.
     ranks
-        Of the coarse part, to choose from; ``None`` is a list from 0 to 512.
+        Ranks of the coarse part, to choose from; ``None`` is a list from 0 to 512.
     precisions
-        Of the fine rows, to choose from: float32, bfloat16, int8.
+        Precisions of the fine rows, to choose from: float32, bfloat16, int8.
     coarse
         An H-matrix of the weight ``(m, n)`` that is the coarse part, with coefficients of at most float32, in the place
-        of one of low rank: no `ranks`, `coarse_precisions` or `cluster_rows` beside it. Best made without the
-        calibration inputs, which it would seem to fit better than others. With `Rigorous` its activations are exact.
+        of one of low rank: no `ranks`, `coarse_precisions` or `cluster_rows` beside it. It is best made without the
+        calibration inputs: it would fit these better than others. With `Rigorous` its activations are exact.
     coarse_precisions
-        Of the coarse part, to choose from; ``None`` is int8 and int4, and without calibration int8.
+        Precisions of the coarse part, to choose from; ``None`` is int8 and int4, and without calibration int8.
     cluster_rows
         Most rows of a cluster, to choose from, 0 being no clusters; ``None`` is a list from 0 to 256 where there are
         8,192 rows or more, and no clusters elsewhere. `FixedRows` has none.
     cost
-        What a product costs.
+        Model of the seconds of a product.
 
     Raises
     ------
     ArgumentError
         If an argument cannot be used, or no choice reaches the agreement.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> weight, inputs = rng.standard_normal((100, 32)), rng.standard_normal((200, 32))
+    >>> head = hm.progressive(weight, calibration=inputs, agreement=0.9, top=3, ranks=[8, 16])
+    >>> outputs = head(inputs)
+    >>> agreed = head.topk(inputs, 1)[1][:, 0] == np.argmax(inputs @ weight.T, axis=1)
+    >>> outputs.shape, bool(agreed.mean() >= 0.8)
+    ((200, 100), True)
     """
     matrix = np.ascontiguousarray(check_matrix("weight", weight), np.float32)
     m, n = matrix.shape

@@ -1,4 +1,4 @@
-"""What samples need of a progressive head, so that its largest outputs are those of the dense layer."""
+"""The needs of samples: margins and rows with which a head's largest outputs are those of the dense layer."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from hmatrix.heads.words import STRIP
 from hmatrix.packed.kernels import prepare
 
 _LEAST_REMAINDER = 0.01
-"""Of a row's norm: what quantisation leaves where the subspace leaves nothing."""
+"""Least remainder, as a part of a row's norm: the error of quantisation where the subspace leaves none."""
 
 _SAMPLES = 64
 """Samples that are looked at together."""
@@ -34,16 +34,16 @@ CoarsePart: TypeAlias = Coarse | CoarseMatrix
 
 @dataclass(frozen=True, eq=False)
 class Opening:
-    """What is looked at and refined first.
+    """Clusters that are looked into first, and rows that are refined first.
 
     Parameters
     ----------
     first
         Rows that are refined first.
     clusters
-        Of the rows; ``None`` looks at every row.
+        Clusters of the rows; ``None`` looks at every row.
     probes
-        How many of them are looked into first.
+        Number of clusters that are looked into first.
     """
 
     first: int
@@ -58,9 +58,9 @@ class Limits:
     Parameters
     ----------
     scale, constant
-        Of rows, with the norm of x outside the coarse subspace and without, one of which is 0.
+        Constants of rows, with the norm of x outside the coarse subspace and without; one of them is 0.
     cluster_scale
-        Of clusters.
+        Constant of clusters.
     """
 
     scale: float
@@ -70,12 +70,12 @@ class Limits:
 
 @dataclass(frozen=True, eq=False)
 class Needs:
-    """What a rule needs at one rank, and what that makes of a product.
+    """Needs of a rule at one rank, and the work of a product that follows.
 
     Parameters
     ----------
     opening
-        Which clusters are looked into first.
+        Clusters that are looked into first.
     limits
         Constants of its margins.
     refined, looked
@@ -91,18 +91,18 @@ class Needs:
 def needs_of(
     groups: Sequence[tuple[CoarsePart, Samples]], openings: Sequence[Opening], rule: Rule, agreement: float
 ) -> list[Needs]:
-    """Return what a rule needs with each of the openings with which it can agree.
+    """Return the needs of a rule for each of the openings with which it can agree.
 
     Parameters
     ----------
     groups
         Coarse parts of one rank, or an H-matrix, and samples that they were not fitted to.
     openings
-        To choose from.
+        Openings to choose from.
     rule
-        Which rows are refined.
+        Rule that says which rows are refined.
     agreement
-        In which part of the samples all wanted rows are to be refined.
+        Part of the samples in which all wanted rows are to be refined.
     """
     m = groups[0][1].dense.shape[1]
     scores: list[list[FloatArray]] = [[] for _ in openings]
@@ -134,12 +134,12 @@ def calibrated_remainder(level: Level) -> FloatArray:
 
 
 def calibrated_radius(level: Level) -> FloatArray:
-    """Return how far the rows of each cluster are from its centre, at most."""
+    """Return the largest distance of each cluster's rows from its centre."""
     return np.hypot(level.remainder, level.reach)
 
 
 def _limits(scores: FloatArray | None, rule: Rule, agreement: float, m: int, opening: Opening) -> list[Limits]:
-    """Return the constants, in as many ways as there are; none where the rule cannot agree."""
+    """Return the constants, for each way to choose them; none where the rule cannot agree."""
     if scores is None:
         return [Limits(1.0, 0.0, 1.0)]
     if isinstance(rule, FixedRows):
@@ -164,7 +164,7 @@ def _looks(groups: Sequence[tuple[CoarsePart, Samples]], most: int | None = None
 
 
 class _Look:
-    """Some samples as a head sees them: the coarse outputs of all rows, and what they may be at most."""
+    """Some samples as a head sees them: the coarse outputs of all rows, and upper bounds of the fine ones."""
 
     def __init__(
         self, coarse: CoarsePart, reference: ReferenceHead, levels: dict[RowClusters, Level], samples: Samples
@@ -179,7 +179,7 @@ class _Look:
         self.slack, self.ties = self._reference.slack(self.known), self._reference.ties(self.known)
 
     def views(self, openings: Sequence[Opening]) -> Iterator["_View"]:
-        """Yield what is seen with each opening."""
+        """Yield the view of each opening."""
         for opening in openings:
             clusters = opening.clusters
             if clusters is not None and clusters not in self._levels:
@@ -188,14 +188,14 @@ class _Look:
             yield _View(self, opening, None if clusters is None else self._levels[clusters])
 
     def clusters(self, level: Level, count: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return outputs of clusters, what their rows' may be at most, and what a constant of 1 makes of a margin."""
+        """Return outputs of clusters, upper bounds of their rows', and their margins for a constant of 1."""
         outputs, upper = self._reference.look(level, self.known)
         spread = self.known.norm[:, None] * calibrated_radius(level)
         return outputs[:, :count], upper[:, :count], spread[:, :count]
 
 
 class _View:
-    """What is seen after an opening: the threshold when its first rows are refined."""
+    """The view after an opening: the threshold when its first rows are refined."""
 
     def __init__(self, look: _Look, opening: Opening, level: Level | None) -> None:
         self._look, self._clusters = look, opening.clusters
@@ -223,7 +223,7 @@ class _View:
         return np.stack([constants / self._look.known.outside, constants, self._cluster_scales()])
 
     def places(self) -> FloatArray:
-        """Return how many rows are refined, in the order of coarse outputs, until all of the largest outputs are.
+        """Return the number of rows that are refined, by coarse outputs, until all of the largest outputs are.
 
         Of all rows: where clusters are skipped, these are fewer.
         """
@@ -251,7 +251,7 @@ class _View:
         return _least(np.where(opened, 0, self._threshold[:, None] - outputs), spread)
 
     def counts(self, limits: Limits, rule: Rule) -> FloatArray:
-        """Return how many rows are refined, and how many places are looked at, ``(2, samples)``."""
+        """Return the numbers of rows that are refined, and of places that are looked at, ``(2, samples)``."""
         look = self._look
         threshold = (self._threshold - (look.slack if isinstance(rule, Rigorous) else look.ties))[:, None]
         if isinstance(rule, FixedRows):
@@ -273,7 +273,7 @@ class _View:
 
 
 def _least(missing: FloatArray, spread: FloatArray) -> FloatArray:
-    """Return the least constant that makes the spread as large as what is missing, for all of a sample."""
+    """Return the least constant that makes the spread as large as the gap, for all of a sample."""
     missing = np.maximum(missing, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         scales: FloatArray = np.where(missing > 0, missing / spread, 0).max(axis=1)

@@ -140,7 +140,7 @@ class ReferenceHead:
             outside = np.sqrt(np.maximum(square * np.float32(1.0001) - known * known, _TINY))
             norm = np.where(square < _HUGE, np.sqrt(square), np.finfo(np.float32).max).astype(np.float32)
         products = self._products_of(x)
-        # Of outputs that may overflow none are equal.
+        # Outputs that may overflow are never equal.
         rounding = np.where(square < _HUGE, self._rounding * norm, np.float32(0)).astype(np.float32)
         return Known(step, norm, np.where(square < _HUGE, outside, norm), inner_codes, inner_step, rounding, products)
 

@@ -65,7 +65,7 @@ class Samples:
         if dense is None:
             dense = inputs @ weight.T + bias
         norms, sizes = _norms(weight), _norms(inputs)
-        # Of outputs that may overflow none are equal.
+        # Outputs that may overflow are never equal.
         rounding = np.where(sizes < _HUGE, sum_rounding(weight.shape[1]) * sizes, np.float32(0))
         last = _last(dense, top)
         value = np.take_along_axis(dense, last[:, None], axis=1)[:, 0]

@@ -33,7 +33,15 @@ _PROBE_SAMPLES = 32
 
 
 class Compressed(NamedTuple):
-    """A compressed network, and what became of its layers."""
+    """A compressed network, and the report of its layers.
+
+    Examples
+    --------
+    >>> model = torch.nn.Sequential(torch.nn.Linear(48, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+    >>> compressed = hnn.compress(model, hm.Budget(storage=0.5), progress=False)
+    >>> compressed.report.ratio <= 0.5, type(compressed.model[0]).__name__
+    (True, 'HLinear')
+    """
 
     model: nn.Module
     report: Report
@@ -58,13 +66,13 @@ def compress(
 ) -> Compressed:
     """Replace layers of a network by H-matrices that together keep a budget.
 
-    The budget is shared between the layers so that the error of the network's output is least: by the predicted
-    error of each layer for so many bytes, and by how much an error of its output changes that of the network: first by
-    derivatives, then, for the final shares, by what the H-matrix of each layer alone does to the output for the first
-    calibration data. A layer for which nothing pays stays as it is, and its bytes count.
-    The rows of an embedding count as often as the calibration data select them, with what that says of those that it
-    does not. Outputs of layers keep their size, see `LayerSettings`. Layers that share a weight still do so afterwards.
-    Of a layer without a bias the mean of what is lost becomes its bias, whose bytes count.
+    The budget is shared between the layers so that the error of the network's output is least: by the predicted error
+    of each layer for so many bytes, and by how much an error of its output changes that of the network: first by
+    derivatives, then, for the final shares, by the effect of each layer's H-matrix alone on the output for the first
+    calibration data. A layer for which nothing pays stays as it is, and its bytes count. The rows of an embedding count
+    as often as the calibration data select them, with an estimate for those that they never select. Outputs of layers
+    keep their size, see `LayerSettings`. Layers that share a weight still do so afterwards. In a layer without a bias
+    the mean error becomes its bias, whose bytes count.
 
     Parameters
     ----------
@@ -75,7 +83,7 @@ def compress(
         ``max_drop`` (needs `evaluate`), or ``time``, which each layer gets for itself. With ``storage`` and ``time``
         the storage is shared, and each layer keeps the time, too, where that is possible; embeddings need not.
     select
-        From a layer's name and the layer to whether it is compressed; all `torch.nn.Linear`, `torch.nn.Conv2d`
+        Function of a layer's name and the layer: whether it is compressed; all `torch.nn.Linear`, `torch.nn.Conv2d`
         without groups and `torch.nn.Embedding` by default.
     overrides
         By exact name, or by a regular expression after ``re:`` that the whole name matches; the first that
@@ -85,21 +93,21 @@ def compress(
         Batches of inputs: tensors, pairs of inputs and labels (of which the inputs are used), or mappings of keyword
         arguments. Without it all columns of a weight and all layers count the same.
     evaluate
-        From a network to its score, or to one score a sample, for which the interval of the drop is told:
-        for ``max_drop``, on data that are no calibration data.
+        Function of a network that returns its score, or one score a sample, for which the report has the interval of
+        the drop: for ``max_drop``, on data that are no calibration data.
     forward
-        From the network and a batch to the output that matters, where it is not the (first) tensor that
-        ``model(batch)`` returns.
+        Function of the network and a batch that returns the output that matters, where it is not the (first) tensor
+        that ``model(batch)`` returns.
     inplace
         Whether to change the network itself; otherwise a copy is returned.
     activations
-        How products treat their input where it meets integer codes; int8 for speed.
+        Treatment of a product's input where it meets integer codes; int8 for speed.
     rows
-        Most inputs of each layer that are kept: tokens, or positions of images, drawn at random.
+        Largest number of inputs of each layer that are kept: tokens, or positions of images, drawn at random.
     evaluations
-        Most networks that ``max_drop`` may try.
+        Largest number of networks that ``max_drop`` may try.
     seed
-        Of all that is drawn at random.
+        Seed of all that is drawn at random.
     cache
         A folder for the layers that are done, so that the same call goes on where it was interrupted.
     progress
@@ -127,6 +135,16 @@ def compress(
     Notes
     -----
     When an error is raised, the network is as it was.
+
+    Examples
+    --------
+    >>> model = torch.nn.Sequential(torch.nn.Linear(48, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+    >>> batches = [torch.randn(16, 48) for _ in range(4)]
+    >>> small, report = hnn.compress(model, hm.Budget(storage=0.4), calibration=batches, progress=False)
+    >>> [layer.names for layer in report.layers]
+    [('0',), ('2',)]
+    >>> report.ratio <= 0.4, small(batches[0]).shape
+    (True, torch.Size([16, 10]))
     """
     start = time.perf_counter()
     _check(budget, select, evaluate, rows, evaluations)

@@ -166,7 +166,7 @@ def _expect(model: PreTrainedModel, config: HMatrixConfig) -> dict[str, str]:
             bias = getattr(model.get_submodule(name), "bias", None)
             layers[name] = replace(stored[owner], has_bias=bias is not None, zero_padding=False)
     for first, second in list(ties.items()):
-        # What transformers would tie is no parameter any more, or its layer's own.
+        # The tensors that transformers would tie are no parameters any more, or their layers' own.
         names = {tied.rpartition(".")[0] for tied in (first, second)}
         if names & stored.keys() or (first.endswith(".weight") and names & layers.keys()):
             del ties[first]

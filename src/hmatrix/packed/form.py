@@ -1,4 +1,4 @@
-"""The packed form: what the kernel streams is what the file and the state dict hold."""
+"""The packed form: the kernel streams the same arrays that files and state dicts hold."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
@@ -36,7 +36,7 @@ class PackedBlocks:
     Parameters
     ----------
     shape
-        Of the matrix, ``(m, n)``.
+        Shape of the matrix, ``(m, n)``.
     leaves
         int32 ``(leaves, 7)``: first and end row, first and end column in tree order, the rank, -1 for a
         dense leaf, the precision, and the columns that share a scale. The matrix is their sum: they cover
@@ -88,7 +88,7 @@ class PackedBlocks:
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, AnyArray]) -> Self:
-        """Return what has such `arrays`.
+        """Return the blocks that have such `arrays`.
 
         Raises
         ------
@@ -159,7 +159,7 @@ class PackedBlocks:
         units
             Its coefficients ``(height, length)``: codes uint8, or floating-point numbers.
         scales
-            Of the rows of codes, ``(height,)``; ``None`` for floating-point numbers.
+            Scales of the rows of codes, ``(height,)``; ``None`` for floating-point numbers.
         """
         words = panel_words(self.data, panel)
         column = 0

@@ -25,7 +25,7 @@ LEAST_LARGEST = np.float32(1e-36)
 
 @dataclass(frozen=True)
 class Backend:
-    """Which kernel runs.
+    """The kernel that runs.
 
     Parameters
     ----------
@@ -35,6 +35,12 @@ class Backend:
         Most threads that one product uses.
     available
         The names that this machine can run.
+
+    Examples
+    --------
+    >>> backend = hm.backend()
+    >>> backend.name in backend.available, backend.threads >= 1
+    (True, True)
     """
 
     name: str
@@ -63,7 +69,13 @@ class Product(Protocol):
 
 
 def backend() -> Backend:
-    """Return which kernel runs, with how many threads at most."""
+    """Return the kernel that runs, and its largest number of threads.
+
+    Examples
+    --------
+    >>> "numpy" in hm.backend().available
+    True
+    """
     return Backend(_name(), _core.get_num_threads(), (*_core.instruction_sets(), REFERENCE))
 
 
@@ -74,6 +86,12 @@ def set_num_threads(threads: int) -> None:
     ------
     ArgumentError
         If `threads` is not a positive integer.
+
+    Examples
+    --------
+    >>> hm.set_num_threads(1)
+    >>> hm.backend().threads
+    1
     """
     _core.set_num_threads(min(check_integer("threads", threads, at_least=1), np.iinfo(np.int32).max))
 

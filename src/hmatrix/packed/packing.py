@@ -1,4 +1,4 @@
-"""From leaves to their packed form."""
+"""The packed form, made of leaves."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class PackedLeaf:
     block
         The dense block ``(m, n)``, or its low-rank factors; or either of them, encoded already.
     precision
-        Of its coefficients as they are stored; ``None`` is that of the block's own type, or of its codes.
+        Precision of its coefficients as they are stored; ``None`` is that of the block's own type, or of its codes.
     group
         Columns of the block, or of U and of V^T, that share a scale; 0 is all. For integer precisions.
     """
@@ -99,7 +99,7 @@ def pack(
     Parameters
     ----------
     shape
-        Of the matrix, ``(m, n)``.
+        Shape of the matrix, ``(m, n)``.
     leaves
         The leaves, in tree order; they cover the matrix, and may overlap.
     row_permutation, column_permutation
@@ -157,7 +157,7 @@ class _Coefficients:
             self._units, self._scales = encoded.codes, encoded.scales
 
     def words(self, run: Run, rows: slice) -> Iterator[AnyArray]:
-        """Iterate over what a run holds of some rows, ``(rows, words)``: scales where a group begins, then columns."""
+        """Iterate over words of some rows in a run, ``(rows, words)``: scales where a group begins, then columns."""
         if run.begins:
             yield self._scales[rows, run.column // self._group, None].copy().view(np.uint32)
         yield to_words(self._units[rows, run.column : run.column + run.length], run.precision)

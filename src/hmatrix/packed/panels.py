@@ -15,8 +15,8 @@ all precisions are loaded in the same way; of trellis3 three that follow each ot
 The last words of a run are filled up with zeros, and a run of integer codes is preceded by the scales of its rows
 wherever a new group of columns begins.
 
-With int8 activations the source is cut into *segments*, each quantised with a scale of its own. No run
-of integer codes crosses the border of a segment; what a trellis holds meets segments of its own.
+With int8 activations the source is cut into *segments*, each quantised with a scale of its own. No run of integer codes
+crosses the border of a segment; runs of a trellis meet segments of their own.
 """
 
 from dataclasses import dataclass
@@ -38,13 +38,13 @@ class Run:
     Parameters
     ----------
     source, length
-        First entry of the source vector, and how many there are.
+        First entry of the source vector, and the number of entries.
     leaf
         Number of the leaf that the columns come from; in the first stage one of the stacked leaves.
     column
         Number of the first of them within the leaf's factor or block.
     precision
-        Of the coefficients.
+        Precision of the coefficients.
     segment
         Number of the segment of the source, with int8 activations and integer codes; else -1.
     begins, ends
@@ -61,7 +61,7 @@ class Run:
     ends: bool = False
 
     def words(self) -> int:
-        """Return how many columns of words there are, with one for the scales."""
+        """Return the number of columns of words, with one for the scales."""
         return int(self.precision.words(self.length)) + self.begins
 
 
@@ -72,7 +72,7 @@ class Panel:
     Parameters
     ----------
     target, height
-        First entry of the target vector, and how many there are.
+        First entry of the target vector, and the number of entries.
     offset
         Where the panel begins in the array of words.
     runs
@@ -112,7 +112,7 @@ class Stage:
 
     @cached_property
     def tables(self) -> tuple[Integers64, IndexArray, IndexArray]:
-        """What the kernel is told of the stage.
+        """Tables of the stage for the kernel.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""From any vector or batch that a user gives to the contiguous arrays that a kernel takes."""
+"""Products of any vector or batch that a user gives, by kernels that take contiguous arrays."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from hmatrix._support.typing import AnyArray, FloatArray
 from hmatrix.errors import ArgumentError
 
 Multiply: TypeAlias = Callable[[FloatArray, FloatArray], None]
-"""Sets its second argument to the product with its first."""
+"""Function that sets its second argument to the product with its first."""
 
 
 class Products:
@@ -21,13 +21,13 @@ class Products:
     Parameters
     ----------
     shape
-        Of the matrix, ``(m, n)``.
+        Shape of the matrix, ``(m, n)``.
     dtype
-        Of what the kernel takes and gives.
+        Type of the arrays that the kernel takes and gives.
     vector
-        Multiplies ``(n,)`` to ``(m,)``, contiguous arrays of that type.
+        Function that multiplies ``(n,)`` to ``(m,)``, contiguous arrays of that type.
     batch
-        Multiplies ``(batch, n)`` to ``(batch, m)``.
+        Function that multiplies ``(batch, n)`` to ``(batch, m)``.
     """
 
     def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any], vector: Multiply, batch: Multiply) -> None:
@@ -85,7 +85,7 @@ class Products:
 
 
 class Operator(ABC):
-    """What Python's ``@``, NumPy and SciPy ask of a matrix that knows its products."""
+    """The operators of Python, NumPy and SciPy, for a matrix that knows its products."""
 
     # NumPy arrays on the left must leave the product to us.
     __array_ufunc__ = None

@@ -1,4 +1,4 @@
-"""From a table of leaves to the panels of its product, and the check that the leaves cover the matrix."""
+"""The panels of a product, made of a table of leaves, and the check that the leaves cover the matrix."""
 
 from collections import defaultdict
 from itertools import pairwise
@@ -32,7 +32,7 @@ def build_schedule(shape: tuple[int, int], leaves: IndexArray, *, quantized: boo
     Parameters
     ----------
     shape
-        Of the matrix, ``(m, n)``.
+        Shape of the matrix, ``(m, n)``.
     leaves
         int32 ``(leaves, 7)``: first and end row, first and end column, the rank or `DENSE`, the
         precision, and the columns that share a scale, 0 for all.
@@ -59,7 +59,7 @@ def build_schedule(shape: tuple[int, int], leaves: IndexArray, *, quantized: boo
 
 
 def least_words(shape: tuple[int, int], leaves: IndexArray) -> float:
-    """Return how many words the data have at least: what a hostile table asks for is known before its schedule is.
+    """Return the least number of words of the data, which shows a hostile table before its schedule is made.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def _check_leaves(shape: tuple[int, int], leaves: IndexArray) -> None:
 class _Cutter:
     """Cuts columns into runs: at groups with common scales, and at segments of the quantised source.
 
-    What a trellis holds must not be cut within a word: it meets segments of its own, which may overlap others.
+    Runs of a trellis must not be cut within a word: they meet segments of their own, which may overlap others.
     """
 
     def __init__(self, n: int, leaves: IndexArray, quantized: bool) -> None:

@@ -302,7 +302,7 @@ class TwoMeans:
         for _ in range(self.iterations):
             centres = exact[order[:first]].mean(axis=0), exact[order[first:]].mean(axis=0)
             apart = centres[1] - centres[0]
-            # How much nearer a point lies to the first centre than to the second.
+            # Points that are nearer to the first centre than to the second come first.
             closer, _ = _tied_halves(exact @ apart, reach * float(np.linalg.norm(apart)))
             if set(closer[:first].tolist()) == set(order[:first].tolist()):
                 break

@@ -140,7 +140,7 @@ def damped_root(vectors: Vectors, weight: FloatArray | None) -> tuple[FloatArray
     covariance *= deviations[:, None]
     covariance *= deviations
     # By eigenvalues, those that rounding made too small raised: a Cholesky factorisation may fail.
-    # What is as large as C is let go first, and C is overwritten: its transpose is in LAPACK's order.
+    # Arrays as large as C are let go first, and C is overwritten: its transpose is in LAPACK's order.
     del directions, vectors, Z
     values, axes = scipy.linalg.eigh(covariance.T, overwrite_a=True, check_finite=False)
     axes *= np.sqrt(values.clip(min=values[-1] * np.finfo(values.dtype).eps))

@@ -109,7 +109,7 @@ def moments(
     X, samples, exponent = _inputs(calibration, weight.shape[1])
     mean = X.mean(axis=0)
     rounded = RoundedInputs(X) if quantized else None
-    # What holds the vectors is let go by the time that a matrix as large as they are is needed.
+    # The vectors are let go before a matrix as large as they are is needed.
     root, damping = damped_root(_vectors(X - mean, samples, derivatives), weight)
     return Moments(root, mean, damping, rounded, exponent)
 

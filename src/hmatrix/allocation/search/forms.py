@@ -105,7 +105,7 @@ def rank_errors(
         ]
     if entries is None:
         return np.concatenate(alone)
-    # What low rank leaves is rounded with an error in proportion to it: at least to what no low rank could take.
+    # The remainder of low rank is rounded with an error in proportion to it, which is at least the entries' tail.
     tails = np.append(np.cumsum(entries[::-1])[::-1], 0.0)
     left = tails[np.minimum(ranks, len(entries))] / tails[0] if tails[0] > 0 else np.zeros_like(tail)
     error_of = dict(zip(DENSE_FORMS, dense, strict=True))

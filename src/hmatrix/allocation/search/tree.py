@@ -241,7 +241,7 @@ def spend(pieces: list[Piece], left: float, cost: Cost, *, rounds: bool) -> list
                 continue
             rows = min(int((left - overhead) / extra), m)
             gain = (piece.error - float(error)) * rows / m
-            # Of equal pieces the first; their errors are float32, summed over columns.
+            # The first of equal pieces; their errors are float32, summed over columns.
             if rows and gain > best[0] * (1 + rounding_of(np.float32, int(n))):
                 best = (gain, number, rows, form)
     _, number, rows, form = best

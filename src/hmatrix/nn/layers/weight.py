@@ -234,7 +234,7 @@ class HWeight(nn.Module):
                 self.prepared()
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is prepared views the tensors of this weight: a copy prepares its own.
+        # The prepared product views the tensors of this weight: a copy prepares its own.
         return {**self.__dict__, "_known": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

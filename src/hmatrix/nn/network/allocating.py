@@ -145,7 +145,7 @@ class NetworkAllocator:
     def _shared(self, total: float, time: float | None) -> dict[int, Fitted | None]:
         curves = {id(part): curve for part, curve in zip(self._sharing, self._all_curves(), strict=True)}
         share(list(curves.values()), total)  # raises before anything is fitted
-        # What one layer does not use the others share again; the largest, which leaves most, comes first.
+        # The others share again the bytes that one layer leaves; the largest, which leaves most, comes first.
         waiting = sorted(self._sharing, key=lambda part: -part.target.dense_bytes)
         found: dict[int, Fitted | None] = {}
         for number, part in enumerate(shown(list(waiting), "layers", enabled=self._progress)):

@@ -254,7 +254,7 @@ class _Sums:
         """Return rows ``(samples, k, width)`` with the second moment of each sample's G, on average."""
         across, down = given[0]
         if len(given) == 1 and len(across) == samples:
-            # Of a single position G has rank one.
+            # G of a single position has rank one.
             return down.square().sum(dim=1, keepdim=True).sqrt().mul(across)[:, None]
         projection = self._projection()
         rows = [

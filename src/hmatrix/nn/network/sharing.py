@@ -66,7 +66,7 @@ def share(curves: Sequence[Curve], budget: float) -> list[int]:
         for i in range(len(sizes) - 1)
     ]
     reached = [0] * len(hulls)
-    # Of one curve the segments come in their order, since it is convex; equal layers in theirs.
+    # Segments of one curve come in their order, since it is convex; those of equal layers in the layers' order.
     slopes = np.array([slope for slope, _, _ in segments])
     for place in tied_order(-slopes, rounding_of(np.float32, 1) * slopes):
         _, number, i = segments[place]

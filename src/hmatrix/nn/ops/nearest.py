@@ -46,7 +46,7 @@ def rounded(columns: Columns, wanted: Tensor) -> Rounded:
     """
     precision = columns.precision
     levels = _levels(precision)
-    # What is rounded to the first or the last value is in the range, too, half a step beyond it.
+    # The range includes half a step beyond the first and the last value: these round to them, too.
     wanted = wanted.clamp(1.5 * levels[0] - 0.5 * levels[1], 1.5 * levels[-1] - 0.5 * levels[-2])
     if precision not in TABLES:
         codes = (wanted + precision.zero).round().clamp(0, len(levels) - 1)

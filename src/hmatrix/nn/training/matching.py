@@ -29,7 +29,7 @@ class Pair:
     def __init__(self, student: nn.Module, teacher: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
         self.student = student
         self.teacher = teacher
-        # Of a module with several names the first.
+        # The first name of a module with several.
         self.student_layers = {name: module for name, module in student.named_modules() if isinstance(module, kinds)}
         originals = dict(teacher.named_modules(remove_duplicate=False))
         if missing := [name for name in self.student_layers if name not in originals]:

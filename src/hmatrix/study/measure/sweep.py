@@ -105,7 +105,7 @@ def affordable_rank(weight: FloatArray, structure: Structure, rank: int) -> int:
     allowed: int = approximate(weight, structure, Method.SVD, rank).storage().total
     m, n = weight.shape
     affordable: int = allowed // ((m + n) * weight.itemsize)
-    # What a leaf of this rank needs beside its coefficients depends on the rank, a little.
+    # The bytes of a leaf beside its coefficients depend on the rank, a little.
     while affordable > 1 and _single_leaf((m, n), weight.dtype, affordable).storage().total > allowed:
         affordable -= 1
     return max(1, affordable)

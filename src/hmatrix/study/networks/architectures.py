@@ -68,7 +68,7 @@ def _build_torchvision(name: str, network: Network, bare: bool) -> tuple[nn.Modu
     published = torchvision.models.get_model_weights(name).DEFAULT
     state = None if network.weights is None else read_state_dict(network.weights)
     auxiliary = name in ("googlenet", "inception_v3")
-    # What torchvision itself does when it loads its published weights.
+    # As torchvision itself does when it loads its published weights.
     options: dict[str, Any] = {}
     if auxiliary:
         options = {"transform_input": True, "init_weights": False}
