@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import cache
 
 import numpy as np
 import pytest
@@ -37,6 +38,17 @@ STEPS = {
 
 def parts_of(block):
     return (block.U, block.V) if isinstance(block, LowRank) else (block,)
+
+
+@cache
+def converted(precision, group=0):
+    """Return the matrix of `make` in a precision; kernels do not change it."""
+    return make(np.float32)[0].astype(precision, group=group)
+
+
+@cache
+def quantised(precision, activations):
+    return hm.quantize(random_matrix(512, 1024), precision, activations=activations)
 
 
 def dense_of(block):
@@ -83,7 +95,7 @@ def test_astype_and_back(precision, wide):
 @pytest.mark.parametrize("precision", INTEGERS)
 def test_groups(precision, group):
     H, _ = make(np.float32)
-    grouped, whole = H.astype(precision, group=group), H.astype(precision)
+    grouped, whole = converted(precision, group), converted(precision)
     x = random_matrix(n, 2)
     close(grouped @ x, grouped.to_dense().astype(float) @ x, np.float32)
     errors = [relative(H.to_dense(), other.to_dense()) for other in (grouped, whole)]
@@ -197,7 +209,7 @@ def test_storage_by_part_of_every_precision(precision):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("activations", ["exact", "int8"])
 def test_ratio_is_nearly_that_of_the_bits(precision, activations):
-    ratio = hm.quantize(random_matrix(512, 1024), precision, activations=activations).storage().ratio
+    ratio = quantised(precision, activations).storage().ratio
     expected = 1.0 if precision == "float64" else hm.Precision.of(precision).bits / 32
     assert expected <= ratio <= expected + 1 / 1024 + 0.002
 

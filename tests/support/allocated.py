@@ -1,5 +1,7 @@
 """Matrices that are allocated, and what else fits into as many bytes."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from correlations import correlated
@@ -22,6 +24,13 @@ every_matrix = pytest.mark.parametrize("name", MATRICES)
 INPUTS = correlated(80, N)
 
 
+@cache
+def allocator_of(name, calibrated=False):
+    """Return the allocator of a matrix, which tests ask for many budgets: it is not changed by them."""
+    inputs = INPUTS if calibrated else None
+    return hm.Allocator(MATRICES[name], calibration=inputs, splitter=hm.Cardinality(24))
+
+
 def error_of(weight, matrix, allocator):
     moments = allocator._moments
     return np.sqrt(moments.error(weight - matrix.to_dense()) / moments.error(weight))
@@ -30,8 +39,9 @@ def error_of(weight, matrix, allocator):
 PLAIN = [precision for precision in hm.Precision if precision.is_integer or precision is hm.Precision.BFLOAT16]
 
 
-def competitors(weight, most):
-    """What else fits into as many bytes: plain integers, a global SVD in three precisions, the published H-matrix."""
+@cache
+def _rivals(name):
+    weight = MATRICES[name]
     found = [hm.quantize(weight, precision) for precision in PLAIN]
     svd = hm.Truncation
     for precision in ("float32", "int8", "int4"):
@@ -39,4 +49,9 @@ def competitors(weight, most):
     for leaf_size in (12, 24):
         splitter = hm.Cardinality(leaf_size)
         found += [hm.build(weight, splitter=splitter, truncation=svd(max_rank=k)) for k in (1, 2, 4, 8, 16)]
-    return [matrix for matrix in found if matrix.storage().total <= most]
+    return found
+
+
+def competitors(name, most):
+    """What else fits into as many bytes: plain integers, a global SVD in three precisions, the published H-matrix."""
+    return [matrix for matrix in _rivals(name) if matrix.storage().total <= most]

@@ -1,9 +1,11 @@
 """Progressive heads, by any kernel, for their tests."""
 
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
+from hmatrix import _core
 from hmatrix.heads.head import ProgressiveHead
 from hmatrix.heads.native import REFERENCE, native_head
 from hmatrix.heads.reference import ReferenceHead
@@ -48,13 +50,13 @@ def largest(head, kernel, x, k):
     return values, indices, counts
 
 
-def check_agreement(head, kernel, held_out, counted):
-    """A kernel refines the rows that the reference refines, and computes the same bits."""
-    for k in counted:
-        found, expected = (largest(head, kind, held_out, k) for kind in (kernel, REFERENCE))
-        for own, other in zip(found, expected, strict=True):
-            np.testing.assert_array_equal(own, other)
-    np.testing.assert_array_equal(outputs(head, kernel, held_out), outputs(head, REFERENCE, held_out))
+def check_agreement(head, held_out, counted):
+    """Every kernel refines the rows that the reference refines, and computes the same bits."""
+    expected = [*(largest(head, REFERENCE, held_out, k) for k in counted), [outputs(head, REFERENCE, held_out)]]
+    for kernel in _core.instruction_sets():
+        found = [*(largest(head, kernel, held_out, k) for k in counted), [outputs(head, kernel, held_out)]]
+        for own, other in zip(chain(*found), chain(*expected), strict=True):
+            np.testing.assert_array_equal(own, other, err_msg=kernel)
 
 
 def outputs(head, kernel, x):

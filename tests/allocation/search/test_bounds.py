@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from allocated import MATRICES, M, N, competitors, error_of, every_matrix
+from allocated import MATRICES, M, N, allocator_of, competitors, error_of, every_matrix
 from modelled import time_of
 
 import hmatrix as hm
@@ -15,10 +15,10 @@ from hmatrix.errors import ArgumentError
 pytestmark = pytest.mark.usefixtures("timed")
 
 
-def timed_competitors(weight, allocator):
+def timed_competitors(name, allocator):
     """Return storage and time, as fractions of the dense matrix's, and the error of what else there is."""
-    found = []
-    for matrix in competitors(weight, allocator.limits[1]):
+    found, weight = [], MATRICES[name]
+    for matrix in competitors(name, allocator.limits[1]):
         leaves = matrix.pack().leaves
         ranks, precisions = leaves[:, 4], leaves[:, 5]
         # Factors in int4 are no candidates: those in trellis4 leave less, but take more time.
@@ -29,9 +29,8 @@ def timed_competitors(weight, allocator):
 
 @every_matrix
 def test_nothing_else_of_the_same_time_is_better(name):
-    weight = MATRICES[name]
-    allocator = hm.Allocator(weight, splitter=hm.Cardinality(24))
-    others = timed_competitors(weight, allocator)
+    allocator = allocator_of(name)
+    others = timed_competitors(name, allocator)
     possible = sorted({fraction for _, fraction, _ in others if fraction <= 1})
     for most in possible[:: len(possible) // 6]:
         found = allocator.allocate(hm.Budget(time=most))
@@ -56,7 +55,7 @@ class Pence:
 
 @every_matrix
 def test_the_unit_of_a_cost_does_not_matter(name):
-    allocator = hm.Allocator(MATRICES[name], splitter=hm.Cardinality(24))
+    allocator = allocator_of(name)
     layout, pence = allocator._layout(*allocator._first), Pence()
     for storage in (0.03, 0.125, 0.5):
         most = storage * 4 * M * N
@@ -75,8 +74,7 @@ def test_a_budget_of_time(fraction):
 @every_matrix
 @pytest.mark.parametrize(("storage", "fraction"), [(0.3, 0.72), (0.1, 0.72), (0.1, 0.8), (0.3, 0.9), (0.05, 0.95)])
 def test_a_budget_of_bytes_and_time(name, storage, fraction):
-    weight = MATRICES[name]
-    allocator = hm.Allocator(weight, splitter=hm.Cardinality(24))
+    allocator = allocator_of(name)
     found = allocator.allocate(hm.Budget(storage=storage, time=fraction))
     assert found.matrix.storage().ratio <= storage
     assert time_of(found.matrix) <= fraction
@@ -92,9 +90,8 @@ def test_a_budget_of_bytes_and_time(name, storage, fraction):
 
 @every_matrix
 def test_nothing_else_within_both_bounds_is_better(name):
-    weight = MATRICES[name]
-    allocator = hm.Allocator(weight, splitter=hm.Cardinality(24))
-    others = timed_competitors(weight, allocator)
+    allocator = allocator_of(name)
+    others = timed_competitors(name, allocator)
     for storage, fraction in ((0.3, 0.8), (0.14, 0.75), (0.14, 0.9), (0.6, 0.9)):
         found = allocator.allocate(hm.Budget(storage=storage, time=fraction))
         best = min(error for size, needed, error in others if size <= storage and needed <= fraction)

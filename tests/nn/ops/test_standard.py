@@ -43,22 +43,34 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("dynamo", "precision", "activations"), KINDS)
-def test_a_network_in_standard_operators(tmp_path, dynamo, precision, activations):
-    torch.manual_seed(0)
-    layers = []
-    for shape, bias in (((60, 40), True), ((20, 60), False)):
-        H = hm.HMatrix.from_leaves(shape, random_leaves(shape, ranks=(None, 1, 4), dtype=np.float32, most=4))
-        H = H.astype(precision, activations=activations)
-        layers += [HLinear(H, torch.randn(shape[0]) if bias else None), torch.nn.ReLU()]
-    network, x = torch.nn.Sequential(*layers).eval(), torch.randn(5, 40)
-    export(network, x, tmp_path / "network.onnx", dynamo)
-    model = onnx.load(tmp_path / "network.onnx")
+def layer_of(shape, precision, activations, bias):
+    H = hm.HMatrix.from_leaves(shape, random_leaves(shape, ranks=(None, 1, 4), dtype=np.float32, most=4))
+    return HLinear(H.astype(precision, activations=activations), bias)
+
+
+def check_export(network, folder, dynamo):
+    x = torch.randn(5, 40)
+    export(network.eval(), x, folder / "network.onnx", dynamo)
+    model = onnx.load(folder / "network.onnx")
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
     assert not model.functions
     with torch.no_grad():
         for size in (5, 2):
-            assert_same(run(tmp_path / "network.onnx", x[:size]), network(x[:size]))
+            assert_same(run(folder / "network.onnx", x[:size]), network(x[:size]))
+
+
+@pytest.mark.parametrize(("dynamo", "precision", "activations"), KINDS)
+def test_a_layer_in_standard_operators(tmp_path, dynamo, precision, activations):
+    torch.manual_seed(0)
+    check_export(layer_of((60, 40), precision, activations, torch.randn(60)), tmp_path, dynamo)
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_a_network_in_standard_operators(tmp_path, dynamo):
+    torch.manual_seed(0)
+    first = layer_of((60, 40), "trellis4", "int8", torch.randn(60))
+    second = layer_of((20, 60), "int4", "exact", None)
+    check_export(torch.nn.Sequential(first, torch.nn.ReLU(), second), tmp_path, dynamo)
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,17 @@
 """studies/allocator/ablation.py reaches into the allocator: it must keep up with it."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 from matrices import random_matrix
 
 import hmatrix as hm
 from hmatrix.allocation.search.candidates import Candidates
 from hmatrix.codes.precision import Precision
+from studies.allocator import ablation
 
-PATH = Path(__file__).parents[3] / "studies/allocator/ablation.py"
 
-
-@pytest.fixture
-def ablation(monkeypatch):
-    monkeypatch.setattr(Candidates, "errors", Candidates.errors)  # put back afterwards
-    spec = importlib.util.spec_from_file_location("ablation", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(autouse=True)
+def _all_forms_afterwards(monkeypatch):
+    monkeypatch.setattr(Candidates, "errors", Candidates.errors)
 
 
 def precisions(weight):
@@ -27,7 +19,7 @@ def precisions(weight):
     return {leaf.precision for leaf in found.matrix.leaves() if leaf.rank != 0}
 
 
-def test_what_is_off_is_not_chosen(ablation):
+def test_what_is_off_is_not_chosen():
     weight = random_matrix(60, 200)
     assert Precision.TRELLIS4P in precisions(weight)
     ablation.restrict(ablation.VARIANTS["evenly spaced values only"])

@@ -1,8 +1,6 @@
 """The inputs of a layer for all images: what they are, and what cannot be studied."""
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from hmatrix.errors import ArgumentError, DataError, NetworkError
-from hmatrix.study.config.settings import DigitsData, FolderData, Interpolation, Network, PreprocessingOverride
+from hmatrix.study.config.settings import DigitsData, FolderData, Network, PreprocessingOverride
 from hmatrix.study.data import features as features_module
 from hmatrix.study.data.classifiers import HiddenLayer, LastLayer
 from hmatrix.study.data.datasets import open_data
@@ -239,25 +237,3 @@ def test_image_that_cannot_be_read(mobilenet, folder, tmp_path):
     images = open_data(FolderData(tmp_path / "set"), mobilenet)
     with pytest.raises(DataError, match=r"broken\.png: cannot be read"):
         cached_features(mobilenet, images, tmp_path / "cache")
-
-
-# A trained network
-
-
-@pytest.mark.data
-@pytest.mark.slow
-@pytest.mark.skipif("HMATRIX_DATA" not in os.environ, reason="HMATRIX_DATA names no folder")
-def test_accuracy_of_a_trained_network(tmp_path):
-    data = Path(os.environ["HMATRIX_DATA"])
-    network = load_network(
-        Network(
-            "timm:mobilenetv2_100",
-            data / "models" / "mobilenetv2_100.safetensors",
-            options={"pad_type": "same"},
-            preprocessing=PreprocessingOverride(256, 224, Interpolation.BILINEAR, (0.5,) * 3, (0.5,) * 3),
-        )
-    )
-    images = open_data(FolderData(data / "data" / "imagenet-sample" / "val"), network)
-    found = cached_features(network, images, tmp_path)
-    predictions = found.classifier.predictions(outputs_of(network, found.inputs))
-    assert (predictions == found.labels).mean() == pytest.approx(0.880, abs=0.002)

@@ -55,6 +55,13 @@ def records(study, subject, tmp_path_factory):
     return {(record.method, record.rank): record for record in sweep(study, subject, file)}
 
 
+def test_the_last_layer_gives_the_predictions_of_the_trained_network(study, subject):
+    layer, features = load_network(study.networks[0]).layer, subject.features
+    outputs = features.inputs @ layer.weight.numpy().T + layer.bias.numpy()
+    predictions = features.classifier.predictions(outputs)
+    assert (predictions == features.labels).mean() == pytest.approx(0.880, abs=0.002)
+
+
 def test_the_baseline(records):
     accuracy = records[Method.DENSE, None].accuracy
     assert accuracy.samples == 1000

@@ -176,7 +176,8 @@ def test_an_interrupted_study_goes_on_where_it_stopped(study, tmp_path, blow):
 
 
 def test_the_module_runs_as_a_command(tmp_path):
-    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    # What runpy has to say of a module that is imported twice is a RuntimeWarning.
+    environment = {**os.environ, "PYTHONWARNINGS": "error::RuntimeWarning"}
     done = subprocess.run(
         [
             sys.executable,

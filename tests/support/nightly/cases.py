@@ -84,8 +84,8 @@ class Case:
 
     @property
     def options(self) -> list[str]:
-        """Options of pytest: old versions of packages may call what new versions of others deprecate."""
-        return ["-W", "default::DeprecationWarning"] if self.environment.oldest else []
+        """Options of pytest: all cases; and old versions of packages may call what new versions of others deprecate."""
+        return ["-m", "", *(["-W", "default::DeprecationWarning"] if self.environment.oldest else [])]
 
 
 def all_cases() -> list[Case]:
