@@ -65,7 +65,7 @@ def measure(products: tuple[Product, Product], rounds: int, calls: int) -> dict[
     products
         Two of them.
     rounds
-        How often to alternate between the ways.
+        Number of alternations between the ways.
     calls
         Calls of each product in a round and a way.
     """

@@ -11,8 +11,10 @@ MODULES = sorted((ROOT / "src" / "hmatrix").rglob("*.py")) + sorted((ROOT / "stu
 
 SECTION = re.compile(r"^(?:Parameters|Returns|Yields|Attributes)\n-+\n((?:(?!^[^\n]+\n-+\n)[^\n]*\n)*)", re.MULTILINE)
 ENTRY = re.compile(r"^\S.*\n((?:[ ]+\S.*\n?|\n)+)", re.MULTILINE)
-RIDDLE = re.compile(r"(?:Of|That|Whose|In which|By which|By how|After which)\b|From .* to ")
-"""Openings of what is no noun phrase: the noun is left to the reader."""
+RIDDLE = re.compile(
+    r"(?:Of|That|Whose|How|What|Which|Where|When|As|By|In|To|With|After|Until)\b(?!-)|From .* to ", re.DOTALL
+)
+"""Openings that are no noun phrases: they leave the noun to the reader."""
 
 
 def docstrings(tree):

@@ -38,11 +38,11 @@ def partition(
     shape
         Shape of the matrix, ``(m, n)``.
     coordinates
-        Where rows and columns lie: one for both, or (rows, columns).
+        Coordinates of rows and columns: one for both, or (rows, columns).
     splitter
-        How clusters are split, and down to which leaf size.
+        Splitter of the clusters, with its leaf size.
     admissibility
-        Which blocks may have low rank.
+        Condition of the blocks that may have low rank.
 
     Examples
     --------
@@ -85,20 +85,20 @@ def build(
     weight
         ``(m, n)``, finite; float32 and float64 are kept, other types converted. Or its entry function.
     coordinates
-        Where rows and columns lie: one for both, or (rows, columns).
+        Coordinates of rows and columns: one for both, or (rows, columns).
     splitter
-        How clusters are split, and down to which leaf size.
+        Splitter of the clusters, with its leaf size.
     admissibility
-        Which blocks may have low rank.
+        Condition of the blocks that may have low rank.
     compressor
-        How they are approximated.
+        Compressor of the admissible blocks.
     truncation
         Their rank, their accuracy, or both.
 
     Returns
     -------
     HMatrix
-        With coefficients in the type of `weight`.
+        An H-matrix with coefficients in the type of `weight`.
 
     Raises
     ------

@@ -24,9 +24,9 @@ class HMatrixError(Exception):
     subject
         The argument, file or key that is wrong.
     came
-        What was found there.
+        Value that was found there.
     mend
-        What to do about it.
+        Remedy.
 
     Examples
     --------
@@ -90,4 +90,4 @@ class AccuracyWarning(UserWarning):
 
 
 class CacheWarning(UserWarning):
-    """A file of a cache is damaged, and what it held is computed again."""
+    """A file of a cache is damaged, and its content is computed again."""

@@ -39,7 +39,7 @@ def norm(
     matrix
         The H-matrix.
     kind
-        Which norm.
+        Norm that is computed.
     iterations, rng
         Steps of the power iteration, and the seed or generator of its first vector.
 
@@ -78,7 +78,7 @@ def relative_error(
     matrix
         H, of the same shape.
     kind
-        Which norm.
+        Norm that is computed.
     iterations, rng
         Steps of the power iteration, and the seed or generator of its first vector.
 

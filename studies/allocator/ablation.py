@@ -1,4 +1,4 @@
-"""Which forms of a leaf earn their place: the allocator without one kind after another.
+"""Ablation of the forms of a leaf: the allocator without one kind after another.
 
     python -m studies.allocator.ablation digits|mobilenetv2|sphere|low-rank
 

@@ -1,4 +1,4 @@
-"""What else fits into so many bytes: the methods that the allocator is measured against."""
+"""Competitors of the allocator: other methods at equal bytes."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -48,12 +48,12 @@ BLAST_BLOCKS = (4, 16)
 
 @dataclass(frozen=True, eq=False)
 class Approximation:
-    """What stands for a weight.
+    """An approximation of a weight.
 
     Parameters
     ----------
     contender
-        How it was made.
+        Method that made it.
     dense
         The matrix that it stands for, ``(m, n)``.
     apply

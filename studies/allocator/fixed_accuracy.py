@@ -39,7 +39,7 @@ _MARGIN = 0.02
 
 @dataclass(frozen=True)
 class AtAccuracy:
-    """What one method needs for an accuracy.
+    """The bytes that one method needs for an accuracy.
 
     Parameters
     ----------
@@ -88,7 +88,8 @@ def at_accuracy(weight: FloatArray, coordinates: Sides | None, accuracy: float) 
     weight
         ``(m, n)``, float32.
     coordinates
-        Where rows and columns lie; for ``None`` blocks are those of the index, and the allocator tries its own orders.
+        Coordinates of rows and columns; for ``None`` blocks are those of the index, and the allocator tries its own
+        orders.
     accuracy
         Relative error, in the Frobenius norm.
 

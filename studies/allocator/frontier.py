@@ -35,7 +35,7 @@ STORAGES = (0.03, 0.05, 0.07, 0.1, 0.125, 0.25, 0.5, 1.0)
 
 
 class Split(Enum):
-    """Which images calibrate: every other one, or those of every other class."""
+    """Choices of the images that calibrate: every other one, or those of every other class."""
 
     IMAGES = "images"
     CLASSES = "classes"
@@ -58,12 +58,10 @@ def run_frontier(
     ----------
     subject
         The layer; without features errors are those of the weight.
-    split
-        Which images calibrate.
-    storages
+    split Choice of the images that calibrate. storages
         Budgets, as fractions of the float32 matrix. Those of plain int2, int4 and int8 are added.
     coordinates
-        Where rows and columns lie, if that is known.
+        Coordinates of rows and columns, if they are known.
 
     Yields
     ------

@@ -23,7 +23,7 @@ class FrontierRecord:
     nbytes
         Bytes that it took.
     form
-        What the method was free to choose: ranks, or the precisions of the leaves with their share of the entries.
+        The method's free choices: ranks, or the precisions of the leaves with their share of the entries.
     weight_error
         ``||A - B||_F / ||A||_F``.
     output_error

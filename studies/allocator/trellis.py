@@ -86,7 +86,7 @@ def best_windows(values: Floats64, code: Code, words: Floats64, tries: int = 32)
     values
         Values of the windows, ``(windows,)``.
     code
-        How words are read.
+        Code by which words are read.
     words
         Entries in the order of their visits, ``(words, visits)``.
     tries

@@ -33,7 +33,7 @@ class Uniform:
     tree
         Its partition.
     row_bases, column_bases
-        By cluster, ``(size, k)`` with orthonormal columns.
+        Bases by cluster, ``(size, k)`` with orthonormal columns.
     couplings
         Couplings of the admissible blocks in the order of the tree, ``(k of the rows, k of the columns)``.
     near

@@ -1,4 +1,4 @@
-"""How progressive heads agree with the dense layer, and their time: ``python -m studies.heads.progressive_bench``.
+"""Agreement of progressive heads with the dense layer, and their time: ``python -m studies.heads.progressive_bench``.
 
 Subjects are MobileNetV2 of a study file (even classes calibrate, odd ones are evaluated), the head of the digits
 network (training images calibrate), and a synthetic vocabulary of clustered rows with a decaying spectrum.

@@ -1,4 +1,4 @@
-"""Seconds of calls: of one alone, and of several that take turns, so that what slows a machine slows all of them."""
+"""Seconds of calls: of one alone, and of several that take turns, so that a slower machine slows all of them."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +13,13 @@ def mean_seconds(
     Parameters
     ----------
     call
-        What is timed.
+        Call that is timed.
     calls
         The number of calls that are timed.
     before
         The number of calls that go before them and are not timed.
     between
-        What is called before each of them, not timed either; without it, they are timed as one.
+        Call that is made before each of them, not timed either; without it, they are timed as one.
     """
     for _ in range(before):
         call()
@@ -38,7 +38,7 @@ def mean_seconds(
 
 
 def in_turns(contenders: Sequence[Callable[[], float]], *, turning: bool = False) -> Iterator[list[float]]:
-    """Let contenders take turns, round after round without end, and yield what each of them measured in a round.
+    """Let contenders take turns, round after round without end, and yield the results of each round.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a measurement, or a result that is kept, depends on beside its input: processor, threads, and our own code."""
+"""Processor, threads and our own code, on which measurements and results that are kept depend beside their input."""
 
 import hashlib
 import platform

@@ -116,7 +116,7 @@ MOVED = {
     "hmatrix.study.whole": {"hmatrix.study.whole.whole": "Judge Whole"},
     "hmatrix.study.bench": {"hmatrix.study.bench.bench": "Line"},
 }
-"""From each old module to the modules of today that its classes are in, and their names there.
+"""Modules of release 0.1.0: the modules of today that their classes are in, and the names there.
 
 A class that has another name today is written ``old=new``.
 """

@@ -1,6 +1,6 @@
 """The one way to write a file, all of it or nothing; arrays in files with a header that has a version; and caches.
 
-Nothing in a file is executed; what its arrays mean is for others to check.
+Nothing in a file is executed; others check the meaning of its arrays.
 """
 
 import hashlib

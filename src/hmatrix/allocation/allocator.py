@@ -46,9 +46,9 @@ _THREADS = 1
 class Allocator:
     """Chooses the H-matrix with the least error for one budget after another.
 
-    For each block of the block cluster tree it decides whether to split it, to drop it, to approximate it with
-    some rank, to keep it dense, or to store the sum of both, each in some precision. What several budgets share is
-    computed once: the second moment of the inputs, and the errors of all candidates.
+    For each block of the block cluster tree it decides whether to split it, to drop it, to approximate it with some
+    rank, to keep it dense, or to store the sum of both, each in some precision. The second moment of the inputs and the
+    errors of all candidates, which budgets share, are computed once.
 
     Parameters
     ----------
@@ -58,13 +58,13 @@ class Allocator:
         Inputs of the layer, ``(samples, n)``, or ``(samples, vectors, n)`` where those of a sample are alike, such as
         the tokens of a sentence; without them errors count as in the Frobenius norm.
     coordinates
-        Where rows and columns lie: one for both, or (rows, columns). ``None`` tries the order of the index and
+        Coordinates of rows and columns: one for both, or (rows, columns). ``None`` tries the order of the index and
         orders from the weight and from the inputs.
     splitter
-        How clusters are split, where coordinates are given; its leaf size is that of all trees.
+        Splitter of the clusters, where coordinates are given; its leaf size is that of all trees.
     activations
-        Treatment of a product's input where it meets integer codes: ``"exact"``, or ``"int8"`` for speed. What int8
-        adds to the error of calibration data counts: inputs that are much larger than others get blocks of their own.
+        Treatment of a product's input where it meets integer codes: ``"exact"``, or ``"int8"`` for speed. The errors
+        that int8 adds on calibration data count: inputs that are much larger than others get blocks of their own.
     row_weights
         Weight of the square of an error in each row ``(m,)``, positive: the frequency of an embedding's rows. ``None``
         counts all alike.
@@ -324,7 +324,7 @@ def allocate(
     row_derivatives: npt.ArrayLike | None = None,
     unbiased: bool = False,
 ) -> Allocation:
-    """Return the best H-matrix for a budget; see `Allocator` and its `allocate` for the arguments, and several budgets.
+    """Return the best H-matrix for a budget; `Allocator` describes the arguments, and serves several budgets.
 
     Raises
     ------

@@ -185,7 +185,7 @@ class Activations(Enum):
 
 
 def to_words(values: AnyArray, precision: Precision) -> AnyArray:
-    """Pack columns into words, filling the last word of each row with what counts as zero, or next to it.
+    """Pack columns into words, filling the last word of each row with the code of zero, or next to it.
 
     Parameters
     ----------

@@ -144,7 +144,7 @@ class Trellis:
         target
             Value that each visit should have, in units of the scale, ``(words, visits)``.
         present
-            Which visits count; the others have the code 0.
+            Visits that count; the others have the code 0.
         owed, root
             Errors ``(words, visits)`` that are carried to the visits, and their coupling ``(visits, visits)``, upper
             triangular: with e the target less the values, the square of ``owed + e @ root`` is to be least. Without
@@ -196,4 +196,4 @@ TRELLISES = {
         Trellis(12, 2, 2, 3.273),
     )
 }
-"""By the numbers of their precisions."""
+"""Trellises by the numbers of their precisions."""

@@ -1,4 +1,4 @@
-"""What an operating point costs, and conservative quantiles of what samples need."""
+"""The cost of an operating point, and conservative quantiles of the needs of samples."""
 
 from dataclasses import dataclass
 

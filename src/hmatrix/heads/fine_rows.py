@@ -26,7 +26,7 @@ class FineRows:
     precision
         Precision of the rows.
     words, scales
-        As `hmatrix.heads.form.PackedHead` has them.
+        The rows as `hmatrix.heads.form.PackedHead` stores them.
     weight
         The rows decoded, ``(m, n)``.
     norms

@@ -1,4 +1,4 @@
-"""The flat arrays of a progressive head: what the kernel reads, a file holds and a state dict holds.
+"""The flat arrays of a progressive head, which the kernel reads, and files and state dicts hold.
 
 The coarse part is ``U V^T`` of a low rank in int8 or int4, or any H-matrix, which has no subspace of x: its rank is 0,
 and all of x is outside. The fine part is the weight itself, row by row. A row's output is at most its coarse output

@@ -29,7 +29,7 @@ _COUNTED = 256
 
 
 CoarsePart: TypeAlias = Coarse | CoarseMatrix
-"""Where there are clusters, the first."""
+"""A coarse part; one with clusters is of low rank."""
 
 
 @dataclass(frozen=True, eq=False)

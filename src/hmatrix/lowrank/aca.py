@@ -26,7 +26,7 @@ from hmatrix.lowrank.factors import LowRank, Truncation
 
 @dataclass(frozen=True)
 class FullACA:
-    """Crosses through the largest entry of the remainder; reads the whole block, knows its error exactly.
+    """ACA by crosses through the largest entry of the remainder; reads the whole block, knows its error exactly.
 
     Examples
     --------
@@ -54,7 +54,7 @@ class FullACA:
 
 @dataclass(frozen=True)
 class PartialACA:
-    """Crosses through rows and columns found on the way; reads O(k (m + n)) entries.
+    """ACA by crosses through rows and columns found on the way; reads O(k (m + n)) entries.
 
     The error is estimated by the norm of the last cross product. Where that estimate meets the tolerance it is
     validated on rows and columns that were not read. Where these deviate, crosses through them are added, and they are

@@ -22,7 +22,7 @@ _MOST_EXCESS = 1e-5
 
 @dataclass(frozen=True)
 class Truncation:
-    """The rule that every compressor follows.
+    """The rule by which every compressor chooses the rank.
 
     The rank is the smallest k, in the compressor's own order, whose error is at most
     ``max(atol, rtol * norm)``, both in the Frobenius norm, and never more than `max_rank`.

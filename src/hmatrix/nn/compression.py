@@ -86,9 +86,9 @@ def compress(
         Function of a layer's name and the layer: whether it is compressed; all `torch.nn.Linear`, `torch.nn.Conv2d`
         without groups and `torch.nn.Embedding` by default.
     overrides
-        By exact name, or by a regular expression after ``re:`` that the whole name matches; the first that
-        fits counts. A budget of the layer's own (which the others do not share), `LayerSettings`, or ``None`` to
-        leave it as it is.
+        Exceptions by exact name, or by a regular expression after ``re:`` that the whole name matches; the first that
+        fits counts. A budget of the layer's own (which the others do not share), `LayerSettings`, or ``None`` to leave
+        it as it is.
     calibration
         Batches of inputs: tensors, pairs of inputs and labels (of which the inputs are used), or mappings of keyword
         arguments. Without it all columns of a weight and all layers count the same.
@@ -130,7 +130,7 @@ def compress(
     Warns
     -----
     CacheWarning
-        If a file of the cache is damaged: what it held is computed again.
+        If a file of the cache is damaged: its content is computed again.
 
     Notes
     -----

@@ -140,7 +140,8 @@ def _expect(model: PreTrainedModel, config: HMatrixConfig) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Owner of the weight of each layer that shares one. They have none yet: what is not in the file would be made up.
+        Owner of the weight of each layer that shares one. They have none yet: transformers makes up tensors that are
+        not in the file.
 
     Raises
     ------

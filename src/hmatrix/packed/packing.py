@@ -164,7 +164,7 @@ class _Coefficients:
 
 
 def _checked(matrix: Encoded, leaf: PackedLeaf, group: int) -> tuple[Codes, Floats32]:
-    """Return the codes and scales of an encoded matrix, which must be what the leaf says."""
+    """Return the codes and scales of an encoded matrix, which must agree with the leaf."""
     m, n = matrix.shape
     expected = (m, -(-n // group))
     if matrix.precision is not leaf.stored or matrix.scales.shape != expected:

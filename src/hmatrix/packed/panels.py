@@ -74,7 +74,7 @@ class Panel:
     target, height
         First entry of the target vector, and the number of entries.
     offset
-        Where the panel begins in the array of words.
+        Beginning of the panel in the array of words.
     runs
         Its columns, in order.
     """
@@ -91,7 +91,7 @@ class Panel:
 
     @property
     def end(self) -> int:
-        """Where the panel ends in the array of words."""
+        """End of the panel in the array of words."""
         return self.offset + self.height * self.width
 
 

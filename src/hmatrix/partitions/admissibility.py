@@ -29,7 +29,7 @@ class Admissibility(Protocol):
 
 @dataclass(frozen=True)
 class Strong:
-    """``max(diam) <= eta * dist``, and the clusters are apart.
+    """Admits blocks with ``max(diam) <= eta * dist`` whose clusters are apart.
 
     Examples
     --------
@@ -51,7 +51,7 @@ class Strong:
 
 @dataclass(frozen=True)
 class StrongMin:
-    """``min(diam) <= eta * dist``, and the clusters are apart.
+    """Admits blocks with ``min(diam) <= eta * dist`` whose clusters are apart.
 
     Examples
     --------
@@ -71,7 +71,7 @@ class StrongMin:
 
 @dataclass(frozen=True)
 class Weak:
-    """The clusters lie beside each other along some axis: the partition of HODLR matrices.
+    """Admits blocks whose clusters lie beside each other along some axis: the partition of HODLR matrices.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class Weak:
 
 @dataclass(frozen=True)
 class Everywhere:
-    """Every block: the whole matrix becomes one low-rank block.
+    """Admits every block: the whole matrix becomes one low-rank block.
 
     Examples
     --------

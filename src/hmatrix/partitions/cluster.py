@@ -175,7 +175,7 @@ def _longest_side(points: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class Cardinality:
-    """Halves of equal cardinality along the longest side of the bounding box; the first half is the larger.
+    """Splits into halves of equal cardinality along the longest side of the bounding box; the first half is the larger.
 
     Examples
     --------
@@ -195,7 +195,7 @@ class Cardinality:
 
 @dataclass(frozen=True)
 class Geometric:
-    """Binary space partitioning: the bounding box is cut through the middle of its longest side.
+    """Splits by binary space partitioning: the bounding box is cut through the middle of its longest side.
 
     Points that all coincide are halved by cardinality.
 
@@ -221,7 +221,7 @@ class Geometric:
 
 @dataclass(frozen=True)
 class PrincipalDirection:
-    """Halves of equal cardinality along the direction in which the points vary most.
+    """Splits into halves of equal cardinality along the direction in which the points vary most.
 
     Points that lie equally far along it are ordered by their index. Where they vary as much along several directions,
     as those of a square grid do, the one next to the coordinate axis that most of them contain is taken.
@@ -270,7 +270,7 @@ def _principal(centred: FloatArray) -> tuple[FloatArray, float]:
 
 @dataclass(frozen=True)
 class TwoMeans:
-    """Halves of equal cardinality about two centres, found by alternation (balanced 2-means).
+    """Splits into halves of equal cardinality about two centres, found by alternation (balanced 2-means).
 
     It starts from the halves of `PrincipalDirection`, so the same points give the same order.
 
@@ -312,7 +312,7 @@ class TwoMeans:
 
 @dataclass(frozen=True)
 class Automatic:
-    """`Geometric` where it is balanced, `Cardinality` elsewhere.
+    """Splits as `Geometric` does where that is balanced, else as `Cardinality`.
 
     Parameters
     ----------

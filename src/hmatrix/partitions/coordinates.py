@@ -25,7 +25,7 @@ class Coordinates(Protocol):
 
 @dataclass(frozen=True)
 class Index:
-    """One-dimensional and not scaled: index i is the interval [i, i + 1] around i + 1/2.
+    """Coordinates by index, not scaled: index i is the interval [i, i + 1] around i + 1/2.
 
     Rows and columns share one axis, so a block near the diagonal is inadmissible.
 
@@ -41,7 +41,7 @@ class Index:
 
 @dataclass(frozen=True)
 class ScaledIndex:
-    """`Index` divided by the size: rows and columns both fill [0, 1].
+    """Coordinates by index, divided by the size: rows and columns both fill [0, 1].
 
     Examples
     --------
@@ -56,7 +56,7 @@ class ScaledIndex:
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Given points.
+    """Coordinates that are given as points.
 
     Parameters
     ----------

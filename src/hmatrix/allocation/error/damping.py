@@ -35,7 +35,7 @@ FEWEST_PARTS = 2
 _FOLDS = 5
 
 _FEWEST_TO_VALIDATE = 4
-"""With fewer vectors nothing can be cross-validated, and all entries count the same."""
+"""Least vectors for cross-validation; with fewer, all entries count the same."""
 
 _SAMPLE_SHARES = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
 _WEIGHT_SHARES = (0.25, 0.5, 0.75)

@@ -1,4 +1,4 @@
-"""The leaves that are stored, made of what the search chose."""
+"""The leaves that are stored, made of the pieces that the search chose."""
 
 from hmatrix._support.moved import names_of
 

@@ -38,7 +38,7 @@ def realise(
     Returns
     -------
     leaves
-        In the order of `leaf_table`.
+        Leaves in the order of `leaf_table`.
     errors
         The weight less the leaves, ``(m, n)``.
     """

@@ -67,7 +67,7 @@ def round_cells(
     target
         ``(m, n)``, float32; it is overwritten with the errors, the target less the cells.
     cells
-        Blocks that do not overlap; what lies in none of them is held to be zero.
+        Blocks that do not overlap; entries in none of them are held to be zero.
     moments, row_moments
         Moments of the columns, and of the rows.
 
@@ -179,7 +179,7 @@ class _Rows:
                 self._descend(plane)
 
     def _feed_forward(self, plane: _Plane) -> None:
-        """Round the steps of a plane one after the other, each making up for what lies before it."""
+        """Round the steps of a plane one after the other, each making up for the errors before it."""
         inverse, scale = plane.inverse(), plane.scale[:, None]
         for chunk, steps in plane.chunks:
             debts = None

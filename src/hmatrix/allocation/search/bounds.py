@@ -24,7 +24,7 @@ def bound(budget: Budget, shape: tuple[int, ...], activations: Activations, layo
     shape
         Shape of the matrix, ``(m, n)``.
     activations
-        How its products treat their input.
+        Treatment of the products' input.
     layout
         The matrix in one order, which tells what is possible, and what pays.
 
@@ -61,7 +61,7 @@ def _possible(cost: Cost, asked: float, unit: float, layout: Layout, came: str, 
 
 
 def _shortened(limit: float, whole: Callable[[float], int]) -> str:
-    """Return a limit in three digits, from 1000 on in all of them, rounded to what is possible."""
+    """Return a limit in three digits, from 1000 on in all of them, rounded to the possible side."""
     if not 0 < limit < 1000:
         return str(whole(limit))
     step = 10.0 ** (math.floor(math.log10(limit)) - 2)

@@ -8,7 +8,7 @@ from hmatrix.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Budget:
-    """Largest cost of a matrix; everything else follows from it.
+    """The largest cost that a matrix may have; everything else follows from it.
 
     One of these is given, or `time` with `storage` or `bytes`: then both are kept.
 

@@ -85,7 +85,7 @@ _FRACTIONS = tuple(0.96**k for k in range(44))
 """Clipping ranges that are tried, as fractions of the largest magnitude: that itself first, for weights on a grid."""
 
 _TRIED = {Precision.INT1: 8, Precision.INT2: 44, Precision.INT4: 24, Precision.INT8: 8}
-"""How many of them: deeper grids clip less."""
+"""Number of ranges that are tried: deeper grids clip less."""
 
 _ENTRIES = 1 << 16
 

@@ -1,4 +1,4 @@
-"""Which order of rows and of columns is best for a budget: all are tried, on a part of a large matrix."""
+"""The best order of rows and of columns for a budget: all are tried, on a part of a large matrix."""
 
 from dataclasses import dataclass
 

@@ -191,7 +191,7 @@ def _counted(schedule: Schedule) -> tuple[int, int, Counter[Precision]]:
 
 
 def _measured(calls: Sequence[Callable[[], object]]) -> list[float]:
-    """Return the least seconds of each call in rounds that alternate: what other programs add is no part of a model."""
+    """Return the least seconds of each call in rounds that alternate: time of other programs is no part of a model."""
     counts = [max(1, int(_ROUND_SECONDS / mean_seconds(call, before=1))) for call in calls]
     contenders = [partial(mean_seconds, call, count) for call, count in zip(calls, counts, strict=True)]
     least: list[float] = np.min([*islice(in_turns(contenders), _ROUNDS)], axis=0).tolist()

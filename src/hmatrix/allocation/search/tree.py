@@ -1,10 +1,9 @@
 """The best partition of a matrix and the best form of each block, for a price of error.
 
-For a price p of each unit of cost, the partition with the least ``error + p cost`` is found exactly: for every
-pair of clusters, from the smallest up, the best of its own forms is compared with the best of its parts, split by
-rows or by columns (dynamic programming). Bisection finds the price for a budget: a Lagrangian relaxation, which
-reaches the lower convex hull of what is possible. What is then left of the budget is spent on a part of the rows
-of one block.
+For a price p of each unit of cost, the partition with the least ``error + p cost`` is found exactly: for every pair of
+clusters, from the smallest up, the best of its own forms is compared with the best of its parts, split by rows or by
+columns (dynamic programming). Bisection finds the price for a budget: a Lagrangian relaxation, which reaches the lower
+convex hull of all possible matrices. The rest of the budget is spent on a part of the rows of one block.
 
 References
 ----------
@@ -31,7 +30,7 @@ Choices: TypeAlias = dict[Levels, Positions]
 _OWN, _BY_ROWS, _BY_COLUMNS = range(3)
 
 _TOGETHER = 1 << 17
-"""Forms of blocks that are compared together: what fits into a cache."""
+"""Forms of blocks that are compared together: as many as fit into a cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +215,7 @@ def _union(first: Piece, second: Piece) -> Piece:
 
 
 def spend(pieces: list[Piece], left: float, cost: Cost, *, rounds: bool) -> list[Piece]:
-    """Store part of the rows of one dense piece in a deeper grid, where that gains most for what is left.
+    """Store part of the rows of one dense piece in a deeper grid, where that gains most for the rest of the budget.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from hmatrix.heads.head import ProgressiveHead
 
 
 class ProgressiveLinear(nn.Module):
-    """All outputs of a progressive head, for inference on the CPU in float32; no gradients.
+    """A progressive head as a layer, for inference on the CPU in float32; it has no gradients.
 
     The state dict holds the packed form, so that loading one replaces coarse part, precision and rule.
 

@@ -37,8 +37,7 @@ Module = TypeVar("Module", bound=nn.Module)
 def trainable(module: Module, *, dense: bool = False) -> Module:
     """Give all H-matrices of a network coefficients that are parameters, in place.
 
-    Weights that layers share stay shared. Without training, the network computes what it did before, but for
-    rounding.
+    Weights that layers share stay shared. Without training, the network's outputs are the same, but for rounding.
 
     Parameters
     ----------
@@ -158,7 +157,7 @@ class TrainableWeight(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the coefficients are."""
+        """Device of the coefficients."""
         return self.words.device
 
     def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:

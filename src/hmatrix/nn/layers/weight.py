@@ -109,7 +109,7 @@ class HWeight(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the coefficients are."""
+        """Device of the coefficients."""
         return self.words.device
 
     def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -40,7 +40,7 @@ def fit_by_score(
     model
         The network; it is not changed.
     allocator
-        What fits the H-matrices.
+        Allocator that fits the H-matrices.
     evaluate
         The function from a network to its score, or to one score a sample.
     max_drop

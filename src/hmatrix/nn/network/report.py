@@ -22,7 +22,7 @@ _RUINED = 0.5
 
 @dataclass(frozen=True)
 class LayerReport:
-    """The compression of one weight.
+    """Report of the compression of one weight.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Report:
-    """The compression of a network, layer by layer.
+    """Report of the compression of a network, layer by layer.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ from hmatrix.nn.network.targets import LayerSettings, Select, find_targets, last
 
 @dataclass(frozen=True)
 class HeadReport:
-    """The replacement of a head.
+    """Report of the replacement of a head.
 
     Parameters
     ----------

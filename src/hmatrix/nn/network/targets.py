@@ -54,7 +54,7 @@ class LayerSettings:
 
 
 Override = Budget | LayerSettings | None
-"""What a user says of one layer: its budget, all of its settings, or ``None`` to leave it as it is."""
+"""An exception for one layer: its budget, all of its settings, or ``None`` to leave it as it is."""
 
 
 @dataclass(eq=False)

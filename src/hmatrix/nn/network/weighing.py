@@ -29,7 +29,7 @@ def fit_by_effects(
     model
         The network; nothing of it is left changed.
     allocator
-        What fits the H-matrices; afterwards its layers count by the measured sensitivities, if there are any.
+        Allocator that fits the H-matrices; afterwards its layers count by the measured sensitivities, if there are any.
     budget
         The budget; one of time is not shared.
     probes

@@ -1,8 +1,8 @@
 """The leaves of a packed matrix, sorted into stacks of equal shape.
 
-A kernel streams panels; torch multiplies batches. Here the blocks, or the factors, of all leaves that have
-the same shape and precision become one stack ``(leaves, rows, columns)``. Nothing relies on the leaves
-being a partition: a product adds what each of them contributes.
+A kernel streams panels; torch multiplies batches. Here the blocks, or the factors, of all leaves that have the same
+shape and precision become one stack ``(leaves, rows, columns)``. Nothing relies on the leaves being a partition: a
+product adds the contribution of each of them.
 """
 
 from collections import defaultdict

@@ -38,7 +38,7 @@ class HMatrixConfig(QuantizationConfigMixin):  # type: ignore[misc]
     Parameters
     ----------
     storage
-        To compress a network while it is loaded: the fraction of the float32 bytes of its layers. Without
+        Fraction of the float32 bytes of its layers, for a network that is compressed while it is loaded. Without
         calibration data all columns of a weight and all layers count the same; `hmatrix.nn.compress` does better.
     activations
         Treatment of a product's input where it meets integer codes.

@@ -31,7 +31,7 @@ _MEND = "give a whole file written by hmatrix.nn.save"
 
 @dataclass(frozen=True)
 class Header:
-    """The header of a file.
+    """The header of a network's file.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class SquaredError:
-    """The mean square difference, in proportion to the variance of the teacher's output: for any output.
+    """Loss by the mean square difference, in proportion to the variance of the teacher's output: for any output.
 
     Examples
     --------
@@ -33,7 +33,7 @@ class SquaredError:
 
 @dataclass(frozen=True)
 class Divergence:
-    """The Kullback-Leibler divergence of class probabilities, for outputs that are logits in their last dimension.
+    """Loss by the Kullback-Leibler divergence of class probabilities, for logits in the last dimension.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class FinetuningReport:
-    """The course of distillation.
+    """Report of a distillation.
 
     Parameters
     ----------

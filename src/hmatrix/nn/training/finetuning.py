@@ -74,7 +74,7 @@ def finetune(
     forward: Forward = run_batch,
     progress: bool = True,
 ) -> Finetuned:
-    """Train a compressed network so that it computes again what the original computes.
+    """Train a compressed network towards the outputs of the original.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Studies made of what a user chooses on the command line."""
+"""Studies made of a user's choices on the command line."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Interpolation(StrEnum):
-    """How an image is resized."""
+    """Names of the ways to resize an image."""
 
     NEAREST = "nearest"
     BILINEAR = "bilinear"
@@ -29,9 +29,7 @@ class PreprocessingOverride:
         Length of the image's shorter side after resizing, in pixels.
     crop
         Side of the square centre crop, in pixels.
-    interpolation
-        How the image is resized.
-    mean, std
+    interpolation Way to resize the image. mean, std
         Per channel, for pixel values in [0, 1].
     """
 

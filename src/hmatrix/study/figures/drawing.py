@@ -233,7 +233,7 @@ def write(figure: Figure, path: Path, dots_per_inch: int = DOTS_PER_INCH) -> Non
 
 
 def rendered(figure: Figure, ending: str, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
-    """Return what a file of a figure holds, by its ending, ``png`` or ``svg``."""
+    """Return the bytes of a figure's file, by its ending, ``png`` or ``svg``."""
     # A date, or the version that wrote it, would make equal figures unequal.
     metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[ending]
     stream = BytesIO()

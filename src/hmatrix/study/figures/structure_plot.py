@@ -23,7 +23,7 @@ SIDE = 6.0
 """Longer side of the matrix on paper, in inches."""
 
 LARGEST, SMALLEST = 15.0, 2.0
-"""Sizes of a rank's text in points; what would have to be smaller is left out."""
+"""Sizes of a rank's text in points; smaller text is left out."""
 
 SHARP = 300
 """Dots per inch: ranks in small blocks need more than lines do."""
