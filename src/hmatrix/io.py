@@ -79,8 +79,8 @@ def load(path: str | os.PathLike[str]) -> HMatrix:
         raise FormatError(subject, f"has no {' and no '.join(sorted(missing))}", "give a file written by hmatrix.save")
     if unknown := arrays.keys() - {"leaves", "data", *OPTIONAL}:
         raise FormatError(subject, f"has unknown arrays {sorted(unknown)}", "give a file written by hmatrix.save")
-    arrays["data"] = aligned(arrays["data"])
+    leaves, data = arrays["leaves"], aligned(arrays["data"])
     try:
-        return HMatrix(PackedBlocks((m, n), quantized=quantized, **arrays))
+        return HMatrix(PackedBlocks((m, n), leaves, data, quantized, *map(arrays.get, OPTIONAL)))
     except ArgumentError as error:
         raise FormatError(subject, str(error), "the file is damaged: write it again") from error

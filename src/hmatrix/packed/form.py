@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
@@ -48,6 +48,8 @@ class PackedBlocks:
         Whether the product quantises activations to int8 where they meet integer codes.
     row_permutation, column_permutation
         ``permutation[tree position] = original index``, int32; ``None`` where the two are the same.
+    known
+        The schedule of this shape and these leaves, where it is known; ``None`` builds it.
 
     Raises
     ------
@@ -62,15 +64,17 @@ class PackedBlocks:
     quantized: bool = False
     row_permutation: IndexArray | None = None
     column_permutation: IndexArray | None = None
+    known: InitVar[Schedule | None] = field(default=None, kw_only=True)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, known: Schedule | None) -> None:
         check_shape("shape", self.shape)
         if max(self.shape) > np.iinfo(np.int32).max:
             raise ArgumentError("shape", f"got {self.shape}", "stay below 2^31 rows and columns")
         if self.leaves.dtype != np.int32:
             raise ArgumentError("leaves", f"have the type {self.leaves.dtype}", "give int32")
-        least = least_words(self.shape, self.leaves)
-        if least > self.data.size:
+        if known is not None:
+            self.__dict__["schedule"] = known
+        elif (least := least_words(self.shape, self.leaves)) > self.data.size:
             raise ArgumentError("data", f"are of shape {self.data.shape}", f"give {least:.0f} words at least")
         expected = (self.schedule.words,)
         word = np.dtype(np.float64 if self.dtype == np.float64 else np.uint32)
@@ -98,12 +102,11 @@ class PackedBlocks:
         needed = {"sizes", "leaves", "data"}
         if not needed <= arrays.keys() <= {*needed, *OPTIONAL}:
             raise ArgumentError("arrays", f"are {sorted(arrays)}", f"give {', '.join(sorted(needed))}; permutations")
-        others = dict(arrays)
-        sizes, data = others.pop("sizes"), others.pop("data")
+        sizes = arrays["sizes"]
         if sizes.dtype != np.int32 or sizes.shape != (3,) or sizes[2] not in (0, 1):
             raise ArgumentError("sizes", f"are {sizes.tolist()}", "give int32: rows, columns, activations")
         m, n, quantized = sizes.tolist()
-        return cls((m, n), data=aligned(data), quantized=bool(quantized), **others)
+        return cls((m, n), arrays["leaves"], aligned(arrays["data"]), bool(quantized), *map(arrays.get, OPTIONAL))
 
     def arrays(self) -> dict[str, AnyArray]:
         """Return all arrays by name, shape and activations among them; `of_arrays` takes them."""
@@ -186,11 +189,19 @@ class PackedBlocks:
             # In pieces: truth values of all of them would take a fourth of their memory.
             pieces = range(0, values.size, _PIECE)
             return all(bool(np.isfinite(values[first : first + _PIECE]).all()) for first in pieces)
-        for panel in (*self.schedule.far.panels, *self.schedule.near.panels):
-            for _, units, scales in self.units(panel):
-                if not np.isfinite(units if scales is None else scales).all():
-                    return False
-        return True
+        panels = (*self.schedule.far.panels, *self.schedule.near.panels)
+        return all(bool(np.isfinite(floats).all()) for panel in panels for floats in self._floats(panel))
+
+    def _floats(self, panel: Panel) -> Iterator[FloatArray]:
+        """Iterate over the scales of a panel, and its coefficients that are no codes."""
+        words = panel_words(self.data, panel)
+        column = 0
+        for run in panel.runs:
+            if run.begins:
+                yield words[:, column].copy().view(np.float32)
+            if not run.precision.is_integer:
+                yield from_words(words[:, column : column + run.words()], run.precision, run.length)
+            column += run.words()
 
 
 def panel_words(data: AnyArray, panel: Panel) -> AnyArray:

@@ -131,7 +131,7 @@ def pack(
             _write(data, schedule.far, schedule.starts[number], _Coefficients(far, leaf), None)
         _write(data, schedule.near, leaf.rows.start, _Coefficients(near, leaf), number)
     rows, columns = _unless_identity(row_permutation), _unless_identity(column_permutation)
-    return PackedBlocks(shape, table, data, quantized, rows, columns)
+    return PackedBlocks(shape, table, data, quantized, rows, columns, known=schedule)
 
 
 class _Coefficients:

@@ -22,7 +22,7 @@ from hmatrix.nn.ops.modes import outside_modes
 from hmatrix.nn.ops.rows import RowTable, row_tables
 from hmatrix.nn.ops.shortcut import Shortcut, shortcut_of
 from hmatrix.nn.ops.stacks import Structure, structure_of
-from hmatrix.packed.form import PackedBlocks
+from hmatrix.packed.form import OPTIONAL, PackedBlocks
 
 
 class PackedTensors(NamedTuple):
@@ -79,11 +79,11 @@ class PackedTensors(NamedTuple):
             If anything does not fit.
         """
         arrays = {name: _array(name, tensor) for name, tensor in self._asdict().items() if tensor is not None}
-        words, quantized = arrays.pop("words"), arrays.pop("quantized")
+        words, quantized = arrays["words"], arrays["quantized"]
         if quantized.shape != ():
             raise ArgumentError("quantized", f"has the shape {quantized.shape}", "give a single truth value")
         data = words.view(np.uint32) if words.dtype == np.int32 else words
-        return HMatrix(PackedBlocks(shape, data=data, quantized=bool(quantized), **arrays))
+        return HMatrix(PackedBlocks(shape, arrays["leaves"], data, bool(quantized), *map(arrays.get, OPTIONAL)))
 
 
 class Prepared:
