@@ -10,13 +10,12 @@ import numpy as np
 
 from hmatrix._support.typing import FloatArray
 from hmatrix.allocation.search.costs import Bytes
-from hmatrix.assembly import Sides, build, quantize
+from hmatrix.assembly import build, quantize
 from hmatrix.codes.precision import Precision
 from hmatrix.lowrank.factors import LowRank, Truncation
 from hmatrix.matrix import HMatrix
 from hmatrix.packed.packing import PackedLeaf
 from hmatrix.packed.schedule import build_schedule
-from hmatrix.partitions.coordinates import Index
 from studies.allocator.blast import Blast, fit_blast, largest_rank
 
 
@@ -81,13 +80,10 @@ class Competitors:
     ----------
     weight
         ``(m, n)``, float32.
-    coordinates
-        Coordinates of the H-matrix of fixed rank: one for both sides, or (rows, columns).
     """
 
-    def __init__(self, weight: FloatArray, coordinates: Sides = Index()) -> None:
+    def __init__(self, weight: FloatArray) -> None:
         self._weight = weight
-        self._coordinates = coordinates
         self._sizes: dict[tuple[Contender, int], int] = {}
         U, s, Vt = np.linalg.svd(weight, full_matrices=False)
         self._factors = U * s, np.ascontiguousarray(Vt.T)
@@ -131,7 +127,7 @@ class Competitors:
 
     def _of_rank(self, contender: Contender, rank: int) -> HMatrix:
         if contender is Contender.PUBLISHED:
-            return build(self._weight, coordinates=self._coordinates, truncation=Truncation(max_rank=rank))
+            return build(self._weight, truncation=Truncation(max_rank=rank))
         m, n = self._weight.shape
         U, V = (np.ascontiguousarray(factor[:, :rank]) for factor in self._factors)
         leaf = PackedLeaf(slice(0, m), slice(0, n), LowRank(U, V), _FACTORS[contender])

@@ -17,10 +17,9 @@ import numpy as np
 from hmatrix._support.typing import Flags, FloatArray, Integers64
 from hmatrix._support.writing import default_cache, write_file
 from hmatrix.allocation import Allocation, Allocator, Budget
-from hmatrix.assembly import Sides, quantize
+from hmatrix.assembly import quantize
 from hmatrix.codes.precision import Activations
 from hmatrix.errors import ArgumentError, HMatrixError
-from hmatrix.partitions.coordinates import Index
 from hmatrix.study.config.studyfile import read_study
 from hmatrix.study.measure.environment import environment
 from hmatrix.study.measure.records import AccuracyEvidence
@@ -50,7 +49,6 @@ def run_frontier(
     subject: Subject,
     split: Split = Split.IMAGES,
     storages: Sequence[float] = STORAGES,
-    coordinates: Sides | None = None,
 ) -> Iterator[FrontierRecord]:
     """Measure the allocator and its competitors at equal bytes.
 
@@ -58,10 +56,10 @@ def run_frontier(
     ----------
     subject
         The layer; without features errors are those of the weight.
-    split Choice of the images that calibrate. storages
+    split
+        Choice of the images that calibrate.
+    storages
         Budgets, as fractions of the float32 matrix. Those of plain int2, int4 and int8 are added.
-    coordinates
-        Coordinates of rows and columns, if they are known.
 
     Yields
     ------
@@ -76,14 +74,12 @@ def run_frontier(
     weight = subject.weight.astype(np.float32, copy=False)
     evaluation = Evaluation(subject, split)
     calibration = evaluation.calibration
-    exact = Allocator(weight, calibration=calibration, coordinates=coordinates)
+    exact = Allocator(weight, calibration=calibration)
     allocators = {Contender.ALLOCATOR: exact}
     if calibration is not None:
         allocators[Contender.ALLOCATOR_UNBIASED] = exact
-        allocators[Contender.ALLOCATOR_INT8] = Allocator(
-            weight, calibration=calibration, coordinates=coordinates, activations=Activations.INT8
-        )
-    others = Competitors(weight, coordinates or Index())
+        allocators[Contender.ALLOCATOR_INT8] = Allocator(weight, calibration=calibration, activations=Activations.INT8)
+    others = Competitors(weight)
     plain = {quantize(weight, precision).storage().total for precision in PLAIN.values()}
     smallest, largest = exact.limits
     asked = {min(int(storage * 4 * weight.size), largest) for storage in storages} | plain

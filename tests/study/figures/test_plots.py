@@ -22,10 +22,18 @@ from study_records import (
 from hmatrix.errors import ArgumentError, OutputError
 from hmatrix.study.config.settings import Method
 from hmatrix.study.figures.drawing import style
-from hmatrix.study.figures.plots import draw_all, plot_accuracy, plot_storage, plot_structure, plot_time, plot_tradeoff
-from hmatrix.study.figures.rank_plots import accuracy_figure, error_figure, storage_figure, time_figure
-from hmatrix.study.figures.structure_plot import structure_figure, structure_record
-from hmatrix.study.figures.tradeoff_plot import tradeoff_figure
+from hmatrix.study.figures.plots import draw_all
+from hmatrix.study.figures.rank_plots import (
+    accuracy_figure,
+    error_figure,
+    plot_accuracy,
+    plot_storage,
+    plot_time,
+    storage_figure,
+    time_figure,
+)
+from hmatrix.study.figures.structure_plot import plot_structure, structure_figure, structure_record
+from hmatrix.study.figures.tradeoff_plot import plot_tradeoff, tradeoff_figure
 
 ALL_METHODS = [m for m in Method if m not in (Method.DENSE, Method.GLOBAL_SVD, Method.PROGRESSIVE)]
 LONG_NAMES = {"network": "hf_hub:timm/" + 9 * "a_long_name_", "layer": "blocks.11.attention.output.dense"}

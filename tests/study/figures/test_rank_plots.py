@@ -23,8 +23,7 @@ from study_records import (
 from hmatrix.study.config.settings import Method
 from hmatrix.study.figures.curves import accuracy_of, curves
 from hmatrix.study.figures.drawing import LOOKS
-from hmatrix.study.figures.plots import plot_time
-from hmatrix.study.figures.rank_plots import accuracy_figure, error_figure, storage_figure, time_figure
+from hmatrix.study.figures.rank_plots import accuracy_figure, error_figure, plot_time, storage_figure, time_figure
 from hmatrix.study.measure.statistics import paired_interval
 
 

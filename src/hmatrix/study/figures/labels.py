@@ -15,6 +15,9 @@ ABOVE = ((0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0))
 BELOW_RIGHT = ((1, -1), (0, -1), (1, 0), (-1, 1), (0, 1))
 """Sides of a point, right and up, in the order in which they are tried."""
 
+_SIZE = 7.0
+"""Size of the text, in points."""
+
 MARKER = 5.0
 """Radius of the largest marker with its edge, in points."""
 
@@ -67,16 +70,13 @@ class LabelRoom:
     ----------
     axes
         Axes of the labels.
-    size
-        Size of the text, in points.
     sides
         Sides of its point on which a label may stand, right and up, in the order in which they are tried.
     """
 
-    def __init__(self, axes: Axes, size: float = 7.0, sides: Sequence[tuple[int, int]] = ABOVE) -> None:
+    def __init__(self, axes: Axes, sides: Sequence[tuple[int, int]] = ABOVE) -> None:
         self._axes = axes
         self._sides = sides
-        self._size = size
         self._hard: list[Floats64] = [np.empty((0, 2))]
         self._soft: list[Floats64] = [np.empty((0, 2))]
         self._boxes: list[tuple[float, float, float, float]] = [self._frame()]
@@ -135,7 +135,7 @@ class LabelRoom:
         colour: str,
         obstacles: Floats64,
     ) -> bool:
-        width, height = text_width(text, self._size) + 2, 0.85 * self._size + 2
+        width, height = text_width(text, _SIZE) + 2, 0.85 * _SIZE + 2
         for right, up in self._sides:
             dx, dy = right * (width / 2 + MARKER), up * (height / 2 + MARKER)
             centre = (point[0] + dx, point[1] + dy)
@@ -149,7 +149,7 @@ class LabelRoom:
                     textcoords="offset points",
                     ha="center",
                     va="center",
-                    fontsize=self._size,
+                    fontsize=_SIZE,
                     color=colour,
                     path_effects=[withStroke(linewidth=2.0, foreground="white")],
                 )

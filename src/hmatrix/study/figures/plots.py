@@ -10,8 +10,6 @@ from hmatrix.study.figures.tables import in_order
 from hmatrix.study.figures.tradeoff_plot import plot_tradeoff
 from hmatrix.study.measure.records import Record
 
-__all__ = ["draw_all", "plot_accuracy", "plot_storage", "plot_structure", "plot_time", "plot_tradeoff"]
-
 
 def draw_all(records: Sequence[Record], folder: Path, prefix: str) -> list[Path]:
     """Write every figure that the records allow into `folder`.

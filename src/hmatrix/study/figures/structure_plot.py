@@ -25,6 +25,8 @@ SIDE = 6.0
 LARGEST, SMALLEST = 15.0, 2.0
 """Sizes of a rank's text in points; smaller text is left out."""
 
+_SHOWN_RANK = 30
+
 SHARP = 300
 """Dots per inch: ranks in small blocks need more than lines do."""
 
@@ -100,13 +102,13 @@ def plot_structure(record: Record, stem: Path) -> list[Path]:
     return save(structure_figure(record), stem, SHARP)
 
 
-def structure_record(records: Sequence[Record], rank: int = 30) -> Record | None:
-    """Return the record to show: the SVD H-matrix of the rank nearest to `rank`, or the first other H-matrix."""
+def structure_record(records: Sequence[Record]) -> Record | None:
+    """Return the record to show: the SVD H-matrix of the rank nearest to `_SHOWN_RANK`, or the first other H-matrix."""
     candidates = [record for record in records if record.method not in (Method.DENSE, Method.GLOBAL_SVD)]
     methods = [record.method for record in candidates]
     method = Method.SVD if Method.SVD in methods else next(iter(methods), None)
     shown = [record for record in candidates if record.method is method]
-    return min(shown, key=lambda record: abs((record.rank or 0) - rank), default=None)
+    return min(shown, key=lambda record: abs((record.rank or 0) - _SHOWN_RANK), default=None)
 
 
 def _title(record: Record) -> str:
