@@ -59,6 +59,25 @@ def test_modules_say_what_they_hold(path):
     assert re.match(r"\S.*[.:]$|``.*``", text.split("\n")[0]), text
 
 
+def arguments(node):
+    """Names of a function's arguments, or of a class's fields and of its constructor's arguments."""
+    if isinstance(node, ast.ClassDef):
+        fields = {field.target.id for field in node.body if isinstance(field, ast.AnnAssign)}
+        return fields.union(*(arguments(part) for part in node.body if getattr(part, "name", "") == "__init__"))
+    given = node.args
+    all_of_them = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+    return {argument.arg for argument in all_of_them if argument}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_parameters_are_those_of_the_function(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
+            for section in re.findall(r"^Parameters\n-+\n(.*?)(?=\n\n\w+\n-+\n|\Z)", text, re.MULTILINE | re.DOTALL):
+                named = {name for line in re.findall(r"^\S.*", section, re.MULTILINE) for name in line.split(", ")}
+                assert named <= arguments(node), node.name
+
+
 SOURCE = '''
 """Of a module."""
 

@@ -73,7 +73,9 @@ def build(
     ----------
     model
         The network that was compressed, as it was before, on any device. It is changed.
-    blueprints Blueprints of the layers, by name. make_weight
+    blueprints
+        Blueprints of the layers, by name.
+    make_weight
         Function of the name of the first layer with a weight, and its blueprint, that returns that weight.
     heads
         The shapes of the layers that are progressive heads, by name.

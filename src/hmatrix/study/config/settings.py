@@ -29,7 +29,9 @@ class PreprocessingOverride:
         Length of the image's shorter side after resizing, in pixels.
     crop
         Side of the square centre crop, in pixels.
-    interpolation Way to resize the image. mean, std
+    interpolation
+        Way to resize the image.
+    mean, std
         Per channel, for pixel values in [0, 1].
     """
 

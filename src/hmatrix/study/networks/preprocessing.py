@@ -25,7 +25,9 @@ class Preprocessing:
         Length of the image's shorter side after resizing, in pixels.
     crop
         Side of the square centre crop, in pixels.
-    interpolation Way to resize the image. mean, std
+    interpolation
+        Way to resize the image.
+    mean, std
         Per channel, for pixel values in [0, 1].
 
     Raises
