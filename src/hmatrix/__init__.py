@@ -22,23 +22,15 @@ from hmatrix.lowrank.aca import FullACA, PartialACA
 from hmatrix.lowrank.compressors import PivotedQR, RandomizedSVD, TruncatedSVD
 from hmatrix.lowrank.entries import Entries
 from hmatrix.lowrank.factors import LowRank, Truncation, recompress
-from hmatrix.matrix import HMatrix, Leaf, Storage, TransposedHMatrix
+from hmatrix.matrix import HMatrix, Leaf, TransposedHMatrix
 from hmatrix.metrics import Norm, norm, relative_error
 from hmatrix.packed.kernels import Backend, backend, set_num_threads
+from hmatrix.packed.storage import Storage
 from hmatrix.partitions.admissibility import Everywhere, Strong, StrongMin, Weak
 from hmatrix.partitions.blocktree import BlockCluster, BlockClusterTree, build_block_tree
-from hmatrix.partitions.cluster import (
-    Automatic,
-    Cardinality,
-    Cluster,
-    ClusterTree,
-    Geometric,
-    PrincipalDirection,
-    Supports,
-    TwoMeans,
-    build_cluster_tree,
-)
+from hmatrix.partitions.cluster import Cluster, ClusterTree, Supports, build_cluster_tree
 from hmatrix.partitions.coordinates import Index, Points, ScaledIndex
+from hmatrix.partitions.splitters import Automatic, Cardinality, Geometric, PrincipalDirection, TwoMeans
 
 __version__ = "0.1.0"
 

@@ -18,8 +18,9 @@ from hmatrix.matrix import HMatrix
 from hmatrix.packed.packing import PackedLeaf
 from hmatrix.partitions.admissibility import Admissibility, Everywhere, Strong
 from hmatrix.partitions.blocktree import BlockCluster, BlockClusterTree, build_block_tree
-from hmatrix.partitions.cluster import Cardinality, Splitter, build_cluster_tree
+from hmatrix.partitions.cluster import build_cluster_tree
 from hmatrix.partitions.coordinates import Coordinates, Index
+from hmatrix.partitions.splitters import Cardinality, Splitter
 
 Sides: TypeAlias = Coordinates | tuple[Coordinates, Coordinates]
 

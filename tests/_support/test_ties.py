@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hmatrix._support.ties import first_equal, first_largest, first_least, rounding_of, signs_of, snapped, tied_order
-from hmatrix.partitions.cluster import PrincipalDirection, Supports, TwoMeans, build_cluster_tree
+from hmatrix.partitions.cluster import Supports, build_cluster_tree
+from hmatrix.partitions.splitters import PrincipalDirection, TwoMeans
 
 CORES = blas.CORES[:1] + blas.CORES[-1:]
 """The oldest kernels of OpenBLAS, and the newest that this processor can run."""

@@ -8,7 +8,8 @@ from hmatrix._support.writing import write_arrays
 from hmatrix.heads.clusters import RowClusters
 from hmatrix.heads.head import KEY, VERSION, ProgressiveHead
 from hmatrix.heads.reference import ReferenceHead
-from hmatrix.partitions.cluster import Supports, TwoMeans, build_cluster_tree
+from hmatrix.partitions.cluster import Supports, build_cluster_tree
+from hmatrix.partitions.splitters import TwoMeans
 
 
 def vocabulary(m=1500, n=70, samples=400, seed=0):

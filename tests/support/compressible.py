@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import hmatrix.nn as hnn
-from hmatrix.nn.layers.trainable import TrainableFactor
+from hmatrix.nn.layers.trainable_factor import TrainableFactor
 
 
 class Tied(nn.Module):

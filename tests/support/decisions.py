@@ -10,7 +10,8 @@ import hmatrix as hm
 from hmatrix.allocation.error.moments import Moments, moments
 from hmatrix.allocation.search.arrangements import of_both, of_columns, of_rows
 from hmatrix.heads.clusters import row_tree
-from hmatrix.partitions.cluster import Cardinality, build_cluster_tree
+from hmatrix.partitions.cluster import build_cluster_tree
+from hmatrix.partitions.splitters import Cardinality
 
 LEAF_SIZE = 8
 COMPRESSORS = (hm.TruncatedSVD(), hm.PivotedQR(), hm.RandomizedSVD())

@@ -12,9 +12,8 @@ from typing import Any
 
 MOVED = {
     "hmatrix.cluster": {
-        "hmatrix.partitions.cluster": (
-            "Supports Cluster ClusterTree Cardinality Geometric PrincipalDirection TwoMeans Automatic"
-        ),
+        "hmatrix.partitions.cluster": "Supports Cluster ClusterTree",
+        "hmatrix.partitions.splitters": "Cardinality Geometric PrincipalDirection TwoMeans Automatic",
     },
     "hmatrix.coordinates": {"hmatrix.partitions.coordinates": "Index ScaledIndex Points"},
     "hmatrix.admissibility": {"hmatrix.partitions.admissibility": "Strong StrongMin Weak Everywhere"},
@@ -70,7 +69,10 @@ MOVED = {
     "hmatrix.nn.linear": {"hmatrix.nn.layers.linear": "HLinear"},
     "hmatrix.nn.conv": {"hmatrix.nn.layers.conv": "HConv2d"},
     "hmatrix.nn.embedding": {"hmatrix.nn.layers.embedding": "HEmbedding"},
-    "hmatrix.nn.trainable": {"hmatrix.nn.layers.trainable": "TrainableWeight TrainableFactor"},
+    "hmatrix.nn.trainable": {
+        "hmatrix.nn.layers.trainable": "TrainableWeight",
+        "hmatrix.nn.layers.trainable_factor": "TrainableFactor",
+    },
     "hmatrix.nn.progressive": {"hmatrix.nn.layers.progressive": "ProgressiveLinear"},
     "hmatrix.nn.kinds": {"hmatrix.nn.network.kinds": "LinearKind ConvKind EmbeddingKind"},
     "hmatrix.nn.targets": {"hmatrix.nn.network.targets": "LayerSettings Target"},

@@ -32,7 +32,7 @@ from hmatrix.assembly import Sides
 from hmatrix.codes.precision import Activations
 from hmatrix.errors import ArgumentError
 from hmatrix.matrix import HMatrix
-from hmatrix.partitions.cluster import Cardinality, Splitter
+from hmatrix.partitions.splitters import Cardinality, Splitter
 
 Evaluate: TypeAlias = Callable[[HMatrix, FloatArray], float | Scores]
 """A score, higher for better, of an H-matrix and a correction of the bias, or one for each sample."""

@@ -8,7 +8,8 @@ import numpy as np
 from hmatrix._support.ties import signs_of
 from hmatrix._support.typing import FloatArray, Floats64, IndexArray, Positions
 from hmatrix.heads.words import STRIP, padded
-from hmatrix.partitions.cluster import Cluster, ClusterTree, Supports, TwoMeans, build_cluster_tree
+from hmatrix.partitions.cluster import Cluster, ClusterTree, Supports, build_cluster_tree
+from hmatrix.partitions.splitters import TwoMeans
 
 COORDINATES = 32
 """Leading singular vectors along whose coordinates rows are clustered."""

@@ -30,8 +30,9 @@ from hmatrix.heads.cost import Cost
 from hmatrix.heads.form import FINE, MAX_COLUMNS, PackedHead
 from hmatrix.heads.native import prepare_head
 from hmatrix.heads.rules import Margin, Rule
-from hmatrix.matrix import HMatrix, Storage
+from hmatrix.matrix import HMatrix
 from hmatrix.packed.products import Products
+from hmatrix.packed.storage import Storage
 
 KEY = "hmatrix_progressive"
 VERSION = 4

@@ -14,8 +14,9 @@ from hmatrix.allocation.search.forms import DENSE_FORMS, Form, rank_grid
 from hmatrix.allocation.search.sides import Side
 from hmatrix.allocation.search.tree import Pruner, spend
 from hmatrix.codes.precision import Precision
-from hmatrix.partitions.cluster import Automatic, build_cluster_tree
+from hmatrix.partitions.cluster import build_cluster_tree
 from hmatrix.partitions.coordinates import Points
+from hmatrix.partitions.splitters import Automatic
 
 
 def side(size, leaf_size):

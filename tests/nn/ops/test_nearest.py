@@ -6,7 +6,7 @@ import pytest
 from hmatrix.codes.precision import Precision
 
 torch = pytest.importorskip("torch")
-from hmatrix.nn.layers.trainable import TrainableFactor  # noqa: E402
+from hmatrix.nn.layers.trainable_factor import TrainableFactor  # noqa: E402
 from hmatrix.nn.ops.coefficients import Coefficients, Columns  # noqa: E402
 
 INTEGERS = [precision.name.lower() for precision in Precision if precision.is_integer]

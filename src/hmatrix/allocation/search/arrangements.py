@@ -9,8 +9,8 @@ from hmatrix._support.typing import FloatArray, Positions
 from hmatrix.allocation.error.moments import Moments
 from hmatrix.lowrank.compressors import RandomizedSVD
 from hmatrix.lowrank.factors import LowRank, Truncation
-from hmatrix.partitions.cluster import Cardinality, PrincipalDirection, Splitter, TwoMeans
 from hmatrix.partitions.coordinates import Coordinates, Index, Points
+from hmatrix.partitions.splitters import Cardinality, PrincipalDirection, Splitter, TwoMeans
 
 _DIRECTIONS = 8
 """Principal directions that serve as coordinates."""

@@ -32,7 +32,7 @@ from hmatrix.lowrank.factors import Truncation
 from hmatrix.matrix import HMatrix
 from hmatrix.packed.kernels import backend
 from hmatrix.packed.panels import PANEL_HEIGHT, Schedule
-from hmatrix.partitions.cluster import Cardinality
+from hmatrix.partitions.splitters import Cardinality
 
 _SHAPE = (1000, 1280)
 _ROUNDS = 15

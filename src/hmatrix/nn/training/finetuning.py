@@ -10,7 +10,6 @@ G. Hinton, O. Vinyals, J. Dean, *Distilling the knowledge in a neural network*, 
 """
 
 import copy
-import math
 import time
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,11 +23,13 @@ from hmatrix.errors import ArgumentError, DataError, NetworkError
 from hmatrix.nn.layers.conv import HConv2d
 from hmatrix.nn.layers.embedding import HEmbedding
 from hmatrix.nn.layers.linear import HLinear
-from hmatrix.nn.layers.trainable import TrainableFactor, freeze, trainable
+from hmatrix.nn.layers.trainable import freeze, trainable
+from hmatrix.nn.layers.trainable_factor import TrainableFactor
 from hmatrix.nn.network.progress import shown
-from hmatrix.nn.network.running import Forward, check_batches, checked, evaluating, first_tensor, outputs, run_batch
+from hmatrix.nn.network.running import Forward, check_batches, checked, evaluating, first_tensor, run_batch
 from hmatrix.nn.training.adam import Adam
-from hmatrix.nn.training.distillation import Finetuning, FinetuningReport, Loss, Measurement, variance
+from hmatrix.nn.training.distillation import Finetuning, FinetuningReport, variance
+from hmatrix.nn.training.held_out import Best, HeldOut, compared
 from hmatrix.nn.training.matching import Pair, recording
 from hmatrix.nn.training.means import match_means
 
@@ -147,7 +148,7 @@ def finetune(
     if any(isinstance(module, _LAYERS) for module in teacher.modules()):
         mend = "give the original: `load` changes the network that it is given, so give that a copy"
         raise ArgumentError("teacher", "has H-matrices itself", mend)
-    best = _Best(model, _Judge(teacher, list(held_out), forward, settings.loss), start)
+    best = Best(model, HeldOut(teacher, list(held_out), forward, settings.loss), start)
     interrupted = False
     try:
         with _seeded(settings.seed), torch.inference_mode(False):
@@ -170,53 +171,6 @@ def finetune(
     return Finetuned(
         best.copied(), FinetuningReport(best.given, best.loss, seconds, tuple(best.measurements), interrupted)
     )
-
-
-class _Judge:
-    """The loss of a network's outputs on held-out batches."""
-
-    def __init__(self, teacher: nn.Module, batches: list[Any], forward: Forward, loss: Loss) -> None:
-        if not batches:
-            raise DataError("held_out", "has no batches", "give batches of inputs, more than one in `data`")
-        self._batches = batches
-        self._forward = forward
-        self._loss = loss
-        self._wanted = outputs(teacher, batches, forward)
-
-    def __call__(self, model: nn.Module) -> float:
-        given = outputs(model, self._batches, self._forward)
-        losses = [float(self._loss(*_compared(*pair))) for pair in zip(given, self._wanted, strict=True)]
-        return sum(losses) / len(losses)
-
-
-class _Best:
-    """The network of the least loss so far, and all that were measured."""
-
-    def __init__(self, model: nn.Module, judge: _Judge, start: float) -> None:
-        self._given = model
-        self.model = model
-        self._judge = judge
-        self._start = start
-        self.given = self.loss = judge(model)
-        if not math.isfinite(self.loss):
-            raise NetworkError("model", f"its loss on held-out data is {self.loss}", "use an intact network and inputs")
-        self.measurements: list[Measurement] = []
-
-    def offer(self, model: nn.Module, steps: int) -> None:
-        """Measure a network, and keep it if it is better."""
-        loss = self._judge(model)
-        self.measurements.append(Measurement(steps, time.perf_counter() - self._start, loss))
-        if loss < self.loss:
-            self.model, self.loss = model, loss
-
-    def copied(self) -> nn.Module:
-        """Return a copy of the best network, in the modes of the one that was given."""
-        model = copy.deepcopy(self.model)
-        for name, module in self._given.named_modules():
-            model.get_submodule(name).training = module.training
-        for name, parameter in self._given.named_parameters():
-            model.get_parameter(name).requires_grad_(parameter.requires_grad)
-        return model
 
 
 class _Trainer:
@@ -259,7 +213,7 @@ class _Trainer:
         with evaluating(pair.teacher), recording(pair.teacher_layers if matched else {}) as wanted:
             target = first_tensor(self._forward(pair.teacher, batch))
         with torch.enable_grad(), recording(pair.student_layers if matched else {}) as given:
-            loss = settings.loss(*_compared(first_tensor(self._forward(pair.student, batch)), target))
+            loss = settings.loss(*compared(first_tensor(self._forward(pair.student, batch)), target))
             errors = [
                 self._error(name, *both) for name in given for both in zip(given[name], wanted[name], strict=True)
             ]
@@ -280,13 +234,6 @@ class _Trainer:
     def packed(self) -> nn.Module:
         """Return the network as it would be packed now."""
         return freeze(copy.deepcopy(self._pair.student))
-
-
-def _compared(given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    if given.shape != wanted.shape:
-        came = f"its output has the shape {tuple(wanted.shape)}, that of the model {tuple(given.shape)}"
-        raise NetworkError("teacher", came, "give the network that was compressed, as it was before")
-    return given, wanted.to(given)
 
 
 def _repeated(data: Iterable[Any], skipped: Container[int]) -> Iterator[Any]:

@@ -3,8 +3,8 @@
 from hmatrix.lowrank.aca import FullACA, PartialACA
 from hmatrix.lowrank.compressors import Compressor, PivotedQR, RandomizedSVD, TruncatedSVD
 from hmatrix.partitions.admissibility import Admissibility, Strong, StrongMin, Weak
-from hmatrix.partitions.cluster import Automatic, Cardinality, Geometric, PrincipalDirection, Splitter
 from hmatrix.partitions.coordinates import Coordinates, Index, ScaledIndex
+from hmatrix.partitions.splitters import Automatic, Cardinality, Geometric, PrincipalDirection, Splitter
 from hmatrix.study.config.settings import AdmissibilityName, CoordinatesName, Method, SplitterName, Structure
 
 COMPRESSORS: dict[Method, Compressor] = {

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from hmatrix._support.writing import make_folder
 from hmatrix.errors import FormatError, OutputError
-from hmatrix.matrix import Storage
+from hmatrix.packed.storage import Storage
 from hmatrix.study.config.settings import Method
 
 HMATRIX = "hmatrix"
