@@ -26,7 +26,7 @@ ROWS, COLUMNS = 2048, 2048
 
 
 @dataclass(frozen=True)
-class Product:
+class TimedProduct:
     """A product, and the bytes of its matrix."""
 
     name: str
@@ -39,7 +39,7 @@ class Product:
         return lambda: read_words(words)
 
 
-def pair() -> tuple[Product, Product]:
+def pair() -> tuple[TimedProduct, TimedProduct]:
     """Return a product of ours and one of torch, each from its own matrix of the same shape."""
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((ROWS, COLUMNS)).astype(np.float32)
@@ -47,8 +47,8 @@ def pair() -> tuple[Product, Product]:
     matrix = quantize(weight, "int8", activations="int8")
     linear, vector = torch.nn.Linear(COLUMNS, ROWS, bias=False), torch.from_numpy(x)
     return (
-        Product("hmatrix int8", lambda: matrix @ x, matrix.storage().total),
-        Product("torch float32", lambda: linear(vector), weight.nbytes),
+        TimedProduct("hmatrix int8", lambda: matrix @ x, matrix.storage().total),
+        TimedProduct("torch float32", lambda: linear(vector), weight.nbytes),
     )
 
 
@@ -57,7 +57,7 @@ def timed(calls: Sequence[Callable[[], object]], count: int) -> list[tuple[float
     return list(zip(*islice(in_turns([partial(mean_seconds, call) for call in calls]), count), strict=True))
 
 
-def measure(products: tuple[Product, Product], rounds: int, calls: int) -> dict[str, tuple[float, float]]:
+def measure(products: tuple[TimedProduct, TimedProduct], rounds: int, calls: int) -> dict[str, tuple[float, float]]:
     """Return the median seconds of each product: in turns with a mere reading, and in turns with the other.
 
     Parameters

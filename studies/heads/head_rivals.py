@@ -7,7 +7,7 @@ import numpy as np
 
 from hmatrix._support.typing import FloatArray, Integers64
 from hmatrix.heads.samples import Samples
-from studies.heads.head_subjects import Subject
+from studies.heads.head_subjects import HeadSubject
 
 Search: TypeAlias = Callable[[FloatArray], Integers64]
 """Function of inputs ``(batch, n)``: the row of the largest output of each."""
@@ -16,7 +16,7 @@ CANDIDATES = (2, 4, 8, 16, 64)
 """Numbers of candidates whose inner products are computed exactly, by faiss."""
 
 
-def faiss_rivals(subject: Subject) -> dict[str, Search]:
+def faiss_rivals(subject: HeadSubject) -> dict[str, Search]:
     """Return searches of faiss-cpu for the largest inner product, where it is installed.
 
     Exact ones; and an 8-bit scalar quantiser, alone, with its best ranked again, and behind an inverted file, also

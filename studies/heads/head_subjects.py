@@ -22,7 +22,7 @@ NOISE, BLUR = (0.5, 1.0), (2.0, 5.0)
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class HeadSubject:
     """A head, inputs that calibrate it, and inputs that it is evaluated on, with their labels where there are any."""
 
     name: str
@@ -33,24 +33,24 @@ class Subject:
     labels: Integers64 | None
 
 
-def saved_subject(path: Path) -> Subject:
+def saved_subject(path: Path) -> HeadSubject:
     """Return the head and the features in a file."""
     with np.load(path) as file:
         X, labels, weight, bias = (file[name] for name in ("X", "labels", "weight", "bias"))
     even = labels % 2 == 0
-    return Subject(path.stem, weight, bias, X[even], X[~even], labels[~even])
+    return HeadSubject(path.stem, weight, bias, X[even], X[~even], labels[~even])
 
 
-def study_subject(study: Path, cache: Path) -> Subject:
+def study_subject(study: Path, cache: Path) -> HeadSubject:
     """Return the head of a study's network on its images."""
     network, images = _opened(study)
     X = cached_features(network, images, cache).inputs
     even = images.labels % 2 == 0
     weight, bias = network.layer.weight.numpy(), network.layer.bias.numpy()
-    return Subject(network.name, np.ascontiguousarray(weight), bias, X[even], X[~even], images.labels[~even])
+    return HeadSubject(network.name, np.ascontiguousarray(weight), bias, X[even], X[~even], images.labels[~even])
 
 
-def corrupted_subjects(study: Path, cache: Path, count: int) -> Iterator[Subject]:
+def corrupted_subjects(study: Path, cache: Path, count: int) -> Iterator[HeadSubject]:
     """Yield the same head on some images of the odd classes, as they are and corrupted."""
     network, images = _opened(study)
     odd = np.flatnonzero(images.labels % 2 == 1)
@@ -60,7 +60,7 @@ def corrupted_subjects(study: Path, cache: Path, count: int) -> Iterator[Subject
         digest = f"{images.digest} {name} {count}"
         some = replace(images, digest=digest, labels=images.labels[chosen], read=read)
         X = cached_features(network, some, cache).inputs
-        yield Subject(name, np.ascontiguousarray(weight), bias, X, X, some.labels)
+        yield HeadSubject(name, np.ascontiguousarray(weight), bias, X, X, some.labels)
 
 
 def _opened(study: Path) -> tuple[LoadedNetwork, LabelledImages]:
@@ -72,7 +72,7 @@ def _opened(study: Path) -> tuple[LoadedNetwork, LabelledImages]:
     return network, open_data(settings.data, network)
 
 
-def digits_subject() -> Subject:
+def digits_subject() -> HeadSubject:
     """Return the last layer of the digits network."""
     network = digits.train()
     layer = network.get_submodule("fc3")
@@ -81,10 +81,10 @@ def digits_subject() -> Subject:
     with torch.inference_mode():
         calibration, inputs = body(seen).numpy(), body(images).numpy()
     weight, bias = (np.ascontiguousarray(layer.get_parameter(name).numpy()) for name in ("weight", "bias"))
-    return Subject("digits", weight, bias, calibration, inputs, labels)
+    return HeadSubject("digits", weight, bias, calibration, inputs, labels)
 
 
-def vocabulary(rows: int, columns: int, samples: int = 1500) -> Subject:
+def vocabulary(rows: int, columns: int, samples: int = 1500) -> HeadSubject:
     """Draw rows around cluster centres, with a decaying spectrum, and inputs near rows."""
     rng = np.random.default_rng(0)
     spectrum = (np.arange(1, columns + 1) ** -1.0).astype(np.float32)
@@ -95,7 +95,7 @@ def vocabulary(rows: int, columns: int, samples: int = 1500) -> Subject:
     X = weight[chosen] / np.linalg.norm(weight[chosen], axis=1, keepdims=True)
     X += 0.5 * spectrum * rng.standard_normal((samples, columns), np.float32) / np.linalg.norm(spectrum)
     half = samples // 2
-    return Subject("vocabulary", weight, np.zeros(rows, np.float32), X[:half], np.ascontiguousarray(X[half:]), None)
+    return HeadSubject("vocabulary", weight, np.zeros(rows, np.float32), X[:half], np.ascontiguousarray(X[half:]), None)
 
 
 def _corruptions(images: LabelledImages, chosen: Positions) -> Iterator[tuple[str, Callable[[int], torch.Tensor]]]:

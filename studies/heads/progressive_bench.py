@@ -25,7 +25,7 @@ from hmatrix.study.measure.environment import environment
 from hmatrix.study.measure.timing import alternate, dense_products, going_through
 from studies.heads.head_rivals import Search, faiss_rivals
 from studies.heads.head_subjects import (
-    Subject,
+    HeadSubject,
     corrupted_subjects,
     digits_subject,
     saved_subject,
@@ -88,11 +88,11 @@ def main() -> int:
 
 
 def report(
-    subject: Subject,
+    subject: HeadSubject,
     agreements: list[float],
-    corrupted: Sequence[Subject] = (),
+    corrupted: Sequence[HeadSubject] = (),
     rules: list[Rule] | None = None,
-    rivals: Callable[[Subject], dict[str, Search]] | None = None,
+    rivals: Callable[[HeadSubject], dict[str, Search]] | None = None,
     ranks: Sequence[int] | None = None,
     without_clusters: bool = False,
     coarse: float | None = None,
@@ -157,14 +157,14 @@ def report(
         _report_corrupted(heads, corrupted)
 
 
-def _allocated(subject: Subject, storage: float) -> tuple[hm.HMatrix, FloatArray]:
+def _allocated(subject: HeadSubject, storage: float) -> tuple[hm.HMatrix, FloatArray]:
     """Return an H-matrix fitted to half of the calibration inputs, and the other half, which it has not seen."""
     budget = hm.Budget(storage=storage)
     seen, unseen = subject.calibration[::2], subject.calibration[1::2]
     return hm.allocate(subject.weight, budget, calibration=seen, activations="int8").matrix, unseen
 
 
-def _report_corrupted(heads: dict[str, hm.ProgressiveHead], corrupted: Sequence[Subject]) -> None:
+def _report_corrupted(heads: dict[str, hm.ProgressiveHead], corrupted: Sequence[HeadSubject]) -> None:
     """Print how heads agree where inputs are not like those that calibrated them.
 
     With the dense layer, and with its rows as the head stores them: what the rigorous rule promises.
@@ -201,7 +201,7 @@ def _module(head: hm.ProgressiveHead) -> Callable[[FloatArray], object]:
     return lambda x: layer(torch.from_numpy(x))
 
 
-def _accuracies(subject: Subject, head: hm.ProgressiveHead) -> str:
+def _accuracies(subject: HeadSubject, head: hm.ProgressiveHead) -> str:
     if subject.labels is None:
         return "|"
     dense = subject.inputs @ subject.weight.T + subject.bias

@@ -43,7 +43,7 @@ Inputs = tuple[Tensor, ...]
 TIMM = {"pad_type": "same"}
 
 
-class Subject(NamedTuple):
+class CompressedNetwork(NamedTuple):
     """A compressed network, inputs, how to build the network that was compressed, and transformers' way to a folder."""
 
     name: str
@@ -77,7 +77,7 @@ def main() -> None:
                 start = time.perf_counter()
 
 
-def round_trips(subject: Subject) -> Iterator[tuple[str, Tensor]]:
+def round_trips(subject: CompressedNetwork) -> Iterator[tuple[str, Tensor]]:
     """Return the outputs of the network after each way there and back."""
     model, inputs = subject.model, subject.inputs
     with tempfile.TemporaryDirectory() as place:
@@ -98,7 +98,7 @@ def round_trips(subject: Subject) -> Iterator[tuple[str, Tensor]]:
         yield "torch.compile without a break", torch.compile(model, fullgraph=True)(*inputs)
 
 
-def mobilenet(options: argparse.Namespace) -> Subject:
+def mobilenet(options: argparse.Namespace) -> CompressedNetwork:
     """Return MobileNetV2 and one image of chance."""
     network = timm.create_model("mobilenetv2_100", **TIMM).eval()
     if folder := os.environ.get("HMATRIX_DATA"):
@@ -114,10 +114,12 @@ def mobilenet(options: argparse.Namespace) -> Subject:
         wrapped.save_pretrained(folder)
         return AutoModelForImageClassification.from_pretrained(folder).timm_model
 
-    return Subject("MobileNetV2", model, (x,), lambda: timm.create_model("mobilenetv2_100", **TIMM), pretrained)
+    return CompressedNetwork(
+        "MobileNetV2", model, (x,), lambda: timm.create_model("mobilenetv2_100", **TIMM), pretrained
+    )
 
 
-def minilm(options: argparse.Namespace) -> Subject:
+def minilm(options: argparse.Namespace) -> CompressedNetwork:
     """Return the sentence encoder and one sentence of 32 tokens."""
     encoder = AutoModel.from_pretrained(model_folder(), add_pooling_layer=False).eval()
     ids = torch.arange(1000, 1032)[None]
@@ -129,7 +131,7 @@ def minilm(options: argparse.Namespace) -> Subject:
         return States(AutoModel.from_pretrained(folder))
 
     inputs = (ids, torch.ones_like(ids))
-    return Subject("all-MiniLM-L6-v2", model, inputs, lambda: States(copy.deepcopy(encoder)), pretrained)
+    return CompressedNetwork("all-MiniLM-L6-v2", model, inputs, lambda: States(copy.deepcopy(encoder)), pretrained)
 
 
 def compressed(network: nn.Module, options: argparse.Namespace, select: Callable[[str, nn.Module], bool]) -> nn.Module:

@@ -9,7 +9,7 @@ from hmatrix import _core
 from hmatrix.codes.encoding import decode, encode
 from hmatrix.codes.precision import Precision, from_words, to_words
 
-PATH = Path(__file__).parents[2] / "studies/allocator/trellis.py"
+PATH = Path(__file__).parents[2] / "studies/allocator/trellis_values.py"
 
 every_trellis = pytest.mark.parametrize(
     "precision", [precision for precision in Precision if precision.trellis], ids=lambda precision: precision.name

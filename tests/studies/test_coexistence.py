@@ -5,7 +5,7 @@ import pytest
 from hmatrix._support import clock
 from hmatrix.errors import ArgumentError
 from studies import coexistence
-from studies.coexistence import Product
+from studies.coexistence import TimedProduct
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_a_product_is_compared_in_turns_with_a_reading_and_with_the_other(monkey
         return call
 
     monkeypatch.setattr(coexistence, "read_words", lambda _: made.append("r"))
-    products = (Product("a", product("a"), 400), Product("b", product("b"), 800))
+    products = (TimedProduct("a", product("a"), 400), TimedProduct("b", product("b"), 800))
     found = coexistence.measure(products, rounds=2, calls=5)
     assert "".join(made) == ("ar" * 5 + "br" * 5 + "ab" * 5) * 2
     assert found == {"a": (1.0, 3.0), "b": (1.0, 3.0)}
@@ -37,7 +37,7 @@ def test_a_product_is_compared_in_turns_with_a_reading_and_with_the_other(monkey
 def test_a_reading_is_of_the_other_matrix(monkeypatch):
     read = []
     monkeypatch.setattr(coexistence, "read_words", lambda words: read.append(words.nbytes))
-    coexistence.measure((Product("a", lambda: None, 400), Product("b", lambda: None, 800)), rounds=1, calls=1)
+    coexistence.measure((TimedProduct("a", lambda: None, 400), TimedProduct("b", lambda: None, 800)), rounds=1, calls=1)
     assert read == [800, 400]
 
 

@@ -14,18 +14,18 @@ from hmatrix._support.machine import blas_threads
 from hmatrix._support.scores import scores_of
 from hmatrix._support.ties import first_least, rounding_of
 from hmatrix._support.typing import FloatArray, Floats32, Floats64, Scores
-from hmatrix.allocation.allocation import Allocation
 from hmatrix.allocation.error.gains import unbiased_gains
 from hmatrix.allocation.error.moments import Moments, moments
 from hmatrix.allocation.error.row_moments import RowMoments
 from hmatrix.allocation.error.row_weights import row_scales, with_rows_scaled
 from hmatrix.allocation.error.scaling import check_range, divided, exponent_of, multiplied, multiplied_correction
+from hmatrix.allocation.result import Allocation
 from hmatrix.allocation.rounding.realise import realise
 from hmatrix.allocation.search.arrangements import Arrangement, of_index
 from hmatrix.allocation.search.bounds import bound
 from hmatrix.allocation.search.budget import Budget
 from hmatrix.allocation.search.candidates import Piece
-from hmatrix.allocation.search.costs import Bytes, Cost
+from hmatrix.allocation.search.costs import Bytes, CostModel
 from hmatrix.allocation.search.layout import Layout
 from hmatrix.allocation.search.screening import Screening
 from hmatrix.assembly import Sides
@@ -126,7 +126,7 @@ class Allocator:
         self._first = (index, index)
         self._is_given = coordinates is not None
         self._layouts: dict[tuple[str, str], Layout] = {}
-        self._screenings: dict[Cost, Screening] = {}
+        self._screenings: dict[CostModel, Screening] = {}
         if coordinates is not None:
             sides = coordinates if isinstance(coordinates, tuple) else (coordinates, coordinates)
             if len(sides) != 2:
@@ -214,7 +214,7 @@ class Allocator:
                 low = middle
         return best
 
-    def _promising(self, cost: Cost, most: float) -> list[Layout]:
+    def _promising(self, cost: CostModel, most: float) -> list[Layout]:
         """Return the layout of the index or of given coordinates, and that with the least predicted error."""
         first = self._layout(*self._first)
         if self._is_given:
@@ -223,7 +223,7 @@ class Allocator:
         bounds = first.bound(cost, most), best.bound(cost, most)
         return [first, best] if bounds[1] < bounds[0] * (1 - self._rounding) else [first]
 
-    def _screening(self, cost: Cost) -> Screening:
+    def _screening(self, cost: CostModel) -> Screening:
         if cost not in self._screenings:
             with blas_threads(_THREADS):
                 self._screenings[cost] = Screening(

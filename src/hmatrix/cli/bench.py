@@ -39,7 +39,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from hmatrix.study.bench.bench import bench, forms, to_markdown
+    from hmatrix.study.bench.benchmark import bench, forms, to_markdown
     from hmatrix.study.measure.environment import environment
 
     if match := re.fullmatch(r"(\d+)x(\d+)", options.matrix):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from hmatrix.nn.network.report import Report
     from hmatrix.nn.network.targets import Select
-    from hmatrix.study.whole.whole import Whole
+    from hmatrix.study.whole.judged import Whole
 
 EXAMPLES = """\
 examples:

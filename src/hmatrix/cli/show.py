@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     from hmatrix.study.figures.matrix_plot import show
-    from hmatrix.study.whole.saved import describe, saved_matrices
+    from hmatrix.study.whole.saved_matrices import describe, saved_matrices
 
     matrices = saved_matrices(options.file, options.layer)
     if options.output is None:

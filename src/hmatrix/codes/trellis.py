@@ -8,7 +8,7 @@ The two others, their *parallel* bits, are the entry's alone, and lie in words o
 normally distributed entries 0.292, 0.082, 0.0203 and 0.0065 of the square is left at 1 to 4 bits, and 0.0057 by
 trellis4p, where the best values without a trellis leave 0.363, 0.118, 0.0345 and 0.0095, and no code of any length less
 than 0.25, 0.0625, 0.0156 and 0.0039. The values are those that Lloyd's iteration ends at, from quantiles of the normal
-distribution in an order that is among the best after a few steps (``studies/allocator/trellis.py``).
+distribution in an order that is among the best after a few steps (``studies/allocator/trellis_values.py``).
 
 References
 ----------

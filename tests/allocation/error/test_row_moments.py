@@ -6,7 +6,7 @@ from roundings import decoded, problem
 
 import hmatrix as hm
 from hmatrix.allocation.error.row_moments import RowMoments
-from hmatrix.allocation.rounding.rounding import Cell, round_cells
+from hmatrix.allocation.rounding.second_order import Cell, round_cells
 from hmatrix.allocation.search.depths import Depth
 from hmatrix.errors import ArgumentError
 

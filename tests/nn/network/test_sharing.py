@@ -10,14 +10,14 @@ from hmatrix.nn.network.calibration import collect_inputs
 from hmatrix.nn.network.kinds import kind_of, matrix_of
 from hmatrix.nn.network.running import run_batch
 from hmatrix.nn.network.sensitivity import Spread, change
-from hmatrix.nn.network.sharing import Curve, share
+from hmatrix.nn.network.sharing import ErrorCurve, share
 from hmatrix.nn.network.targets import LayerSettings, everything, find_targets
 
 
 def curve(rng, points, weight):
     sizes = np.cumsum(rng.integers(5, 20, points)).astype(float)
     errors = weight * np.append(np.exp(-np.sort(rng.uniform(0, 5, points - 1))), 0.001)
-    return Curve(sizes, errors, int(sizes[-1]) + 40)
+    return ErrorCurve(sizes, errors, int(sizes[-1]) + 40)
 
 
 def total(curves, shares):
@@ -44,7 +44,7 @@ def test_enough_for_all_leaves_all_as_they_are():
 
 
 def test_what_is_dearer_than_dense_is_not_bought():
-    only = Curve(np.array([10.0, 90.0, 110.0]), np.array([1.0, 0.5, 0.4]), 100)
+    only = ErrorCurve(np.array([10.0, 90.0, 110.0]), np.array([1.0, 0.5, 0.4]), 100)
     sizes, errors = only.hull()
     assert sizes.tolist() == [10.0, 100.0]
     assert errors.tolist() == [1.0, 0.0]
@@ -53,13 +53,13 @@ def test_what_is_dearer_than_dense_is_not_bought():
 
 def test_rounding_of_sums_does_not_end_a_curve():
     sizes = np.array([0.1, 0.3, 0.6, 1.1, 2.3])
-    thirds = Curve(sizes, np.array([8.0, 4.0, 2.0, 1.0, 0.5]), 4)
+    thirds = ErrorCurve(sizes, np.array([8.0, 4.0, 2.0, 1.0, 0.5]), 4)
     assert share([thirds, thirds], 9) == [4, 4]
 
 
 def test_too_little_names_what_is_possible():
     with pytest.raises(ArgumentError, match="give 20 to 200 bytes"):
-        share([Curve(np.array([10.0]), np.array([1.0]), 100)] * 2, 19)
+        share([ErrorCurve(np.array([10.0]), np.array([1.0]), 100)] * 2, 19)
 
 
 def network():
@@ -168,5 +168,5 @@ def test_samples_are_bounded_and_uniform():
 def test_equal_layers_share_alike_whatever_their_last_bits():
     sizes, errors = np.array([10.0, 20.0, 30.0]), np.array([1.0, 0.4, 0.1])
     for bit in (-1, 0, 1):
-        moved = Curve(sizes, errors * (1 + np.finfo(np.float64).eps * bit), 200)
-        assert share([Curve(sizes, errors, 200), moved], 30) == [20, 10]
+        moved = ErrorCurve(sizes, errors * (1 + np.finfo(np.float64).eps * bit), 200)
+        assert share([ErrorCurve(sizes, errors, 200), moved], 30) == [20, 10]

@@ -9,7 +9,7 @@ from hmatrix._support.typing import FloatArray
 from hmatrix.allocation.error.damping import upper_root
 from hmatrix.allocation.error.moments import Moments
 from hmatrix.allocation.error.row_moments import RowMoments
-from hmatrix.allocation.rounding.rounding import Cell, round_cells
+from hmatrix.allocation.rounding.second_order import Cell, round_cells
 from hmatrix.allocation.search.candidates import Piece
 from hmatrix.allocation.search.depths import Depth
 from hmatrix.allocation.search.spectra import leading_directions

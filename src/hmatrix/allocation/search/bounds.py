@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from hmatrix.allocation.search.budget import Budget
-from hmatrix.allocation.search.costs import Both, Bytes, Cost
+from hmatrix.allocation.search.costs import Both, Bytes, CostModel
 from hmatrix.allocation.search.layout import Layout
 from hmatrix.allocation.search.timecost import dense_seconds, time_cost
 from hmatrix.codes.precision import Activations
@@ -14,7 +14,7 @@ _BALANCING = 5
 """Weights of two bounds that are tried between those of one alone."""
 
 
-def bound(budget: Budget, shape: tuple[int, ...], activations: Activations, layout: Layout) -> tuple[Cost, float]:
+def bound(budget: Budget, shape: tuple[int, ...], activations: Activations, layout: Layout) -> tuple[CostModel, float]:
     """Return the cost that a budget bounds, and the bound.
 
     Parameters
@@ -51,7 +51,9 @@ def bound(budget: Budget, shape: tuple[int, ...], activations: Activations, layo
     return _balanced((first, second), (most_first, most_second), layout), 1.0
 
 
-def _possible(cost: Cost, asked: float, unit: float, layout: Layout, came: str, of: str) -> tuple[Cost, float]:
+def _possible(
+    cost: CostModel, asked: float, unit: float, layout: Layout, came: str, of: str
+) -> tuple[CostModel, float]:
     """Return a cost and its bound, `asked` times `unit`, if a matrix keeps it and the dense one reaches it."""
     smallest, largest = (limit / unit for limit in layout.limits(cost))
     if not smallest <= asked <= largest:
@@ -68,7 +70,7 @@ def _shortened(limit: float, whole: Callable[[float], int]) -> str:
     return f"{whole(limit / step) * step:.3g}"
 
 
-def _balanced(costs: tuple[Cost, Cost], bounds: tuple[float, float], layout: Layout) -> Both:
+def _balanced(costs: tuple[CostModel, CostModel], bounds: tuple[float, float], layout: Layout) -> Both:
     """Return two costs, weighted so that the error is the least that keeps both bounds, as predicted."""
     found: list[tuple[float, Both]] = []
 

@@ -19,7 +19,7 @@ _LEAF = 4 * (GROUP + 1)
 """Bytes of a leaf in the table of leaves."""
 
 
-class Cost(Protocol):
+class CostModel(Protocol):
     """A cost that a budget bounds."""
 
     @property
@@ -83,7 +83,7 @@ class Both:
         Weight of the second cost in the costs of forms, in [0, 1].
     """
 
-    costs: tuple[Cost, Cost]
+    costs: tuple[CostModel, CostModel]
     bounds: tuple[float, float]
     share: float
 

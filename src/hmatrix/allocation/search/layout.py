@@ -8,7 +8,7 @@ from hmatrix.allocation.error.moments import Moments
 from hmatrix.allocation.error.row_moments import RowMoments
 from hmatrix.allocation.search.arrangements import Arrangement
 from hmatrix.allocation.search.candidates import Candidates, Piece
-from hmatrix.allocation.search.costs import Cost
+from hmatrix.allocation.search.costs import CostModel
 from hmatrix.allocation.search.forms import DENSE_FORMS
 from hmatrix.allocation.search.leaf_table import leaf_table
 from hmatrix.allocation.search.sides import Side
@@ -51,7 +51,7 @@ class Layout:
         ]
         self.permutations = sides[0].permutation, sides[1].permutation
         self._candidates = Candidates(*self.ordered(weight, moments), *sides)
-        self._pruners: dict[Cost, Pruner] = {}
+        self._pruners: dict[CostModel, Pruner] = {}
 
     def ordered(self, weight: FloatArray, moments: Moments) -> tuple[FloatArray, Moments]:
         """Return a weight and the moments of its columns in this order."""
@@ -66,28 +66,28 @@ class Layout:
         rows = self.permutations[0]
         return moments if _is_identity(rows) else moments.permuted(rows)
 
-    def bound(self, cost: Cost, most: float) -> float:
+    def bound(self, cost: CostModel, most: float) -> float:
         """Return the least error that a budget can reach here, as predicted."""
         return self.dual(cost).bound(most - self.reordering(cost))
 
-    def dual(self, cost: Cost) -> Dual:
+    def dual(self, cost: CostModel) -> Dual:
         """Return the predicted errors for all budgets, from which the permutations are already paid."""
         return self._pruner(cost).dual
 
-    def reordering(self, cost: Cost) -> float:
+    def reordering(self, cost: CostModel) -> float:
         """Return the cost of the permutations."""
         return cost.of_permutations(sum(len(side) for side in self.permutations if not _is_identity(side)))
 
-    def curve(self, cost: Cost) -> tuple[Floats64, Floats64]:
+    def curve(self, cost: CostModel) -> tuple[Floats64, Floats64]:
         """Return the predicted frontier: costs, rising, and errors, falling."""
         return self._pruner(cost).curve()
 
-    def limits(self, cost: Cost) -> tuple[float, float]:
+    def limits(self, cost: CostModel) -> tuple[float, float]:
         """Return the costs of dropping everything, and of keeping everything dense in float32."""
         whole = self._candidates.whole()
         return self.cost([whole[0]], cost), self.cost([whole[len(DENSE_FORMS) - 1]], cost)
 
-    def whole(self, cost: Cost, most: float) -> Piece | None:
+    def whole(self, cost: CostModel, most: float) -> Piece | None:
         """Return the best single block for a budget, or ``None`` where none is cheap enough."""
         forms = self._candidates.whole()
         affordable = [piece for piece in forms if self.cost([piece], cost) <= most]
@@ -97,7 +97,7 @@ class Layout:
         nothing = forms[0].error * float(np.finfo(np.float32).eps) ** 2
         return affordable[first_least([piece.error for piece in affordable], nothing)]
 
-    def pieces(self, cost: Cost, most: float, *, sums: bool = True) -> list[Piece]:
+    def pieces(self, cost: CostModel, most: float, *, sums: bool = True) -> list[Piece]:
         """Return the best pieces for a budget that is within the limits, with or without sums of low rank and dense."""
         pruner = self._pruner(cost)
         prices = pruner.prices
@@ -121,7 +121,7 @@ class Layout:
                 lower = price
         return self._spent(best, cost, most)
 
-    def _spent(self, pieces: list[Piece], cost: Cost, most: float) -> list[Piece]:
+    def _spent(self, pieces: list[Piece], cost: CostModel, most: float) -> list[Piece]:
         """Spend the rest of the budget, which prices could not, on more and more rows, while it gains anything."""
         left = most - self.cost(pieces, cost)
         while left > 0:
@@ -136,12 +136,12 @@ class Layout:
                 left -= max(over, left * _LEAST_STEP)
         return pieces
 
-    def _pruner(self, cost: Cost) -> Pruner:
+    def _pruner(self, cost: CostModel) -> Pruner:
         if cost not in self._pruners:
             self._pruners[cost] = Pruner(self._candidates, cost)
         return self._pruners[cost]
 
-    def cost(self, pieces: list[Piece], cost: Cost) -> float:
+    def cost(self, pieces: list[Piece], cost: CostModel) -> float:
         """Return the cost of a matrix of these pieces."""
         table = leaf_table(pieces)
         schedule = build_schedule(self._shape, table, quantized=self._quantized)

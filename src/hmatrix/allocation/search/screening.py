@@ -8,7 +8,7 @@ from hmatrix._support.ties import first_least, rounding_of
 from hmatrix._support.typing import FloatArray, Positions
 from hmatrix.allocation.error.moments import Moments
 from hmatrix.allocation.search.arrangements import Arrangement, of_both, of_columns, of_index, of_rows
-from hmatrix.allocation.search.costs import Cost
+from hmatrix.allocation.search.costs import CostModel
 from hmatrix.allocation.search.layout import Layout
 from hmatrix.allocation.search.tree import Dual
 
@@ -52,7 +52,9 @@ class Screening:
         The cost that budgets bound.
     """
 
-    def __init__(self, weight: FloatArray, moments: Moments, leaf_size: int, *, quantized: bool, cost: Cost) -> None:
+    def __init__(
+        self, weight: FloatArray, moments: Moments, leaf_size: int, *, quantized: bool, cost: CostModel
+    ) -> None:
         index = of_index(leaf_size)
         m, n = weight.shape
         rows, columns = _spread(m), _spread(n)

@@ -21,7 +21,7 @@ import numpy as np
 from hmatrix._support.ties import rounding_of
 from hmatrix._support.typing import Flags, Floats64, Positions
 from hmatrix.allocation.search.candidates import Candidates, Levels, Piece
-from hmatrix.allocation.search.costs import Cost
+from hmatrix.allocation.search.costs import CostModel
 from hmatrix.allocation.search.depths import Depth
 from hmatrix.allocation.search.forms import DENSE_FORMS, Form
 
@@ -64,7 +64,7 @@ class Pruner:
         Their costs.
     """
 
-    def __init__(self, candidates: Candidates, cost: Cost) -> None:
+    def __init__(self, candidates: Candidates, cost: CostModel) -> None:
         self._candidates = candidates
         self._unit = cost.unit
         rows, columns = candidates.rows, candidates.columns
@@ -214,7 +214,7 @@ def _union(first: Piece, second: Piece) -> Piece:
     )
 
 
-def spend(pieces: list[Piece], left: float, cost: Cost, *, rounds: bool) -> list[Piece]:
+def spend(pieces: list[Piece], left: float, cost: CostModel, *, rounds: bool) -> list[Piece]:
     """Store part of the rows of one dense piece in a deeper grid, where that gains most for the rest of the budget.
 
     Parameters

@@ -11,7 +11,7 @@ from hmatrix.nn.network.calibration import Inputs
 from hmatrix.nn.network.fitting import Fitted, Fitter
 from hmatrix.nn.network.progress import shown
 from hmatrix.nn.network.replacing import Successors, successors
-from hmatrix.nn.network.sharing import Curve, share
+from hmatrix.nn.network.sharing import ErrorCurve, share
 from hmatrix.nn.network.targets import Target
 
 
@@ -87,7 +87,7 @@ class NetworkAllocator:
         self.measured = measured
         self._progress = progress
         self._sharing = [part for part in parts if part.target.settings.budget is None]
-        self._curves: dict[int, Curve] = {}
+        self._curves: dict[int, ErrorCurve] = {}
 
     @property
     def dense_bytes(self) -> int:
@@ -167,10 +167,10 @@ class NetworkAllocator:
                 return part.fitter.fit(Budget(bytes=size, time=time))
         return part.fitter.fit(Budget(bytes=size))
 
-    def _all_curves(self) -> list[Curve]:
+    def _all_curves(self) -> list[ErrorCurve]:
         for part in shown(self._sharing, "curves", enabled=self._progress and not self._curves):
             if id(part) not in self._curves:
                 sizes, errors = part.fitter.curve()
                 extra = part.new_bias if self.measured else 0
-                self._curves[id(part)] = Curve(sizes + extra, part.sensitivity * errors, part.target.dense_bytes)
+                self._curves[id(part)] = ErrorCurve(sizes + extra, part.sensitivity * errors, part.target.dense_bytes)
         return [self._curves[id(part)] for part in self._sharing]

@@ -15,7 +15,7 @@ from hmatrix.errors import ArgumentError
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class ErrorCurve:
     """The least error of a layer for so many bytes.
 
     Parameters
@@ -45,7 +45,7 @@ class Curve:
         return sizes, errors
 
 
-def share(curves: Sequence[Curve], budget: float) -> list[int]:
+def share(curves: Sequence[ErrorCurve], budget: float) -> list[int]:
     """Return the bytes of each layer; one that gets its dense bytes stays as it is.
 
     Raises

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hmatrix.codes.precision import Precision
 from hmatrix.nn.ops.coefficients import Coefficients, Columns
-from hmatrix.nn.ops.stacks import Structure
+from hmatrix.nn.ops.stacks import ProductStructure
 from hmatrix.packed.kernels import LEAST_LARGEST
 
 EXACT_COLUMNS = 1024
@@ -25,12 +25,12 @@ Product: TypeAlias = Callable[[Tensor], Tensor]
 """Multiplies ``(leaves, batch, columns)`` by the factors of a stack, to ``(leaves, batch, rows)``, or back."""
 
 
-def coefficients_of(structure: Structure, words: Tensor) -> list[list[Coefficients]]:
+def coefficients_of(structure: ProductStructure, words: Tensor) -> list[list[Coefficients]]:
     """Return the coefficients of each factor of each group of leaves, as they are stored."""
     return [[stack.coefficients(words) for stack in group.factors] for group in structure.groups]
 
 
-def multiply(structure: Structure, products: Sequence[Sequence[Product]], x: Tensor) -> Tensor:
+def multiply(structure: ProductStructure, products: Sequence[Sequence[Product]], x: Tensor) -> Tensor:
     """Return ``x A^T``, ``(batch, m)``, for x ``(batch, n)``, by the products of each group of leaves."""
     source = x if structure.column_order is None else x.index_select(1, structure.column_order.original)
     y = x.new_zeros(x.shape[0], structure.shape[0])
@@ -42,7 +42,7 @@ def multiply(structure: Structure, products: Sequence[Sequence[Product]], x: Ten
     return y if structure.row_order is None else y.index_select(1, structure.row_order.tree)
 
 
-def multiply_transposed(structure: Structure, products: Sequence[Sequence[Product]], x: Tensor) -> Tensor:
+def multiply_transposed(structure: ProductStructure, products: Sequence[Sequence[Product]], x: Tensor) -> Tensor:
     """Return ``x A``, ``(batch, n)``, for x ``(batch, m)``, by the transposed products, which go backwards."""
     source = x if structure.row_order is None else x.index_select(1, structure.row_order.original)
     y = x.new_zeros(x.shape[0], structure.shape[1])
@@ -54,7 +54,7 @@ def multiply_transposed(structure: Structure, products: Sequence[Sequence[Produc
     return y if structure.column_order is None else y.index_select(1, structure.column_order.tree)
 
 
-def assemble(structure: Structure, blocks: Sequence[Tensor], zeros: Tensor) -> Tensor:
+def assemble(structure: ProductStructure, blocks: Sequence[Tensor], zeros: Tensor) -> Tensor:
     """Return the matrix of blocks ``(leaves, rows, columns)``, those of each group of leaves, on zeros ``(m, n)``."""
     n = structure.shape[1]
     flat = zeros.flatten()

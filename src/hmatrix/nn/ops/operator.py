@@ -16,7 +16,7 @@ from hmatrix.nn.ops import batched
 from hmatrix.nn.ops.coefficients import Coefficients
 from hmatrix.nn.ops.prepared import Prepared, known, prepared_of
 from hmatrix.nn.ops.rows import Far, Near, select_rows
-from hmatrix.nn.ops.stacks import Stack, Structure
+from hmatrix.nn.ops.stacks import ProductStructure, Stack
 
 
 def multiply_on_host(prepared: Prepared, x: Tensor, bias: Tensor | None, *, transposed: bool = False) -> Tensor:
@@ -40,7 +40,7 @@ def multiply_on_host(prepared: Prepared, x: Tensor, bias: Tensor | None, *, tran
 
 
 def multiply_by_torch(
-    structure: Structure, coefficients: Sequence[Sequence[Coefficients]], x: Tensor, *, transposed: bool = False
+    structure: ProductStructure, coefficients: Sequence[Sequence[Coefficients]], x: Tensor, *, transposed: bool = False
 ) -> Tensor:
     """Return ``x A^T``, or ``x A``, for x ``(..., n)`` on the coefficients' device, in the type of the product."""
     flat = x.reshape(-1, x.shape[-1]).to(structure.dtype)

@@ -21,7 +21,7 @@ from hmatrix.matrix import HMatrix
 from hmatrix.nn.ops.modes import outside_modes
 from hmatrix.nn.ops.rows import RowTable, row_tables
 from hmatrix.nn.ops.shortcut import Shortcut, shortcut_of
-from hmatrix.nn.ops.stacks import Structure, structure_of
+from hmatrix.nn.ops.stacks import ProductStructure, structure_of
 from hmatrix.packed.form import OPTIONAL, PackedBlocks
 
 
@@ -182,7 +182,7 @@ class Prepared:
         return product if isinstance(product, (_core.PlanFloat32, _core.PlanFloat64)) else None
 
     @cached_property
-    def structure(self) -> Structure:
+    def structure(self) -> ProductStructure:
         """The structure for products by torch."""
         return structure_of(self.matrix.pack(), torch.device("cpu"))
 

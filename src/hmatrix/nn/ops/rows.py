@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hmatrix.nn.ops.modes import outside_modes
-from hmatrix.nn.ops.stacks import LeafGroup, Structure
+from hmatrix.nn.ops.stacks import LeafGroup, ProductStructure
 
 Near: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Function of leaves and rows within them, ``(count, slots)``: these rows of D or U, ``(count, slots, columns)``."""
@@ -35,14 +35,14 @@ class RowTable:
     used: Tensor
 
 
-def row_tables(structure: Structure) -> tuple[RowTable, ...]:
+def row_tables(structure: ProductStructure) -> tuple[RowTable, ...]:
     """Return the table of each group of leaves."""
     order = structure.row_order
     return tuple(_table(group, structure.shape[0], None if order is None else order.tree) for group in structure.groups)
 
 
 def select_rows(
-    structure: Structure,
+    structure: ProductStructure,
     tables: Sequence[RowTable],
     near: Sequence[Near],
     far: Sequence[Far | None],
@@ -53,7 +53,7 @@ def select_rows(
     Parameters
     ----------
     structure
-        Structure of the matrix ``(m, n)``.
+        ProductStructure of the matrix ``(m, n)``.
     tables
         Tables of its rows.
     near, far

@@ -87,7 +87,7 @@ class LeafGroup:
 
 
 @dataclass(frozen=True, eq=False)
-class Structure:
+class ProductStructure:
     """Everything but the coefficients that a product in torch needs, on the device of the coefficients.
 
     Parameters
@@ -147,7 +147,7 @@ class _Members:
     factors: list[tuple[_Factor, ...]] = field(default_factory=list)
 
 
-def structure_of(packed: PackedBlocks, device: torch.device) -> Structure:
+def structure_of(packed: PackedBlocks, device: torch.device) -> ProductStructure:
     """Return the structure of a packed matrix whose words lie on `device`."""
     schedule = packed.schedule
     found: dict[tuple[Any, ...], _Members] = defaultdict(_Members)
@@ -191,7 +191,7 @@ def structure_of(packed: PackedBlocks, device: torch.device) -> Structure:
             for permutation in (packed.row_permutation, packed.column_permutation)
         )
     dtype = torch.float64 if packed.dtype == np.float64 else torch.float32
-    return Structure(packed.shape, packed.quantized, dtype, groups, rows, columns)
+    return ProductStructure(packed.shape, packed.quantized, dtype, groups, rows, columns)
 
 
 def _factor(stage: Stage, first: int, end: int, leaf: int | None) -> _Factor:

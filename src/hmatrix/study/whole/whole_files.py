@@ -12,7 +12,7 @@ from hmatrix.errors import FormatError
 from hmatrix.study.config.choices import Choices, choose
 from hmatrix.study.config.settings import Network
 from hmatrix.study.networks.models import DIGITS, ImageNetwork, load_network
-from hmatrix.study.whole.whole import Judge, Whole
+from hmatrix.study.whole.judged import Judge, Whole
 from hmatrix.study.whole.whole_images import bare_classifier, judge_of, open_classifier, override_of
 from hmatrix.study.whole.whole_text import bare_encoder, open_encoder
 

@@ -17,7 +17,7 @@ from hmatrix.study.data.augmentation import ShuffledImages
 from hmatrix.study.data.datasets import LabelledImages, check_data, open_data, read_ahead
 from hmatrix.study.networks import architectures, digits
 from hmatrix.study.networks.models import DIGITS, ImageNetwork, load_network
-from hmatrix.study.whole.whole import HELD_OUT, Judge, Whole
+from hmatrix.study.whole.judged import HELD_OUT, Judge, Whole
 
 _BATCH = 32
 _TRAINED_BATCH = 16

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hmatrix._support.typing import Scores
 from hmatrix.errors import DataError, NetworkError
-from hmatrix.study.whole.whole import HELD_OUT, Judge, Whole
+from hmatrix.study.whole.judged import HELD_OUT, Judge, Whole
 
 _BATCH = 16
 _TOKENS = 128

@@ -1,6 +1,6 @@
 """Make the values of a trellis: those that Lloyd's iteration ends at, for normally distributed entries.
 
-    python -m studies.allocator.trellis trellis1|trellis2|trellis3|trellis4|trellis4p [--all]
+    python -m studies.allocator.trellis_values trellis1|trellis2|trellis3|trellis4|trellis4p [--all]
 
 prints the values of a precision, as cpp/product/packed.hpp has them less 128, and what they leave of the square of
 entries that were not used. The iteration begins at quantiles of the normal distribution, in an order of windows that is

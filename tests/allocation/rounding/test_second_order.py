@@ -5,7 +5,7 @@ from roundings import decoded, problem
 from roundings import rounded as plainly
 
 from hmatrix.allocation.error.moments import Moments
-from hmatrix.allocation.rounding.rounding import Cell, round_cells
+from hmatrix.allocation.rounding.second_order import Cell, round_cells
 from hmatrix.allocation.search.depths import Depth
 
 every_depth = pytest.mark.parametrize("depth", Depth)
@@ -81,7 +81,7 @@ def test_cells_are_rounded_together_and_nothing_else_is_stored():
 def test_rows_do_not_depend_on_each_other(monkeypatch):
     weight, inputs = problem(m=200)
     (all_rows,) = round_cells(weight.copy(), [whole(weight, Depth.TWO)], inputs)
-    monkeypatch.setattr("hmatrix.allocation.rounding.rounding._ENTRIES", 1)
+    monkeypatch.setattr("hmatrix.allocation.rounding.second_order._ENTRIES", 1)
     (strips,) = round_cells(weight.copy(), [whole(weight, Depth.TWO)], inputs)
     # Products of other shapes round otherwise, which may tip a level here and there.
     assert (all_rows[0].codes != strips[0].codes).mean() < 0.02

@@ -5,7 +5,7 @@ import hmatrix as hm
 from hmatrix.cli import main
 from hmatrix.packed.kernels import read_words
 from hmatrix.study.bench import peers
-from hmatrix.study.bench.bench import INT8, PUBLISHED, bench, blas_by_factor, forms, to_markdown
+from hmatrix.study.bench.benchmark import INT8, PUBLISHED, bench, blas_by_factor, forms, to_markdown
 from hmatrix.study.bench.instructions import SUPPORTED
 from hmatrix.study.measure import timing
 
