@@ -41,7 +41,7 @@ MOVED = {
     "hmatrix.coarse_matrix": {"hmatrix.heads.coarse_matrix": "CoarseMatrix"},
     "hmatrix.coarse_choices": {"hmatrix.heads.coarse_choices": "LowRanks CoarseArguments"},
     "hmatrix.operating": {"hmatrix.heads.choice": "Asked"},
-    "hmatrix.needs": {"hmatrix.heads.needs": "Opening Limits Needs"},
+    "hmatrix.needs": {"hmatrix.heads.first_rows": "Opening", "hmatrix.heads.margins": "Limits Needs"},
     "hmatrix.head_reference": {"hmatrix.heads.reference": "Known ReferenceHead"},
     "hmatrix.allocation.result": {"hmatrix.allocation.result": "Allocation"},
     "hmatrix.allocation.moments": {"hmatrix.allocation.error.moments": "Moments"},

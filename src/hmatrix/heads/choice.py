@@ -15,16 +15,10 @@ from hmatrix.heads.coarse_low_rank import Coarse, fit, gram
 from hmatrix.heads.coarse_matrix import CoarseMatrix
 from hmatrix.heads.cost import Cost
 from hmatrix.heads.fine_rows import FineRows
+from hmatrix.heads.first_rows import Opening, calibrated_radius, calibrated_remainder
 from hmatrix.heads.form import PackedHead
 from hmatrix.heads.levels import Bound
-from hmatrix.heads.needs import (
-    Limits,
-    Needs,
-    Opening,
-    calibrated_radius,
-    calibrated_remainder,
-    needs_of,
-)
+from hmatrix.heads.margins import Limits, Needs, needs_of
 from hmatrix.heads.rules import FixedRows, Margin, Rigorous, Rule
 from hmatrix.heads.samples import Samples, largest_rows
 from hmatrix.packed.form import PackedBlocks
