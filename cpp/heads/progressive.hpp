@@ -70,43 +70,6 @@ struct Head {
     std::int64_t fine_row_words() const { return padded_to(columns, block_columns) / columns_per_word(fine); }
 };
 
-template <class T>
-struct View {
-    const T* data;
-    std::size_t size;
-};
-
-// The arrays of a head as they come from outside. Sizes are rows, columns, rank, top, most, the number of the fine rows'
-// precision, clusters, probes, the number of the coarse factors' precision and first; bounds are those of the places and
-// of the clusters; words are those of the basis, the places, the clusters and the fine rows; floats are scales and weights
-// of the basis, scales, bias, remainder and reach of the places and of the clusters, and scales of the fine rows.
-struct HeadArrays {
-    std::vector<std::int32_t> sizes;
-    std::vector<std::vector<float>> bounds;
-    std::vector<View<std::uint32_t>> words;
-    std::vector<View<float>> floats;
-    View<std::int32_t> order, starts;
-    const Plan<float>* matrix = nullptr;  // outlives the head
-};
-
-// A head that views such arrays; std::invalid_argument if they do not fit together. No index comes from outside then.
-class CheckedHead {
-public:
-    explicit CheckedHead(const HeadArrays& arrays);
-    CheckedHead(const CheckedHead&) = delete;
-    CheckedHead& operator=(const CheckedHead&) = delete;
-
-    const Head& head() const { return head_; }
-
-private:
-    void arrange(const HeadArrays& arrays, std::int32_t clusters);
-    Level level(const HeadArrays& arrays, std::int32_t rows, std::size_t which) const;
-
-    Head head_{};
-    std::vector<std::int32_t> counts_;
-    std::vector<float> zeros_;
-};
-
 // Buffers of a product with a head. Each thread has one, which grows.
 struct Workspace {
     void fit(const Head& head);

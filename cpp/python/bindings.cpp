@@ -3,6 +3,7 @@
 
 #include <nanobind/stl/vector.h>
 
+#include "heads/head.hpp"
 #include "python/arrays.hpp"
 #include "product/checks.hpp"
 #include "product/rounding.hpp"
@@ -17,17 +18,8 @@ namespace {
 // A head together with the arrays that it views; whoever makes it keeps the coarse matrix alive.
 class OwningHead {
 public:
-    using Words = Array<const std::uint32_t, 1>;
-    using Floats = Array<const float, 1>;
-    using Numbers = Array<const std::int32_t, 1>;
-
-    OwningHead(const std::string& instruction_set, const std::vector<std::int32_t>& sizes,
-               const std::vector<std::vector<float>>& bounds, const std::vector<Words>& words,
-               const std::vector<Floats>& floats, Numbers order, Numbers starts, const OwningPlan<float>* matrix)
-        : refine_(find(instruction_set).refine), words_(words), floats_(floats), order_(order), starts_(starts),
-          checked_({sizes, bounds, viewed(words), viewed(floats), viewed(order), viewed(starts),
-                    matrix ? &matrix->plan() : nullptr}),
-          head_(checked_.head()) {}
+    OwningHead(const std::string& instruction_set, const nb::dict& arrays, const OwningPlan<float>* matrix)
+        : refine_(find(instruction_set).refine), checked_(viewed(arrays, matrix)), head_(checked_.head()) {}
 
     template <std::size_t Dimensions>
     void outputs(const Array<const float, Dimensions>& x, const Array<float, Dimensions>& y) const {
@@ -68,35 +60,54 @@ public:
     }
 
 private:
-    template <class T>
-    static View<T> viewed(const Array<const T, 1>& array) {
-        return {array.data(), array.shape(0)};
+    HeadArrays viewed(const nb::dict& arrays, const OwningPlan<float>* matrix) {
+        HeadArrays views{};
+        view(arrays, "sizes", views.sizes);
+        view(arrays, "limits", views.limits);
+        view(arrays, "basis", views.basis);
+        view(arrays, "basis_scales", views.basis_scales);
+        view(arrays, "weights", views.weights);
+        view(arrays, "factor", views.factor);
+        view(arrays, "factor_scales", views.factor_scales);
+        view(arrays, "bias", views.bias);
+        view(arrays, "remainder", views.remainder);
+        view(arrays, "reach", views.reach);
+        view(arrays, "cluster_limits", views.cluster_limits);
+        view(arrays, "cluster_factor", views.cluster_factor);
+        view(arrays, "cluster_scales", views.cluster_scales);
+        view(arrays, "cluster_bias", views.cluster_bias);
+        view(arrays, "cluster_remainder", views.cluster_remainder);
+        view(arrays, "cluster_reach", views.cluster_reach);
+        view(arrays, "order", views.order);
+        view(arrays, "starts", views.starts);
+        view(arrays, "fine", views.fine);
+        view(arrays, "fine_scales", views.fine_scales);
+        views.matrix = matrix ? &matrix->plan() : nullptr;
+        return views;
     }
 
+    // Views the array of that name, and keeps it.
     template <class T>
-    static std::vector<View<T>> viewed(const std::vector<Array<const T, 1>>& arrays) {
-        std::vector<View<T>> views;
-        for (const auto& array : arrays) views.push_back(viewed(array));
-        return views;
+    void view(const nb::dict& arrays, const char* name, View<T>& view) {
+        Array<const T, 1> array;
+        if (!arrays.contains(name) || !nb::try_cast(arrays[name], array, false))
+            throw nb::type_error((std::string("arrays of a head: ") + name + " is missing, or of another type").c_str());
+        view = {array.data(), array.shape(0)};
+        kept_.emplace_back(array.handle());
     }
 
     std::size_t columns() const { return static_cast<std::size_t>(head_.columns); }
 
     Refine refine_;
-    std::vector<Words> words_;
-    std::vector<Floats> floats_;
-    Numbers order_, starts_;
+    std::vector<nb::ndarray<>> kept_;
     CheckedHead checked_;
     const Head& head_;
 };
 
 void bind_head(nb::module_& module) {
     nb::class_<OwningHead>(module, "ProgressiveHead")
-        .def(nb::init<const std::string&, const std::vector<std::int32_t>&, const std::vector<std::vector<float>>&,
-                      const std::vector<OwningHead::Words>&, const std::vector<OwningHead::Floats>&,
-                      OwningHead::Numbers, OwningHead::Numbers, const OwningPlan<float>*>(),
-             "instruction_set"_a, "sizes"_a, "bounds"_a, "words"_a, "floats"_a, nb::arg("order").noconvert(),
-             nb::arg("starts").noconvert(), nb::arg("matrix").none(), nb::keep_alive<1, 9>())
+        .def(nb::init<const std::string&, const nb::dict&, const OwningPlan<float>*>(), "instruction_set"_a, "arrays"_a,
+             nb::arg("matrix").none(), nb::keep_alive<1, 4>())
         .def("multiply_at", &OwningHead::multiply_at, "x"_a, "y"_a, "batch"_a)
         .def("multiply", &OwningHead::outputs<1>, nb::arg("x").noconvert(), nb::arg("y").noconvert())
         .def("multiply_batch", &OwningHead::outputs<2>, nb::arg("x").noconvert(), nb::arg("y").noconvert())

@@ -1,13 +1,13 @@
 // Multiplies with a progressive head that a test has written to a file, so that a kernel can be tested where there is
 // no Python: run_head INSTRUCTION_SET CASE RESULT.
 //
-// A case is a row of arrays, each its size in bytes (int64) and its bytes: the number of largest outputs (int32), sizes,
-// both bounds, the arrays of words, those of floats, order, starts, the intermediate entries of a coarse matrix (int32; empty
-// where there is none), that matrix, and x. The result is all outputs, then the largest,
-// their rows (int64), and the numbers of refined rows (int64).
+// A case is a row of arrays, each its size in bytes (int64) and its bytes: the number of largest outputs (int32), those of
+// HeadArrays in their order, the intermediate entries of a coarse matrix (int32; empty where there is none), that matrix,
+// and x. The result is all outputs, then the largest, their rows (int64), and the numbers of refined rows (int64).
 #include <cstdio>
 #include <optional>
 
+#include "heads/head.hpp"
 #include "kernels/kernels.hpp"
 #include "tests/case_plan.hpp"
 
@@ -15,18 +15,51 @@ namespace {
 
 using namespace hmatrix;
 
-template <class T>
-std::vector<std::vector<T>> read_all(std::ifstream& file, int count) {
-    std::vector<std::vector<T>> arrays;
-    for (int i = 0; i < count; ++i) arrays.push_back(read<T>(file));
-    return arrays;
-}
+// Arrays that are kept while they are viewed.
+class Kept {
+public:
+    explicit Kept(std::ifstream& file) : file_(file) {}
 
-template <class T>
-std::vector<View<T>> viewed(const std::vector<std::vector<T>>& arrays) {
-    std::vector<View<T>> views;
-    for (const auto& array : arrays) views.push_back({array.data(), array.size()});
-    return views;
+    View<std::int32_t> integers() { return viewed(integers_); }
+    View<std::uint32_t> words() { return viewed(words_); }
+    View<float> floats() { return viewed(floats_); }
+
+private:
+    template <class T>
+    View<T> viewed(std::vector<std::vector<T>>& arrays) {
+        arrays.push_back(read<T>(file_));
+        return {arrays.back().data(), arrays.back().size()};
+    }
+
+    std::ifstream& file_;
+    std::vector<std::vector<std::int32_t>> integers_;
+    std::vector<std::vector<std::uint32_t>> words_;
+    std::vector<std::vector<float>> floats_;
+};
+
+HeadArrays read_head(Kept& kept) {
+    HeadArrays arrays{};
+    arrays.sizes = kept.integers();
+    arrays.limits = kept.floats();
+    arrays.basis = kept.words();
+    arrays.basis_scales = kept.floats();
+    arrays.weights = kept.floats();
+    arrays.factor = kept.words();
+    arrays.factor_scales = kept.floats();
+    arrays.bias = kept.floats();
+    arrays.remainder = kept.floats();
+    arrays.reach = kept.floats();
+    arrays.cluster_limits = kept.floats();
+    arrays.cluster_factor = kept.words();
+    arrays.cluster_scales = kept.floats();
+    arrays.cluster_bias = kept.floats();
+    arrays.cluster_remainder = kept.floats();
+    arrays.cluster_reach = kept.floats();
+    arrays.order = kept.integers();
+    arrays.starts = kept.integers();
+    arrays.fine = kept.words();
+    arrays.fine_scales = kept.floats();
+    return arrays;
 }
 
 template <class T>
@@ -36,17 +69,16 @@ void write(std::ofstream& file, const std::vector<T>& values) {
 
 void run(const InstructionSet& set, std::ifstream& file, const char* result) {
     const std::int32_t top = read<std::int32_t>(file).at(0);
-    const auto sizes = read<std::int32_t>(file);
-    const auto bounds = read_all<float>(file, 2);
-    const auto words = read_all<std::uint32_t>(file, 4);
-    const auto floats = read_all<float>(file, 11);
-    const auto order = read<std::int32_t>(file), starts = read<std::int32_t>(file);
+    Kept kept(file);
+    HeadArrays arrays = read_head(kept);
     const auto intermediate = read<std::int32_t>(file);
     std::optional<CasePlan<float>> matrix;
-    if (!intermediate.empty()) matrix.emplace(set, Shape{sizes.at(0), sizes.at(1)}, intermediate[0], file);
+    if (!intermediate.empty()) {
+        matrix.emplace(set, Shape{arrays.sizes.data[0], arrays.sizes.data[1]}, intermediate[0], file);
+        arrays.matrix = &matrix->plan();
+    }
     const auto x = read<float>(file);
-    const CheckedHead checked({sizes, bounds, viewed(words), viewed(floats), {order.data(), order.size()},
-                               {starts.data(), starts.size()}, matrix ? &matrix->plan() : nullptr});
+    const CheckedHead checked(arrays);
     const Head& head = checked.head();
     const std::size_t batch = x.size() / static_cast<std::size_t>(head.columns), found = batch * static_cast<std::size_t>(top);
     std::vector<float> y(batch * static_cast<std::size_t>(head.rows)), values(found);

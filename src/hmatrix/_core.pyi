@@ -50,12 +50,7 @@ class ProgressiveHead:
     def __init__(
         self,
         instruction_set: str,
-        sizes: list[int],
-        bounds: list[list[float]],
-        words: list[npt.NDArray[np.uint32]],
-        floats: list[npt.NDArray[np.float32]],
-        order: npt.NDArray[np.int32],
-        starts: npt.NDArray[np.int32],
+        arrays: dict[str, npt.NDArray[Any]],
         matrix: PlanFloat32 | None,
     ) -> None: ...
     def multiply_at(self, x: int, y: int, batch: int) -> None: ...

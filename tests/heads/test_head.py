@@ -9,6 +9,7 @@ import hmatrix as hm
 from hmatrix.heads.choice import FIRST
 from hmatrix.heads.cost import conservative_quantile
 from hmatrix.heads.head import ProgressiveHead
+from hmatrix.heads.levels import Bound
 from hmatrix.heads.native import REFERENCE
 from hmatrix.heads.reference import ReferenceHead
 
@@ -232,10 +233,9 @@ def test_the_rows_of_the_largest_coarse_outputs_are_refined_first(k):
     weight, bias, X, held_out = layer(noise=0.5)
     head = hm.progressive(weight, bias, calibration=X, agreement=0.9, precisions=["float32"])
     first = max(k, FIRST)
-    sizes = head.pack().sizes.copy()
-    sizes[4] = FIRST
+    sizes = replace(head.pack().sizes, most=FIRST)
     # Without a margin, and with room for no others, they are all.
-    alone = ProgressiveHead(replace(head.pack(), sizes=sizes, limits=np.zeros(7, np.float32)))
+    alone = ProgressiveHead(replace(head.pack(), sizes=sizes, limits=Bound(0.0)))
     np.testing.assert_array_equal(alone.refined(held_out, k), first)
     reference = ReferenceHead(head.pack())
     coarse = reference.look(head.pack().places, reference.take_in(held_out))[0][:, : len(weight)]

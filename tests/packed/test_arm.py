@@ -86,18 +86,12 @@ def write_arrays(path: Path, arrays: list[np.ndarray]) -> None:
 
 
 def write_head(path: Path, packed: PackedHead, x: np.ndarray, top: int) -> None:
-    levels = (packed.places, packed.clusters)
     matrix = [np.empty(0, np.int32)]
     if packed.matrix is not None:
         matrix = [np.array([packed.matrix.schedule.intermediate], np.int32), *arrays_of(packed.matrix)]
     arrays = [
         np.array([top], np.int32),
-        packed.sizes,
-        *(np.array(level.bound.as_floats(), np.float32) for level in levels),
-        *(packed.basis, packed.factor, packed.cluster_factor, packed.fine),
-        *(packed.basis_scales, packed.weights),
-        *(array for level in levels for array in (level.scales, level.bias, level.remainder, level.reach)),
-        *(packed.fine_scales, packed.order, packed.starts),
+        *packed.own_arrays().values(),
         *(*matrix, x),
     ]
     write_arrays(path, arrays)

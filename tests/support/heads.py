@@ -33,9 +33,8 @@ def with_copies(seed, m, n, kinds):
 
 def capped(head, most):
     """The head with room for so many rows, as margins had it in older files."""
-    sizes = head.pack().sizes.copy()
-    sizes[4] = most
-    return ProgressiveHead(replace(head.pack(), sizes=sizes))
+    packed = head.pack()
+    return ProgressiveHead(replace(packed, sizes=replace(packed.sizes, most=most)))
 
 
 def product(head, kernel):

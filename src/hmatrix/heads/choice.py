@@ -221,19 +221,18 @@ def _seconds(cost: Cost, weight: FloatArray, point: _Point) -> float:
 
 
 def _with_rule(head: PackedHead, asked: Asked, needs: Needs) -> PackedHead:
-    sizes = head.sizes.copy()
-    m, rule, first, limits = sizes[0], asked.rule, needs.opening.first, needs.limits
+    rule, first, limits = asked.rule, needs.opening.first, needs.limits
     # FixedRows: all of them are the first ones, and nothing is asked after that.
-    sizes[3:5] = asked.top, first if isinstance(rule, FixedRows) else m
-    sizes[7], sizes[9] = needs.opening.probes, first
+    most = first if isinstance(rule, FixedRows) else head.sizes.rows
+    sizes = replace(head.sizes, top=asked.top, most=most, probes=needs.opening.probes, first=first)
     if isinstance(rule, Rigorous):
         return replace(head, sizes=sizes)
     return replace(
         head,
         sizes=sizes,
-        limits=np.array(Bound(limits.scale, constant=limits.constant).as_floats(), np.float32),
+        limits=Bound(limits.scale, constant=limits.constant),
         remainder=calibrated_remainder(head.places),
-        cluster_limits=np.array(Bound(0.0, relative=limits.cluster_scale).as_floats(), np.float32),
+        cluster_limits=Bound(0.0, relative=limits.cluster_scale),
         cluster_reach=calibrated_radius(head.clusters),
     )
 

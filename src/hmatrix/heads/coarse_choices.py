@@ -8,8 +8,8 @@ import numpy as np
 from hmatrix._support.checks import check_integer
 from hmatrix.codes.precision import Activations, Precision
 from hmatrix.errors import ArgumentError
-from hmatrix.heads.form import COARSE
 from hmatrix.heads.rules import FixedRows, Rigorous, Rule
+from hmatrix.heads.sizes import COARSE
 from hmatrix.matrix import HMatrix
 from hmatrix.packed.form import PackedBlocks
 

@@ -17,6 +17,7 @@ from hmatrix.heads.clusters import RowClusters
 from hmatrix.heads.fine_rows import CHUNK, FineRows, by_chunk, offset_of
 from hmatrix.heads.form import PackedHead
 from hmatrix.heads.levels import Bound, Level
+from hmatrix.heads.sizes import HeadSizes
 from hmatrix.heads.words import STRIP, filled, from_codes, padded, to_codes, to_strips
 
 _CENTRE_SHARE = 0.05
@@ -127,10 +128,20 @@ class Coarse:
         centres = Level.none(self.precision) if clusters is None else self.level(np.arange(len(clusters)), clusters)
         nothing = np.empty(0, np.int32)
         count = 0 if clusters is None else len(clusters)
-        limits = replace(places.bound, rounding=rows.rounding, offset=offset_of(bias))
         return PackedHead(
-            sizes=np.array([m, n, rank, 1, m, rows.precision, count, min(count, 1), self.precision, 1], np.int32),
-            limits=np.array(limits.as_floats(), np.float32),
+            sizes=HeadSizes(
+                rows=m,
+                columns=n,
+                rank=rank,
+                top=1,
+                most=m,
+                fine=rows.precision,
+                clusters=count,
+                probes=min(count, 1),
+                coarse=self.precision,
+                first=1,
+            ),
+            limits=replace(places.bound, rounding=rows.rounding, offset=offset_of(bias)),
             basis=to_strips(self.codes, self.precision),
             basis_scales=filled(self.scales, padded(rank, STRIP)),
             weights=filled((1 - 1e-5) / (np.square(lengths) * most), padded(rank, STRIP)),
@@ -139,7 +150,7 @@ class Coarse:
             bias=places.bias,
             remainder=places.remainder,
             reach=places.reach,
-            cluster_limits=np.array(centres.bound.as_floats(), np.float32),
+            cluster_limits=centres.bound,
             cluster_factor=centres.factor,
             cluster_scales=centres.scales,
             cluster_bias=centres.bias,

@@ -14,6 +14,7 @@ from hmatrix.codes.precision import Precision
 from hmatrix.heads.fine_rows import CHUNK, UNIT, FineRows, offset_of
 from hmatrix.heads.form import PackedHead
 from hmatrix.heads.levels import Bound, Level
+from hmatrix.heads.sizes import HeadSizes
 from hmatrix.heads.words import STRIP, filled, padded
 from hmatrix.lowrank.factors import LowRank
 from hmatrix.packed.form import PackedBlocks, overlaps
@@ -62,8 +63,19 @@ class CoarseMatrix:
         bound = Bound(1.0, relative=rounding(self.matrix), rounding=rows.rounding, offset=offset_of(self.bias))
         nothing, none = np.empty(0, np.int32), Level.none(Precision.INT8)
         return PackedHead(
-            sizes=np.array([m, n, 0, 1, m, rows.precision, 0, 0, Precision.INT8, 1], np.int32),
-            limits=np.array(bound.as_floats(), np.float32),
+            sizes=HeadSizes(
+                rows=m,
+                columns=n,
+                rank=0,
+                top=1,
+                most=m,
+                fine=rows.precision,
+                clusters=0,
+                probes=0,
+                coarse=Precision.INT8,
+                first=1,
+            ),
+            limits=bound,
             basis=none.factor,
             basis_scales=none.scales,
             weights=none.scales,
@@ -72,7 +84,7 @@ class CoarseMatrix:
             bias=filled(self.bias, places, -np.inf),
             remainder=filled(self.remainder * (1 + 1e-5), places),
             reach=filled(self.reach * (1 + 1e-5), places),
-            cluster_limits=np.array(none.bound.as_floats(), np.float32),
+            cluster_limits=none.bound,
             cluster_factor=none.factor,
             cluster_scales=none.scales,
             cluster_bias=none.bias,

@@ -9,7 +9,7 @@ output each, and the same kind of bound for all their rows.
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -17,22 +17,15 @@ from hmatrix._support.typing import AnyArray, Codes, Flags, FloatArray, Floats32
 from hmatrix.codes.precision import Precision
 from hmatrix.errors import ArgumentError
 from hmatrix.heads.levels import Bound, Level
+from hmatrix.heads.sizes import HeadSizes
 from hmatrix.heads.words import BLOCK, STRIP, from_fine, from_strips, padded
 from hmatrix.packed.form import PackedBlocks
-
-MAX_COLUMNS = 1 << 15
-"""Sums of products of codes stay within 32 bits."""
-
-FINE = (Precision.FLOAT32, Precision.BFLOAT16, Precision.INT8)
-"""Precisions of the fine rows."""
-
-COARSE = (Precision.INT8, Precision.INT4)
-"""Precisions of the coarse factors."""
 
 PREFIX = "coarse_"
 """Beginning of the names of the arrays of a coarse H-matrix."""
 
-_SIZES = 10
+RECORDS: dict[str, type[HeadSizes] | type[Bound]] = {"sizes": HeadSizes, "limits": Bound, "cluster_limits": Bound}
+"""Arrays of numbers that have names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,28 +35,26 @@ class PackedHead:
     Parameters
     ----------
     sizes
-        int32 ``(10,)``: rows, columns, rank, outputs that are to be the fine ones, most refined rows, precision of the
-        fine rows, clusters, clusters that are looked into first, precision of the coarse factors, rows that are
-        refined first. Files of version 2 end before the precision, which is int8, those of version 3 before the last,
-        which are as many as the outputs.
+        Sizes, counts and precisions.
     limits, cluster_limits
-        float32 ``(7,)``: the numbers of the `Bound` of each level.
+        Bounds of the level of the rows and of that of the clusters.
     basis, basis_scales
         ``V^T``: strips of words, and a scale for each row, filled up to whole strips.
     weights
         ``sum(weights * t^2)`` is at most the squared norm of the part of x in the span of V.
     factor, factor_scales, bias, remainder, reach
-        The `Level` of the rows. Where there are clusters these lie one after another, each filled up to whole strips.
+        Arrays of the `Level` of the rows. Where there are clusters, they lie one after another, each filled up to whole
+        strips.
     cluster_factor, cluster_scales, cluster_bias, cluster_remainder, cluster_reach
-        The `Level` of the clusters.
+        Arrays of the `Level` of the clusters.
     order
-        int32: the row at each place of the rows' level, -1 where there is none; empty without clusters.
+        Row at each place of the rows' level, -1 where there is none; int32, empty without clusters.
     starts
-        int32: the first strip of each cluster, and the end; empty without clusters.
+        First strip of each cluster, and the end; int32, empty without clusters.
     fine, fine_scales
-        The rows, each in whole blocks, and a scale for each.
+        The fine rows, each in whole blocks, and a scale for each.
     matrix
-        Matrix ``(m, n)`` that gives the coarse outputs of the rows, in the place of the factors.
+        H-matrix ``(m, n)`` that gives the coarse outputs of the rows, in the place of the factors.
 
     Raises
     ------
@@ -71,8 +62,8 @@ class PackedHead:
         If they do not fit together.
     """
 
-    sizes: IndexArray
-    limits: Floats32
+    sizes: HeadSizes
+    limits: Bound
     basis: Words
     basis_scales: Floats32
     weights: Floats32
@@ -81,7 +72,7 @@ class PackedHead:
     bias: Floats32
     remainder: Floats32
     reach: Floats32
-    cluster_limits: Floats32
+    cluster_limits: Bound
     cluster_factor: Words
     cluster_scales: Floats32
     cluster_bias: Floats32
@@ -95,38 +86,17 @@ class PackedHead:
 
     def __post_init__(self) -> None:
         for name in ARRAYS:
-            kind = np.int32 if name in INTEGERS else np.uint32 if name in WORDS else np.float32
-            array = getattr(self, name)
-            if not isinstance(array, np.ndarray) or array.dtype != kind or array.ndim != 1:
-                raise ArgumentError(name, "has another type or dimension", f"give a vector of {kind.__name__}")
-            object.__setattr__(self, name, np.ascontiguousarray(array))
-        if self.sizes.shape == (_SIZES - 2,):
-            object.__setattr__(self, "sizes", np.append(self.sizes, np.int32(Precision.INT8)))
-        if self.sizes.shape == (_SIZES - 1,):
-            object.__setattr__(self, "sizes", np.append(self.sizes, self.sizes[3]))
-        if self.sizes.shape != (_SIZES,) or self.limits.shape != (7,) or self.cluster_limits.shape != (7,):
-            raise ArgumentError("sizes, limits", "have the wrong length", "give ten sizes, and seven numbers a bound")
-        m, n, rank, top, most, precision, clusters, probes, coarse, first = self.sizes.tolist()
-        if m < 1 or not 1 <= n <= MAX_COLUMNS or not 0 <= rank <= n or not 1 <= top <= first <= most <= m:
-            came = f"are {self.sizes.tolist()}"
-            mend = f"give at most {MAX_COLUMNS} columns, and 1 <= top <= first <= most <= rows"
-            raise ArgumentError("sizes", came, mend)
-        if precision not in FINE:
-            raise ArgumentError("sizes", f"have the precision {precision}", "give float32, bfloat16 or int8")
-        if coarse not in COARSE:
-            raise ArgumentError("sizes", f"have the coarse precision {coarse}", "give int8 or int4")
-        if not 0 <= clusters <= m or not min(clusters, 1) <= probes <= clusters:
-            raise ArgumentError("sizes", f"have {clusters} clusters, {probes} first", "give 1 <= first <= clusters")
-        matrix = self.matrix
-        if matrix is not None and (matrix.shape != (m, n) or matrix.dtype != np.float32 or rank or clusters):
+            if name not in RECORDS:
+                object.__setattr__(self, name, _vector(name, getattr(self, name)))
+        matrix, rank, clusters = self.matrix, self.rank, self.sizes.clusters
+        if matrix is not None and (matrix.shape != self.shape or matrix.dtype != np.float32 or rank or clusters):
             came = f"is {matrix.dtype} of shape {matrix.shape}, beside rank {rank} and {clusters} clusters"
-            raise ArgumentError("matrix", came, f"give float32 of shape {(m, n)}, and neither factors nor clusters")
+            raise ArgumentError("matrix", came, f"give float32 of shape {self.shape}, and neither factors nor clusters")
         self._check_places()
         self._check_arrays()
-        self.places, self.clusters  # noqa: B018  (they raise)
 
     def _check_places(self) -> None:
-        m, clusters = int(self.sizes[0]), int(self.sizes[6])
+        m, clusters = self.sizes.rows, self.sizes.clusters
         if self.starts.shape != (clusters + 1 if clusters else 0,):
             raise ArgumentError("starts", f"has {len(self.starts)} entries", "give one a cluster, and the end")
         if clusters and (self.starts[0] != 0 or (np.diff(self.starts) <= 0).any()):
@@ -138,7 +108,7 @@ class PackedHead:
             raise ArgumentError("order", "is no order of the rows", "name each row once, and -1 where there is none")
 
     def _check_arrays(self) -> None:
-        m, n, rank, clusters = (int(self.sizes[i]) for i in (0, 1, 2, 6))
+        (m, n), rank, clusters = self.shape, self.rank, self.sizes.clusters
         places, inner, strips = len(self.order) or padded(m, STRIP), padded(rank, STRIP), padded(clusters, STRIP)
         codes = self.coarse.per_word
         lengths = {
@@ -172,22 +142,22 @@ class PackedHead:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the weight."""
-        return int(self.sizes[0]), int(self.sizes[1])
+        return self.sizes.rows, self.sizes.columns
 
     @property
     def rank(self) -> int:
         """Rank of the coarse part."""
-        return int(self.sizes[2])
+        return self.sizes.rank
 
     @property
     def precision(self) -> Precision:
         """Precision of the fine rows."""
-        return Precision(int(self.sizes[5]))
+        return self.sizes.fine
 
     @property
     def coarse(self) -> Precision:
         """Precision of the coarse factors."""
-        return Precision(int(self.sizes[8]))
+        return self.sizes.coarse
 
     @property
     def real(self) -> Flags:
@@ -197,20 +167,24 @@ class PackedHead:
     @cached_property
     def places(self) -> Level:
         """The level of the rows."""
-        bound = Bound(*self.limits.tolist())
-        return Level(bound, self.coarse, self.factor, self.factor_scales, self.bias, self.remainder, self.reach)
+        arrays = (self.factor, self.factor_scales, self.bias, self.remainder, self.reach)
+        return Level(self.limits, self.coarse, *arrays)
 
     @cached_property
     def clusters(self) -> Level:
         """The level of the clusters, without any row where there are none."""
-        bound = Bound(*self.cluster_limits.tolist())
         arrays = (self.cluster_factor, self.cluster_scales, self.cluster_bias)
-        return Level(bound, self.coarse, *arrays, self.cluster_remainder, self.cluster_reach)
+        return Level(self.cluster_limits, self.coarse, *arrays, self.cluster_remainder, self.cluster_reach)
+
+    def own_arrays(self) -> dict[str, AnyArray]:
+        """Return the arrays that every head has, by name, in the order of the kernel's `HeadArrays`."""
+        values = {name: getattr(self, name) for name in ARRAYS}
+        return {name: value.as_array() if name in RECORDS else value for name, value in values.items()}
 
     def arrays(self) -> dict[str, AnyArray]:
         """Return all arrays by name; those of the coarse H-matrix, if there is one, begin with `PREFIX`."""
         others = {} if self.matrix is None else self.matrix.arrays()
-        return {name: getattr(self, name) for name in ARRAYS} | {PREFIX + name: others[name] for name in others}
+        return self.own_arrays() | {PREFIX + name: others[name] for name in others}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, AnyArray]) -> Self:
@@ -225,7 +199,11 @@ class PackedHead:
         """
         own = {name: array for name, array in arrays.items() if not name.startswith(PREFIX)}
         others = {name.removeprefix(PREFIX): array for name, array in arrays.items() if name not in own}
-        return cls(**own, matrix=PackedBlocks.of_arrays(others) if others else None)
+        return cls(**_named(own), matrix=PackedBlocks.of_arrays(others) if others else None)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle; those of release 0.1.0 hold records as arrays."""
+        self.__dict__.update(_named(state))
 
     @cached_property
     def basis_codes(self) -> Codes:
@@ -237,6 +215,20 @@ class PackedHead:
         m, n = self.shape
         scales = self.fine_scales[rows] if scaled else np.ones(len(rows), np.float32)
         return from_fine(self.fine.reshape(m, -1)[rows], scales, self.precision, n)
+
+
+def _vector(name: str, array: Any) -> AnyArray:
+    """Return an array, contiguous, if its type is the one of its name."""
+    kind = np.int32 if name in INTEGERS else np.uint32 if name in WORDS else np.float32
+    if not isinstance(array, np.ndarray) or array.dtype != kind or array.ndim != 1:
+        raise ArgumentError(name, "has another type or dimension", f"give a vector of {kind.__name__}")
+    return np.ascontiguousarray(array)
+
+
+def _named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with records in the place of their arrays."""
+    arrays = {name: _vector(name, values[name]) for name in RECORDS if isinstance(values.get(name), np.ndarray)}
+    return {**values, **{name: RECORDS[name].of_array(array) for name, array in arrays.items()}}
 
 
 def _all_finite(words: Words, precision: Precision) -> bool:
@@ -257,5 +249,7 @@ WORDS = ("basis", "factor", "cluster_factor", "fine", PREFIX + "data")
 """Arrays of words."""
 
 INTEGERS = ("sizes", "order", "starts")
+"""Arrays of int32."""
 
 NORMS = ("weights", "remainder", "reach", "cluster_remainder", "cluster_reach")
+"""Arrays of numbers that are not negative."""

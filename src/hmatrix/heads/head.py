@@ -27,9 +27,10 @@ from hmatrix.heads.choice import Asked, choose
 from hmatrix.heads.coarse_choices import CoarseArguments
 from hmatrix.heads.coarse_error import coarse_error
 from hmatrix.heads.cost import Cost
-from hmatrix.heads.form import FINE, MAX_COLUMNS, PackedHead
+from hmatrix.heads.form import PackedHead
 from hmatrix.heads.native import prepare_head
 from hmatrix.heads.rules import Margin, Rule
+from hmatrix.heads.sizes import FINE, MAX_COLUMNS
 from hmatrix.matrix import HMatrix
 from hmatrix.packed.products import Products
 from hmatrix.packed.storage import Storage
@@ -167,7 +168,7 @@ class ProgressiveHead:
     @property
     def rank(self) -> int:
         """Rank of the coarse part; 0 where that is an H-matrix."""
-        return int(self._packed.sizes[2])
+        return self._packed.rank
 
     @property
     def coarse_precision(self) -> Precision:
@@ -177,12 +178,12 @@ class ProgressiveHead:
     @property
     def most(self) -> int:
         """Most rows that are refined, where no more outputs are asked for."""
-        return int(self._packed.sizes[4])
+        return self._packed.sizes.most
 
     @property
     def clusters(self) -> int:
         """Clusters of rows; 0 where all rows are looked at."""
-        return int(self._packed.sizes[6])
+        return self._packed.sizes.clusters
 
     @property
     def precision(self) -> Precision:

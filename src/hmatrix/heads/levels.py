@@ -1,6 +1,7 @@
 """The levels of a progressive head: coarse outputs of rows or of clusters of rows, and bounds of their errors."""
 
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
+from typing import Self
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from hmatrix.heads.words import STRIP, from_strips, padded
 
 @dataclass(frozen=True)
 class Bound:
-    """A bound of the errors of outputs.
+    """A bound of the errors of outputs. Files and state dicts hold its numbers as seven float32 in this order.
 
     ``noise = quantised * step of x + relative * |x| + inner * step of t``, with ``t = V^T x``.
 
@@ -37,13 +38,26 @@ class Bound:
     constant: float = 0.0
 
     def __post_init__(self) -> None:
-        values = self.as_floats()
+        values = self.as_array().tolist()
         if not all(np.isfinite(value) and value >= 0 for value in values):
             raise ArgumentError("bound", f"is {values}", "give finite numbers of at least 0")
 
-    def as_floats(self) -> list[float]:
-        """Return its numbers in the order of the kernel."""
-        return [float(np.float32(getattr(self, field.name))) for field in fields(self)]
+    @classmethod
+    def of_array(cls, array: Floats32) -> Self:
+        """Return the bound that a file holds as float32 ``(7,)``.
+
+        Raises
+        ------
+        ArgumentError
+            If the number of entries is another, or one is negative or not finite.
+        """
+        if len(array) != len(fields(cls)):
+            raise ArgumentError("bound", f"has {len(array)} entries", "give seven numbers")
+        return cls(*array.tolist())
+
+    def as_array(self) -> Floats32:
+        """Return the numbers as float32 ``(7,)``."""
+        return np.array(astuple(self), np.float32)
 
 
 @dataclass(frozen=True, eq=False)

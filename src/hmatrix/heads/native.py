@@ -37,16 +37,6 @@ def prepare_head(packed: PackedHead) -> HeadProduct:
 
 def native_head(packed: PackedHead, instruction_set: str) -> HeadProduct:
     """Return the product with `packed` by the native kernel of one instruction set."""
-    levels = (packed.places, packed.clusters)
-    arrays = [array for level in levels for array in (level.scales, level.bias, level.remainder, level.reach)]
-    product: HeadProduct = _core.ProgressiveHead(
-        instruction_set,
-        packed.sizes.tolist(),
-        [level.bound.as_floats() for level in levels],
-        [packed.basis, packed.factor, packed.cluster_factor, packed.fine],
-        [packed.basis_scales, packed.weights, *arrays, packed.fine_scales],
-        packed.order,
-        packed.starts,
-        None if packed.matrix is None else native_product(packed.matrix, instruction_set),
-    )
+    matrix = None if packed.matrix is None else native_product(packed.matrix, instruction_set)
+    product: HeadProduct = _core.ProgressiveHead(instruction_set, packed.own_arrays(), matrix)
     return product

@@ -75,7 +75,7 @@ class ReferenceHead:
     def multiply_batch(self, x: FloatArray, y: FloatArray) -> None:
         """Set y ``(batch, m)`` to the outputs of x ``(batch, n)``."""
         for b, product in enumerate(self._products(x)):
-            places, refined, opened = product.refine(int(self._packed.sizes[3]))
+            places, refined, opened = product.refine(self._packed.sizes.top)
             if not len(places):
                 y[b] = np.nan
                 continue
@@ -94,7 +94,7 @@ class ReferenceHead:
         """Set values and indices ``(batch, k)`` to the largest outputs, and counts ``(batch,)`` to refined rows."""
         k = values.shape[1]
         for b, product in enumerate(self._products(x)):
-            places, refined, _ = product.refine(max(k, int(self._packed.sizes[3])))
+            places, refined, _ = product.refine(max(k, self._packed.sizes.top))
             if counts is not None:
                 counts[b] = len(places)
             if len(places):
@@ -194,7 +194,7 @@ class _Product:
         if self.packed.matrix is not None and not (self.coarse[self.order >= 0] >= np.finfo(np.float32).min).all():
             # A row whose output overflows downwards, or is NaN, would never be refined.
             return nothing
-        wanted = max(top, int(self.packed.sizes[9]))
+        wanted = max(top, self.packed.sizes.first)
         opened = self._first_clusters(wanted) if clustered else _NONE
         places = self._places(opened)
         first = self._real(places[choose_largest(self.coarse[places], wanted)]) if len(places) else _NONE
@@ -209,7 +209,7 @@ class _Product:
             places = self._places(opened)
         rest = self.upper.copy()
         rest[first] = -np.inf
-        room = max(int(self.packed.sizes[4]) - len(first), 0)
+        room = max(self.packed.sizes.most - len(first), 0)
         candidates = places[rest[places] >= threshold]
         if len(candidates) <= room:
             more = candidates
@@ -241,7 +241,7 @@ class _Product:
 
     def _first_clusters(self, top: int) -> Integers64:
         """Return the clusters with nearly the largest outputs, of at least `top` rows."""
-        count, wanted = self.packed.sizes[6:8].tolist()
+        count, wanted = self.packed.sizes.clusters, self.packed.sizes.probes
         while True:
             opened = choose_largest(self.cluster_outputs, wanted)
             if len(opened) < wanted or len(self._real(self._places(opened))) >= top:
