@@ -19,6 +19,7 @@ from hmatrix.errors import ArgumentError
 from hmatrix.heads.levels import Bound, Level
 from hmatrix.heads.sizes import HeadSizes
 from hmatrix.heads.words import BLOCK, STRIP, from_fine, from_strips, padded
+from hmatrix.matrix import Storage
 from hmatrix.packed.form import PackedBlocks
 
 PREFIX = "coarse_"
@@ -204,6 +205,17 @@ class PackedHead:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the state of a pickle; those of release 0.1.0 hold records as arrays."""
         self.__dict__.update(_named(state))
+
+    def storage(self) -> Storage:
+        """Return the bytes of its parts: fine rows (near field), coarse coefficients (far field), and all else."""
+        fine = self.fine.nbytes + self.fine_scales.nbytes
+        coarse = self.basis.nbytes + self.basis_scales.nbytes
+        coarse += sum(level.factor.nbytes + level.scales.nbytes for level in (self.places, self.clusters))
+        total = sum(array.nbytes for array in self.arrays().values())
+        if self.matrix is not None:
+            coarse += self.matrix.data.nbytes
+            total += self.matrix.schedule.nbytes
+        return Storage(fine, coarse, total - fine - coarse, 4 * self.shape[0] * self.shape[1])
 
     @cached_property
     def basis_codes(self) -> Codes:

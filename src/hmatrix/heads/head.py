@@ -145,16 +145,7 @@ class ProgressiveHead:
 
     def storage(self) -> Storage:
         """Return the bytes of its parts: fine rows (near field), coarse coefficients (far field), and all else."""
-        packed = self._packed
-        fine = packed.fine.nbytes + packed.fine_scales.nbytes
-        levels = (packed.places, packed.clusters)
-        coarse = packed.basis.nbytes + packed.basis_scales.nbytes
-        coarse += sum(level.factor.nbytes + level.scales.nbytes for level in levels)
-        total = sum(array.nbytes for array in packed.arrays().values())
-        if packed.matrix is not None:
-            coarse += packed.matrix.data.nbytes
-            total += packed.matrix.schedule.nbytes
-        return Storage(fine, coarse, total - fine - coarse, 4 * self.shape[0] * self.shape[1])
+        return self._packed.storage()
 
     def coarse_error(self) -> float:
         """Return the relative error of the coarse part in the Frobenius norm."""
