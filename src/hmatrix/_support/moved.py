@@ -43,7 +43,7 @@ MOVED = {
     "hmatrix.operating": {"hmatrix.heads.choice": "Asked"},
     "hmatrix.needs": {"hmatrix.heads.first_rows": "Opening", "hmatrix.heads.margins": "Limits Needs"},
     "hmatrix.head_reference": {"hmatrix.heads.reference": "Known ReferenceHead"},
-    "hmatrix.allocation.result": {"hmatrix.allocation.result": "Allocation"},
+    "hmatrix.allocation.allocation": {"hmatrix.allocation.result": "Allocation"},
     "hmatrix.allocation.moments": {"hmatrix.allocation.error.moments": "Moments"},
     "hmatrix.allocation.row_moments": {"hmatrix.allocation.error.row_moments": "RowMoments"},
     "hmatrix.allocation.damping": {"hmatrix.allocation.error.damping": "Damping Vectors"},

@@ -1,7 +1,4 @@
-"""How clusters are split in two.
-
-A splitter is a callable with a leaf size, so that a user's own fits, too.
-"""
+"""Splitters of clusters: callables with a leaf size, so that a user's own fits, too."""
 
 from dataclasses import dataclass
 from typing import Protocol
