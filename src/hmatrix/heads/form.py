@@ -19,8 +19,8 @@ from hmatrix.errors import ArgumentError
 from hmatrix.heads.levels import Bound, Level
 from hmatrix.heads.sizes import HeadSizes
 from hmatrix.heads.words import BLOCK, STRIP, from_fine, from_strips, padded
-from hmatrix.matrix import Storage
 from hmatrix.packed.form import PackedBlocks
+from hmatrix.packed.storage import Storage
 
 PREFIX = "coarse_"
 """Beginning of the names of the arrays of a coarse H-matrix."""
