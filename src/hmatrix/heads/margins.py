@@ -45,7 +45,7 @@ class Limits:
 
 @dataclass(frozen=True, eq=False)
 class Needs:
-    """What a rule needs in order to agree with the dense layer, and how much work that is.
+    """Margins that a rule needs in order to agree with the dense layer, and the work that they take.
 
     Parameters
     ----------
