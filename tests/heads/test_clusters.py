@@ -6,7 +6,8 @@ from multiplying import every_kernel
 import hmatrix as hm
 from hmatrix._support.writing import write_arrays
 from hmatrix.heads.clusters import RowClusters
-from hmatrix.heads.head import KEY, VERSION, ProgressiveHead
+from hmatrix.heads.head import ProgressiveHead
+from hmatrix.heads.head_file import KEY, VERSION
 from hmatrix.heads.reference import ReferenceHead
 from hmatrix.partitions.cluster import Supports, build_cluster_tree
 from hmatrix.partitions.splitters import TwoMeans

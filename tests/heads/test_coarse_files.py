@@ -12,7 +12,8 @@ from multiplying import KERNELS
 import hmatrix as hm
 from hmatrix._support.writing import write_arrays
 from hmatrix.heads.form import PREFIX, PackedHead
-from hmatrix.heads.head import KEY, VERSION, ProgressiveHead
+from hmatrix.heads.head import ProgressiveHead
+from hmatrix.heads.head_file import KEY, VERSION
 from hmatrix.heads.native import native_head
 
 

@@ -7,7 +7,8 @@ from heads import layer
 import hmatrix as hm
 from hmatrix._support.writing import write_arrays
 from hmatrix.heads.choice import FIRST
-from hmatrix.heads.head import KEY, VERSION, ProgressiveHead
+from hmatrix.heads.head import ProgressiveHead
+from hmatrix.heads.head_file import KEY, VERSION
 
 
 def test_storage_counts_all_bytes():

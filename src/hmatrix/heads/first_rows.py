@@ -30,7 +30,7 @@ _LEAST_REMAINDER = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Opening:
-    """Beginning of a head: the clusters that it looks into first, and the rows that it refines first.
+    """Beginning of a product: clusters that are looked into first, and rows that are refined first.
 
     Parameters
     ----------

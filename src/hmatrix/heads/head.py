@@ -18,26 +18,23 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import as_floating, check_integer, check_matrix, check_number
+from hmatrix._support.checks import as_floating, check_integer, check_number
 from hmatrix._support.typing import FloatArray, Integers64
-from hmatrix._support.writing import read_arrays, write_arrays
 from hmatrix.codes.precision import Precision
-from hmatrix.errors import ArgumentError, FormatError
+from hmatrix.errors import ArgumentError
 from hmatrix.heads.choice import Asked, choose
 from hmatrix.heads.coarse_choices import CoarseArguments
 from hmatrix.heads.coarse_error import coarse_error
 from hmatrix.heads.cost import Cost
+from hmatrix.heads.dense_layer import DenseLayer
 from hmatrix.heads.form import PackedHead
+from hmatrix.heads.head_file import read_head, write_head
 from hmatrix.heads.native import prepare_head
 from hmatrix.heads.rules import Margin, Rule
-from hmatrix.heads.sizes import FINE, MAX_COLUMNS
+from hmatrix.heads.sizes import FINE
 from hmatrix.matrix import HMatrix
 from hmatrix.packed.products import Products
 from hmatrix.packed.storage import Storage
-
-KEY = "hmatrix_progressive"
-VERSION = 4
-_OLDEST = 2
 
 
 class ProgressiveHead:
@@ -193,7 +190,7 @@ class ProgressiveHead:
         OutputError
             If the file cannot be written.
         """
-        write_arrays(self._packed.arrays(), Path(path), KEY, {"version": VERSION})
+        write_head(self._packed, Path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -204,12 +201,7 @@ class ProgressiveHead:
         FormatError
             If the file is missing, truncated, of another kind or version, or its arrays do not fit together.
         """
-        path = Path(path)
-        arrays, _ = read_arrays(path, KEY, range(_OLDEST, VERSION + 1), "a progressive head", "ProgressiveHead.save")
-        try:
-            return cls(PackedHead.of_arrays(arrays))
-        except (ArgumentError, TypeError) as error:
-            raise FormatError(f"file {path}", str(error), "the file is damaged: write it again") from error
+        return cls(read_head(Path(path)))
 
     def _largest(self, x: npt.ArrayLike, k: int, *, counted: bool) -> tuple[FloatArray, Integers64, Integers64 | None]:
         m, n = self.shape
@@ -294,23 +286,14 @@ def progressive(
     >>> outputs.shape, bool(agreed.mean() >= 0.8)
     ((200, 100), True)
     """
-    matrix = np.ascontiguousarray(check_matrix("weight", weight), np.float32)
-    m, n = matrix.shape
-    if n > MAX_COLUMNS:
-        raise ArgumentError("weight", f"has {n} columns", f"give at most {MAX_COLUMNS}")
-    vector = np.zeros((m, 1), np.float32) if bias is None else np.reshape(np.asarray(bias), (-1, 1))
-    vector = check_matrix("bias", vector).astype(np.float32).ravel()
-    if vector.shape != (m,):
-        raise ArgumentError("bias", f"has {len(vector)} entries", f"give {m}")
-    inputs = None if calibration is None else np.ascontiguousarray(check_matrix("calibration", calibration), np.float32)
-    if inputs is not None and inputs.shape[1] != n:
-        raise ArgumentError("calibration", f"has the shape {inputs.shape}", f"give (samples, {n})")
+    layer = DenseLayer.of(weight, bias, calibration)
     if not 0 < check_number("agreement", agreement, above=0.0) < 1:
         raise ArgumentError("agreement", f"is {agreement}", "give a number between 0 and 1; for certainty, Rigorous()")
-    top = min(check_integer("top", top, at_least=1), m)
+    top = min(check_integer("top", top, at_least=1), len(layer.weight))
     fine = tuple(Precision.of(precision) for precision in precisions)
     if not fine or not set(fine) <= set(FINE):
         raise ArgumentError("precisions", f"are {list(precisions)}", "give float32, bfloat16, int8 or some of them")
     arguments = CoarseArguments(coarse, ranks, coarse_precisions, cluster_rows)
-    part = arguments.checked((m, n), rule, calibrated=inputs is not None)
-    return ProgressiveHead(choose(matrix, vector, inputs, Asked(top, agreement, rule, part, fine, cost)))
+    part = arguments.checked(layer.weight.shape, rule, calibrated=layer.calibration is not None)
+    asked = Asked(top, agreement, rule, part, fine, cost)
+    return ProgressiveHead(choose(layer.weight, layer.bias, layer.calibration, asked))

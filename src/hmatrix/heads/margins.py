@@ -68,7 +68,7 @@ class Needs:
 def needs_of(
     groups: Sequence[tuple[CoarsePart, Samples]], openings: Sequence[Opening], rule: Rule, agreement: float
 ) -> list[Needs]:
-    """Return what a rule needs, for each opening with which it can agree with the dense layer.
+    """Return the needs of a rule, for each opening with which it can agree with the dense layer.
 
     Parameters
     ----------
