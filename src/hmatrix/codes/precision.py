@@ -77,7 +77,8 @@ class Precision(IntEnum):
     @property
     def bits(self) -> int:
         """Bits of one coefficient."""
-        return (64, 32, 16, 8, 4, 2, 1, 4, 4, 2, 1, 3, 4)[self]
+        # torch.compile of torch 2.13 recurses without end where a tuple is indexed by a member of an enumeration.
+        return (64, 32, 16, 8, 4, 2, 1, 4, 4, 2, 1, 3, 4)[int(self)]
 
     @property
     def is_integer(self) -> bool:
