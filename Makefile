@@ -35,10 +35,14 @@ sanitize:
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	$(SANITIZE)/bin/python -m pytest -q $(PARALLEL) tests/packed/test_fuzz.py tests/heads/test_head.py tests/heads/test_files.py tests/heads/test_clusters.py tests/heads/test_coarse_matrix.py tests/heads/test_coarse_bounds.py tests/heads/test_coarse_files.py tests/heads/test_ties.py tests/packed/test_rows.py tests/codes/test_trellis.py tests/allocation/rounding/test_steps.py tests/packed/test_kernels.py tests/packed/test_plan.py tests/packed/test_threads.py tests/packed/test_form.py tests/packed/test_schedule.py tests/packed/test_schedule_refusals.py tests/test_io.py tests/test_io_damage.py
 
-# CASES: groups (oldest newest processors pythons) or patterns of names; all if there is none. The tables of
-# docs/measurements/versions.md go to build/nightly/table.md.
-nightly:
+# CASES: groups (oldest newest processors pythons) or patterns of names; all, and the studies of real networks, if there
+# is none. The table of docs/measurements/versions.md goes to build/nightly/table.md.
+nightly: .venv/installed
 	PYTHONPATH=tests/support $(PYTHON) -m nightly $(CASES) --pytest "-q $(PARALLEL)"
+	if [ -z "$(CASES)" ] && [ -n "$$HMATRIX_DATA" ]; then \
+		$(BIN)/hmatrix study studies/mobilenetv2-sample.toml && \
+		$(BIN)/hmatrix study "$$HMATRIX_DATA/models/resnet_fc_1000x512.safetensors"; \
+	fi
 
 .venv/installed: pyproject.toml CMakeLists.txt $(wildcard cpp/*/*.?pp)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -41,9 +41,13 @@ def parts_of(block):
 
 
 @cache
-def converted(precision, group=0):
-    """Return the matrix of `make` in a precision; kernels do not change it."""
-    return make(np.float32)[0].astype(precision, group=group)
+def _packed(precision, group, activations, dtype):
+    return make(dtype)[0].astype(precision, group=group, activations=activations).pack()
+
+
+def converted(precision, group=0, activations="exact", dtype=np.float32):
+    """Return the matrix of `make` in a precision, encoded once for all kernels."""
+    return hm.HMatrix(_packed(precision, group, activations, dtype))
 
 
 @cache
@@ -116,9 +120,7 @@ def test_groups_mean_nothing_without_scales(precision):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("batch", [None, 1, 5])
 def test_int8_activations(precision, batch):
-    H, _ = make(np.float32)
-    exact = H.astype(precision, activations="exact")
-    other = H.astype(precision, activations=hm.Activations.INT8)
+    exact, other = converted(precision), converted(precision, activations=hm.Activations.INT8)
     assert (exact.activations, other.activations) == (hm.Activations.EXACT, hm.Activations.INT8)
     assert equal_bits(exact.to_dense(), other.to_dense())
     x = random_matrix(n, 1)[:, 0] if batch is None else random_matrix(n, batch)
@@ -218,7 +220,7 @@ def test_ratio_is_nearly_that_of_the_bits(precision, activations):
 @pytest.mark.parametrize("activations", ["exact", "int8"])
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda H: pickle.loads(pickle.dumps(H))])
 def test_copies_of_every_precision(precision, activations, duplicate):
-    H = make()[0].astype(precision, activations=activations, group=16)
+    H = converted(precision, 16, activations, np.float64)
     other, x = duplicate(H), random_matrix(n, 2)
     assert equal_bits(other @ x, H @ x)
     assert (other.storage(), other.activations) == (H.storage(), H.activations)

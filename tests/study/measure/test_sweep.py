@@ -152,7 +152,7 @@ def test_an_interrupted_study_goes_on_where_it_stopped(study, tmp_path, blow):
     command = [sys.executable, "-m", "hmatrix.cli", "study", str(study.networks[0].weights), "--ranks", "1,2,3,4"]
     command += ["--leaf-size", "10", "--methods", "svd,qr", "--output", str(study.output), "--cache", str(tmp_path)]
     slow = subprocess.Popen(
-        [*command, "--products", "50000"],
+        [*command, "--products", "20000"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         # Jobs that a shell runs in the background ignore it, and so do their children.
@@ -168,7 +168,7 @@ def test_an_interrupted_study_goes_on_where_it_stopped(study, tmp_path, blow):
     kept = records.read_bytes()[: records.read_bytes().rfind(b"\n") + 1]
     with records.open("ab") as file:
         file.write(b'{"key": "cut sh')
-    subprocess.run([*command, "--products", "50000"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run([*command, "--products", "20000"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert finished < 13
     assert records.read_bytes().startswith(kept)
     assert records.read_bytes().count(b"\n") == 1 + 3 * 4
