@@ -167,3 +167,19 @@ def test_rooms_without_a_place_are_found():
 def test_circles_are_found():
     with pytest.raises(CycleError):
         list(TopologicalSorter({"a": {"b"}, "b": {"a"}}).static_order())
+
+
+SOURCES = Path(__file__).parents[1] / "cpp"
+INCLUDES = {"kernels": {"kernels"}, "product": {"kernels", "product"}, "heads": {"kernels", "product", "heads"}}
+"""What each folder of the kernel may include."""
+
+
+@pytest.mark.parametrize("room", INCLUDES)
+def test_sources_of_the_kernel_include_only_what_lies_below_them(room):
+    included = {
+        Path(name).parts[0]
+        for path in (SOURCES / room).iterdir()
+        for name in re.findall(r'^#include "(.+)"$', path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert included
+    assert included <= INCLUDES[room]

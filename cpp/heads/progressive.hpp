@@ -8,12 +8,13 @@
 #include <cstdint>
 #include <vector>
 
-#include "product/packed.hpp"
+#include "kernels/precision.hpp"
 
 namespace hmatrix {
 
 template <class T>
 class Plan;
+struct InstructionSet;
 
 // Rows of the coarse factors are stored in strips of so many, one word of four columns after the other.
 constexpr std::int32_t strip_height = 16;
@@ -104,6 +105,8 @@ struct Workspace {
 // refined, at least `top` rows. Returns how many rows are refined: none where x is not finite, or so large that outputs
 // are not.
 using Refine = std::int32_t (*)(const Head& head, const float* x, std::int32_t top, Workspace& work);
+
+Refine refine_of(const InstructionSet& set);
 
 // y[b] = all outputs of x[b]: refined ones, where those that equal the largest are as large, and coarse ones that are less.
 void head_outputs(Refine refine, const Head& head, const float* x, float* y, std::ptrdiff_t batch);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/columns.hpp"
+#include "kernels/looked_up.hpp"
 
 namespace hmatrix {
 namespace {
@@ -14,14 +15,19 @@ typename V::value of_column(const typename V::ireg (&words)[N], const typename V
     return V::sum(sum);
 }
 
+template <class V, int N>
+using TransposedColumns = Columns<V, N, V::asks_ahead>;
+template <class V, int N>
+using TransposedEntries = typename V::reg[N];
+
 // target += panel^T * x for N registers of one row of the batch.
-template <class V, int N, bool ahead>
-void transposed_tile(const Word<typename V::value>* words, int rows, const Panel& panel, const Run* runs,
-                     const typename V::value* x, const Source<typename V::value>& target, std::ptrdiff_t b) {
+template <class V, int N>
+void transposed_tile(const LookedUp& looked_up, const Word<typename V::value>* words, int rows, const Panel& panel,
+                     const Run* runs, const typename V::value* x, const Source<typename V::value>& target, std::ptrdiff_t b) {
     using T = typename V::value;
     using Reg = typename V::reg;
-    Columns<V, N, ahead> columns(words, panel.height, rows);
-    Reg entries[N], scaled[N];
+    TransposedColumns<V, N> columns(words, panel.height, rows);
+    TransposedEntries<V, N> entries, scaled;
     UNROLL for (int i = 0; i < N - 1; ++i) entries[i] = V::load(x + i * V::width);
     entries[N - 1] = V::load_part(x + (N - 1) * V::width, columns.part());
     for (const Run *run = runs + panel.first_run, *end = run + panel.run_count; run != end; ++run) {
@@ -39,22 +45,21 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
         } else {
             const auto decoded = [&](auto precision, const Reg(&x_of_run)[N]) {
                 constexpr Precision P = decltype(precision)::value;
-                constexpr int K = columns_per_word(P);
+                // The first columns of a word are unrolled; its bits then move on to those that follow.
+                constexpr int K = columns_per_word(P), several = std::min(K, 4);
                 for (std::ptrdiff_t c = 0; c < run->length; c += K) {
                     typename V::ireg w[N];
                     columns.words(w);
-                    unroll(
-                        [&](auto k) {
-                            if (c + k < run->length) out[c + k] += of_column<V, P, k>(w, x_of_run);
-                        },
-                        std::make_integer_sequence<int, K>());
+                    for (std::ptrdiff_t first = c; first < std::min<std::ptrdiff_t>(c + K, run->length); first += several) {
+                        unroll(
+                            [&](auto k) {
+                                if (first + k < run->length) out[first + k] += of_column<V, P, k>(w, x_of_run);
+                            },
+                            std::make_integer_sequence<int, several>());
+                        if constexpr (K > several)
+                            UNROLL for (int i = 0; i < N; ++i) w[i] = V::rotated(w[i], 32 / K);
+                    }
                 }
-            };
-            const auto looked_up = [&](auto parallel) {
-                const Lookup<V, parallel> lookup(run->precision);
-                lookup.each_column(columns, run->length, [&](std::ptrdiff_t c, auto j, const auto& found) {
-                    out[c] += of_column<V, Precision::int8, j>(found, scaled);
-                });
             };
             if (run->begins) {
                 Reg scales[N];
@@ -82,20 +87,18 @@ void transposed_tile(const Word<typename V::value>* words, int rows, const Panel
                     values();
                     break;
                 default:
-                    parallel_bits(run->precision) > 0 ? looked_up(std::true_type()) : looked_up(std::false_type());
+                    looked_up.transposed[N - 1](&columns, &scaled, *run, out);
             }
         }
     }
 }
 
 template <class V>
-void transposed(const Word<typename V::value>* words, const Panel& panel, const Run* runs,
+void transposed(const LookedUp& looked_up, const Word<typename V::value>* words, const Panel& panel, const Run* runs,
                 Rows<const typename V::value> x, const Source<typename V::value>& target, std::ptrdiff_t batch) {
-    over_rows<V, std::min(V::batch_registers, max_panel_height / V::width)>(panel, [&](int row, int rows, auto n) {
-        with_ahead<V>([&](auto ahead) {
-            for (std::ptrdiff_t b = 0; b < batch; ++b)
-                transposed_tile<V, n, ahead>(words + row, rows, panel, runs, x.row(b) + row, target, b);
-        });
+    over_rows<V, registers_of_several<V>>(panel, [&](int row, int rows, auto n) {
+        for (std::ptrdiff_t b = 0; b < batch; ++b)
+            transposed_tile<V, n>(looked_up, words + row, rows, panel, runs, x.row(b) + row, target, b);
     });
 }
 

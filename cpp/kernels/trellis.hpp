@@ -1,7 +1,10 @@
 // Choosing the bits of words whose entries are read from a trellis.
 #pragma once
 
-#include "product/packed.hpp"
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/precision.hpp"
 
 namespace hmatrix {
 

@@ -166,7 +166,7 @@ void encode_owing(const Words& words, std::uint8_t* out) {
     words.owed ? encode_all<P, true>(words, out) : encode_all<P, false>(words, out);
 }
 
-void encode_words(const Words& words, std::uint8_t* out) {
+void encode(const Words& words, std::uint8_t* out) {
     switch (words.precision) {
         case Precision::trellis4: return encode_owing<Precision::trellis4>(words, out);
         case Precision::trellis2: return encode_owing<Precision::trellis2>(words, out);

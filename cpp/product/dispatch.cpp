@@ -1,3 +1,9 @@
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+
+#include <asm/hwcap.h>
+#endif
+
 #include <stdexcept>
 
 #include "kernels/kernels.hpp"
@@ -10,17 +16,40 @@ const bool prefetch_pays = (__builtin_cpu_init(), __builtin_cpu_is("intel"));
 const bool prefetch_pays = true;
 #endif
 
-std::vector<const InstructionSet*> available() {
-    std::vector<const InstructionSet*> sets;
-    for (const InstructionSet* set : {
+namespace {
+
 #if defined(__x86_64__)
-             &avx512vbmi, &avx512, &avx2,
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx512() {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+bool has_avx512vbmi() { return has_avx512() && __builtin_cpu_supports("avx512vbmi"); }
 #elif defined(__aarch64__) && defined(__linux__)
-             &neon,
+bool has_dot_products() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
 #endif
-             &portable})
-        if (set->supported()) sets.push_back(set);
-    return sets;
+bool always() { return true; }
+
+// The best first.
+const InstructionSet sets[] = {
+#if defined(__x86_64__)
+    // Only looked up values differ between these two.
+    {"avx512vbmi", has_avx512vbmi, avx512::float32, avx512vbmi::looked_up, avx512::float64, avx512::vectors,
+     avx512::encode_words},
+    {"avx512", has_avx512, avx512::float32, avx512::looked_up, avx512::float64, avx512::vectors, avx512::encode_words},
+    {"avx2", has_avx2, avx2::float32, avx2::looked_up, avx2::float64, avx2::vectors, avx2::encode_words},
+#elif defined(__aarch64__) && defined(__linux__)
+    {"neon", has_dot_products, neon::float32, neon::looked_up, neon::float64, neon::vectors, neon::encode_words},
+#endif
+    {"portable", always, portable::float32, portable::looked_up, portable::float64, portable::vectors, portable::encode_words}};
+
+}  // namespace
+
+std::vector<const InstructionSet*> available() {
+    std::vector<const InstructionSet*> found;
+    for (const InstructionSet& set : sets)
+        if (set.supported()) found.push_back(&set);
+    return found;
 }
 
 const InstructionSet& find(const std::string& name) {

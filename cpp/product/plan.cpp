@@ -130,7 +130,7 @@ void Plan<T>::run_stage(const Stage& stage, const Source<const T>& source, const
             const std::size_t begin = backwards ? stretch_begin(stage, first, last) : first;
             for (std::size_t i = begin; i < last; ++i) {
                 const Panel& panel = stage.panels[i];
-                kernels_->forward(packed_.data + panel.offset, panel, stage.runs.data(), source, quantized,
+                kernels_->forward(set_->looked_up, packed_.data + panel.offset, panel, stage.runs.data(), source, quantized,
                                   {y.base + panel.target, y.stride}, batch);
             }
             last = begin;
@@ -151,7 +151,7 @@ void Plan<T>::quantize(const Source<const T>& source, const Quantized& quantized
             if ((segment.source >= packed_.shape.columns) != of_t) continue;
             const Rows<const float> rows = source.at(segment.source);
             for (std::ptrdiff_t b = 0; b < batch; ++b)
-                set_->quantize(rows.row(b), segment.length, quantized.codes.row(b) + segment.offset,
+                set_->vectors.quantize(rows.row(b), segment.length, quantized.codes.row(b) + segment.offset,
                                quantized.steps.row(b) + i, quantized.sums.row(b) + i);
         }
     }
@@ -205,10 +205,10 @@ void Plan<T>::multiply_transposed(const T* x, T* y, std::ptrdiff_t batch) const 
         std::fill(ys, ys + count * n, T{0});
         // The stages in reverse; both add to what is there, so the panels follow each other on one thread.
         for (const Panel& panel : packed_.near.panels)
-            kernels_->transposed(packed_.data + panel.offset, panel, packed_.near.runs.data(),
+            kernels_->transposed(set_->looked_up, packed_.data + panel.offset, panel, packed_.near.runs.data(),
                                  {xs + panel.target, m}, target, count);
         for (const Panel& panel : packed_.far.panels)
-            kernels_->transposed(packed_.data + panel.offset, panel, packed_.far.runs.data(), {t + panel.target, k},
+            kernels_->transposed(set_->looked_up, packed_.data + panel.offset, panel, packed_.far.runs.data(), {t + panel.target, k},
                                  target, count);
     });
 }
@@ -235,12 +235,12 @@ void Plan<T>::rows(const std::int32_t* positions, T* y, std::ptrdiff_t count) co
             [](std::int32_t position, const Panel& other) { return position < other.target; }));
         T& entry = unit[positions[b] - panel.target];
         entry = T{1};
-        kernels_->transposed(packed_.data + panel.offset, panel, packed_.near.runs.data(), {unit, 0}, target, 1);
+        kernels_->transposed(set_->looked_up, packed_.data + panel.offset, panel, packed_.near.runs.data(), {unit, 0}, target, 1);
         entry = T{0};
         for (const Panel& factors : packed_.far.panels) {
             const T* const first = t + factors.target;
             if (std::any_of(first, first + factors.height, [](T value) { return value != T{0}; }))
-                kernels_->transposed(packed_.data + factors.offset, factors, packed_.far.runs.data(), {first, k}, target,
+                kernels_->transposed(set_->looked_up, packed_.data + factors.offset, factors, packed_.far.runs.data(), {first, k}, target,
                                      1);
         }
         for (std::ptrdiff_t j = 0; scattered && j < n; ++j) wanted[scattered[j]] = row[j];

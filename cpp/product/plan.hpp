@@ -5,33 +5,15 @@
 #include <optional>
 
 #include "kernels/kernels.hpp"
+#include "product/packed.hpp"
 #include "product/threads.hpp"
 
 namespace hmatrix {
-
-struct Shape {
-    std::int32_t rows;
-    std::int32_t columns;
-};
 
 // Makes a stage from the tables of src/hmatrix/packed/panels.py: offsets (panels,), panels (panels, 4), runs (runs, 4).
 // Throws std::invalid_argument for flags that are unknown; all else is checked by the plan.
 Stage make_stage(const std::int64_t* offsets, const std::int32_t* panels, std::size_t panel_count,
                  const std::int32_t* runs, std::size_t run_count);
-
-// Views of arrays that outlive the plan.
-template <class T>
-struct Packed {
-    Shape shape;
-    std::int32_t intermediate;  // entries of t
-    const Word<T>* data;
-    std::int64_t size;  // words of data
-    Stage far;
-    Stage near;
-    std::vector<Segment> segments;  // of the source x followed by t; none with exact activations
-    const std::int32_t* row_permutation;     // null: the identity
-    const std::int32_t* column_permutation;  // null: the identity
-};
 
 template <class T>
 class Plan {

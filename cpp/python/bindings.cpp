@@ -19,7 +19,7 @@ namespace {
 class OwningHead {
 public:
     OwningHead(const std::string& instruction_set, const nb::dict& arrays, const OwningPlan<float>* matrix)
-        : refine_(find(instruction_set).refine), checked_(viewed(arrays, matrix)), head_(checked_.head()) {}
+        : refine_(refine_of(find(instruction_set))), checked_(viewed(arrays, matrix)), head_(checked_.head()) {}
 
     template <std::size_t Dimensions>
     void outputs(const Array<const float, Dimensions>& x, const Array<float, Dimensions>& y) const {
@@ -208,7 +208,7 @@ NB_MODULE(_core, module) {
         [](const std::string& instruction_set, const hmatrix::Array<const std::uint32_t, 1>& words) {
             const auto& set = hmatrix::find(instruction_set);
             const nb::gil_scoped_release release;
-            return set.read(words.data(), words.shape(0));
+            return set.vectors.read(words.data(), words.shape(0));
         },
         "instruction_set"_a, nb::arg("words").noconvert());
     module.def("encode_words", &hmatrix::encode, "instruction_set"_a, "precision"_a, nb::arg("target").noconvert(),

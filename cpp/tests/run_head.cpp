@@ -83,8 +83,8 @@ void run(const InstructionSet& set, std::ifstream& file, const char* result) {
     const std::size_t batch = x.size() / static_cast<std::size_t>(head.columns), found = batch * static_cast<std::size_t>(top);
     std::vector<float> y(batch * static_cast<std::size_t>(head.rows)), values(found);
     std::vector<std::int64_t> indices(found), counts(batch);
-    head_outputs(set.refine, head, x.data(), y.data(), static_cast<std::ptrdiff_t>(batch));
-    head_largest(set.refine, head, x.data(), top, values.data(), indices.data(), counts.data(),
+    head_outputs(refine_of(set), head, x.data(), y.data(), static_cast<std::ptrdiff_t>(batch));
+    head_largest(refine_of(set), head, x.data(), top, values.data(), indices.data(), counts.data(),
                  static_cast<std::ptrdiff_t>(batch));
     std::ofstream out(result, std::ios::binary);
     write(out, y), write(out, values), write(out, indices), write(out, counts);

@@ -2,7 +2,7 @@
 
     python -m studies.allocator.trellis_values trellis1|trellis2|trellis3|trellis4|trellis4p [--all]
 
-prints the values of a precision, as cpp/product/packed.hpp has them less 128, and what they leave of the square of
+prints the values of a precision, as cpp/kernels/precision.hpp has them less 128, and what they leave of the square of
 entries that were not used. The iteration begins at quantiles of the normal distribution, in an order of windows that is
 among the best after a few steps; with `--all` all orders are tried once more, in some more minutes. All of it is in
 NumPy, and the reference that the native encoder is tested with.

@@ -29,20 +29,30 @@ FLAGS = ["-std=c++17", f"-I{SOURCES}", "-O2", "-static", "-pthread", "-ffp-contr
 LIBRARY = [
     "product/checks.cpp",
     "heads/head.cpp",
+    "heads/refine.cpp",
     "product/plan.cpp",
     "heads/progressive.cpp",
     "product/threads.cpp",
     "product/dispatch.cpp",
-    "kernels/kernel_portable.cpp",
-    "kernels/kernel_neon.cpp",
+]
+KERNELS = [
+    "heads/refine_kernels.cpp",
+    "kernels/float32_kernels.cpp",
+    "kernels/float64_kernels.cpp",
+    "kernels/lookup_kernels.cpp",
+    "kernels/trellis_kernels.cpp",
 ]
 
 
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory) -> list[str]:
-    folder = tmp_path_factory.mktemp("objects")
-    subprocess.run([COMPILER, *FLAGS, "-c", *(str(SOURCES / name) for name in LIBRARY)], check=True, cwd=folder)
-    return [str(path) for path in folder.glob("*.o")]
+    paths: list[str] = []
+    for names, options in ((LIBRARY, []), (KERNELS, ["-DHMATRIX_SET=portable"]), (KERNELS, ["-DHMATRIX_SET=neon"])):
+        folder = tmp_path_factory.mktemp("objects")
+        sources = [str(SOURCES / name) for name in names]
+        subprocess.run([COMPILER, *FLAGS, *options, "-c", *sources], check=True, cwd=folder)
+        paths += map(str, folder.glob("*.o"))
+    return paths
 
 
 def linked(source: str, objects: list[str], folder: Path) -> Path:

@@ -1,13 +1,10 @@
 // AVX2 with FMA: 16 registers of 8 floats or 4 doubles. Sums of integers go through 16-bit products,
 // since the 8-bit ones of AVX2 saturate.
+#pragma once
+
 #include <immintrin.h>
 
-#include "kernels/kernels.hpp"
-#include "kernels/panel_kernels.hpp"
-#include "heads/progressive_kernels.hpp"
-#include "kernels/transposed_kernels.hpp"
-#include "kernels/trellis_kernels.hpp"
-#include "kernels/vector_kernels.hpp"
+#include "kernels/columns.hpp"
 
 namespace hmatrix {
 namespace {
@@ -23,6 +20,7 @@ struct Float {
     };
     static constexpr int width = 8, registers = 12, batch_registers = 3;
     static constexpr bool asks_ahead = true;
+    static constexpr bool constants_fit = false;
     static part_type part(int n) {
         return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     }
@@ -103,6 +101,25 @@ struct Float {
         const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(w, bits * K + 8), mask);
         return _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(even, x.even), _mm256_madd_epi16(odd, x.odd)));
     }
+    // Codes of a precision that is known when it runs: the first columns of a word, and moving on to those that follow.
+    struct integer {
+        explicit integer(Precision p)
+            : bits(_mm256_set1_epi32(32 / columns_per_word(p))),
+              word_mask(_mm256_set1_epi32((1 << 32 / columns_per_word(p)) - 1)),
+              half_mask(_mm256_set1_epi16(static_cast<short>((1 << 32 / columns_per_word(p)) - 1))),
+              zero(_mm256_set1_ps(0.5f * static_cast<float>(twice_zero(p)))) {}
+        template <int K>
+        reg decode(ireg w) const {
+            return _mm256_sub_ps(_mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(w, 8 * K), word_mask)), zero);
+        }
+        ireg dot(ireg sum, ireg w, const iword& x) const {
+            const __m256i even = _mm256_and_si256(w, half_mask), odd = _mm256_and_si256(_mm256_srli_epi32(w, 8), half_mask);
+            return _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(even, x.even), _mm256_madd_epi16(odd, x.odd)));
+        }
+        ireg moved(ireg w) const { return _mm256_srlv_epi32(w, bits); }
+        ireg bits, word_mask, half_mask;
+        reg zero;
+    };
     // The bytes of a table that windows, the last six bits of each byte, stand for; of a wide one the last seven.
     struct table {
         explicit table(const std::uint8_t* bytes) {
@@ -128,6 +145,11 @@ struct Float {
     static ireg joined(ireg a, ireg b) {
         const __m256i two = _mm256_set1_epi8(3);
         return _mm256_or_si256(_mm256_and_si256(two, a), _mm256_andnot_si256(two, b));
+    }
+    // Without the last bits.
+    template <int bits>
+    static ireg moved(ireg w) {
+        return _mm256_srli_epi32(w, bits);
     }
     static ireg rotated(ireg w, int bits) {
         return _mm256_or_si256(_mm256_srl_epi32(w, _mm_cvtsi32_si128(bits)), _mm256_sll_epi32(w, _mm_cvtsi32_si128(32 - bits)));
@@ -163,17 +185,5 @@ struct Double {
     static void store_part(double* p, reg a, part_type m) { _mm256_maskstore_pd(p, m, a); }
 };
 
-bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-
 }  // namespace
-
-const InstructionSet avx2 = {"avx2",
-                             supported,
-                             {forward<Float>, transposed<Float>},
-                             {forward<Double>, transposed<Double>},
-                             quantize<Float>,
-                             read<Float>,
-                             refine_head<Float>,
-                             encode_words};
-
 }  // namespace hmatrix

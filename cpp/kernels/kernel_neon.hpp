@@ -1,15 +1,9 @@
 // 64-bit Arm with dot products: 32 registers of 4 floats or 2 doubles.
+#pragma once
+
 #include <arm_neon.h>
-#include <sys/auxv.h>
 
-#include <asm/hwcap.h>
-
-#include "kernels/kernels.hpp"
-#include "kernels/panel_kernels.hpp"
-#include "heads/progressive_kernels.hpp"
-#include "kernels/transposed_kernels.hpp"
-#include "kernels/trellis_kernels.hpp"
-#include "kernels/vector_kernels.hpp"
+#include "kernels/columns.hpp"
 
 namespace hmatrix {
 namespace {
@@ -22,6 +16,7 @@ struct Float {
     using part_type = int;
     static constexpr int width = 4, registers = 16, batch_registers = 4;
     static constexpr bool asks_ahead = false;
+    static constexpr bool constants_fit = true;
     static int part(int n) { return n; }
     static reg zero() { return vdupq_n_f32(0); }
     static reg load(const float* p) { return vld1q_f32(p); }
@@ -111,6 +106,29 @@ struct Float {
         }
         return vreinterpretq_u32_s32(s);
     }
+    // Codes of a precision that is known when it runs: the first columns of a word, and moving on to those that follow.
+    // Dot products are of those below eight bits only.
+    struct integer {
+        explicit integer(Precision p)
+            : bits(vdupq_n_s32(-(32 / columns_per_word(p)))),
+              word_mask(vdupq_n_u32((1u << 32 / columns_per_word(p)) - 1)),
+              byte_mask(vdupq_n_s8(static_cast<std::int8_t>((1 << 32 / columns_per_word(p)) - 1))),
+              zero(vdupq_n_f32(0.5f * static_cast<float>(twice_zero(p)))) {}
+        template <int K>
+        reg decode(ireg w) const {
+            if constexpr (K > 0) w = vshrq_n_u32(w, 8 * K);
+            return vsubq_f32(vcvtq_f32_u32(vandq_u32(w, word_mask)), zero);
+        }
+        ireg dot(ireg sum, ireg w, iword x) const {
+            const int8x16_t codes = vandq_s8(vreinterpretq_s8_u32(w), byte_mask);
+            return vreinterpretq_u32_s32(vdotq_s32(vreinterpretq_s32_u32(sum), codes, x));
+        }
+        ireg moved(ireg w) const { return vshlq_u32(w, bits); }
+        int32x4_t bits;
+        ireg word_mask;
+        int8x16_t byte_mask;
+        reg zero;
+    };
     // The bytes of a table that windows, the last six bits of each byte, stand for; of a wide one the last seven.
     struct table {
         explicit table(const std::uint8_t* bytes) : all(vld1q_u8_x4(bytes)) {}
@@ -131,6 +149,11 @@ struct Float {
     };
     // Bytes whose last two bits are those of a, and the others those of b.
     static ireg joined(ireg a, ireg b) { return vbslq_u32(vdupq_n_u32(0x03030303), a, b); }
+    // Without the last bits.
+    template <int bits>
+    static ireg moved(ireg w) {
+        return vshrq_n_u32(w, bits);
+    }
     static ireg rotated(ireg w, int bits) {
         return vorrq_u32(vshlq_u32(w, vdupq_n_s32(-bits)), vshlq_u32(w, vdupq_n_s32(32 - bits)));
     }
@@ -168,17 +191,5 @@ struct Double {
     }
 };
 
-bool supported() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
-
 }  // namespace
-
-const InstructionSet neon = {"neon",
-                             supported,
-                             {forward<Float>, transposed<Float>},
-                             {forward<Double>, transposed<Double>},
-                             quantize<Float>,
-                             read<Float>,
-                             refine_head<Float>,
-                             encode_words};
-
 }  // namespace hmatrix

@@ -1,13 +1,10 @@
 // AVX-512 with VNNI: 32 registers of 16 floats or 8 doubles; masks for the rows that do not fill one.
-// kernel_avx512vbmi.cpp compiles it once more, for machines that look up 64 bytes at once.
+// kernel_avx512vbmi.hpp is the same, compiled for machines that look up 64 bytes at once.
+#pragma once
+
 #include <immintrin.h>
 
-#include "kernels/kernels.hpp"
-#include "kernels/panel_kernels.hpp"
-#include "heads/progressive_kernels.hpp"
-#include "kernels/transposed_kernels.hpp"
-#include "kernels/trellis_kernels.hpp"
-#include "kernels/vector_kernels.hpp"
+#include "kernels/columns.hpp"
 
 namespace hmatrix {
 namespace {
@@ -20,6 +17,7 @@ struct Float {
     using part_type = __mmask16;
     static constexpr int width = 16, registers = 24, batch_registers = 4;
     static constexpr bool asks_ahead = true;
+    static constexpr bool constants_fit = true;
     static part_type part(int n) { return static_cast<part_type>((1u << n) - 1); }
     static reg zero() { return _mm512_setzero_ps(); }
     static reg load(const float* p) { return _mm512_loadu_ps(p); }
@@ -86,6 +84,26 @@ struct Float {
         if constexpr (bits < 8) w = _mm512_and_si512(w, _mm512_set1_epi8((1 << bits) - 1));
         return _mm512_dpbusd_epi32(sum, w, x);
     }
+    // Codes of a precision that is known when it runs: the first columns of a word, and moving on to those that follow.
+    struct integer {
+        static constexpr float base = 4194304.0f;
+        explicit integer(Precision p)
+            : bits(_mm512_set1_epi32(32 / columns_per_word(p))),
+              word_mask(_mm512_set1_epi32(((1 << 32 / columns_per_word(p)) - 1) << 1)),
+              byte_mask(_mm512_set1_epi8(static_cast<char>((1 << 32 / columns_per_word(p)) - 1))),
+              zero(_mm512_set1_ps(base + 0.5f * static_cast<float>(twice_zero(p)))) {}
+        template <int K>
+        reg decode(ireg w) const {
+            constexpr int shift = 8 * K - 1, and_or = 0xea;
+            const ireg moved = shift < 0 ? _mm512_slli_epi32(w, 1) : _mm512_srli_epi32(w, std::max(shift, 0));
+            const ireg code = _mm512_ternarylogic_epi32(moved, word_mask, _mm512_castps_si512(_mm512_set1_ps(base)), and_or);
+            return _mm512_sub_ps(_mm512_castsi512_ps(code), zero);
+        }
+        ireg dot(ireg sum, ireg w, iword x) const { return _mm512_dpbusd_epi32(sum, _mm512_and_si512(w, byte_mask), x); }
+        ireg moved(ireg w) const { return _mm512_srlv_epi32(w, bits); }
+        ireg bits, word_mask, byte_mask;
+        reg zero;
+    };
     // The bytes of a table that windows, the last six bits of each byte, stand for; of a wide one the last seven.
 #ifdef __AVX512VBMI__
     struct table {
@@ -129,6 +147,11 @@ struct Float {
         constexpr int a_or_b = 0xca;
         return _mm512_ternarylogic_epi32(_mm512_set1_epi8(3), a, b, a_or_b);
     }
+    // Without the last bits.
+    template <int bits>
+    static ireg moved(ireg w) {
+        return _mm512_srli_epi32(w, bits);
+    }
     static ireg rotated(ireg w, int bits) { return _mm512_rorv_epi32(w, _mm512_set1_epi32(bits)); }
     // Codes of int8 with bytes of their own in each lane.
     static ireg dot_lanes(ireg sum, ireg w, const std::int8_t* x) {
@@ -156,31 +179,5 @@ struct Double {
     static void store_part(double* p, reg a, part_type m) { _mm512_mask_storeu_pd(p, m, a); }
 };
 
-#ifdef __AVX512VBMI__
-constexpr const char* name = "avx512vbmi";
-bool supported() { return avx512.supported() && __builtin_cpu_supports("avx512vbmi"); }
-#else
-constexpr const char* name = "avx512";
-bool supported() {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vnni");
-}
-#endif
-
 }  // namespace
-
-#ifdef __AVX512VBMI__
-const InstructionSet avx512vbmi = {
-#else
-const InstructionSet avx512 = {
-#endif
-    name,
-    supported,
-    {forward<Float>, transposed<Float>},
-    {forward<Double>, transposed<Double>},
-    quantize<Float>,
-    read<Float>,
-    refine_head<Float>,
-    encode_words};
-
 }  // namespace hmatrix

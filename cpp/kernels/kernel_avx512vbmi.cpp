@@ -1,2 +1,0 @@
-// AVX-512 with VNNI and VBMI.
-#include "kernels/kernel_avx512.cpp"
