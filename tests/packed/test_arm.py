@@ -44,10 +44,17 @@ KERNELS = [
 ]
 
 
+every_instruction_set = pytest.mark.parametrize(
+    "instruction_set", ["neon", pytest.param("portable", marks=pytest.mark.nightly)]
+)
+
+
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory) -> list[str]:
     paths: list[str] = []
-    for names, options in ((LIBRARY, []), (KERNELS, ["-DHMATRIX_SET=portable"]), (KERNELS, ["-DHMATRIX_SET=neon"])):
+    # The portable kernel is tested as it is optimised elsewhere; here that would take most of the time.
+    portable, neon = ["-DHMATRIX_SET=portable", "-O0"], ["-DHMATRIX_SET=neon"]
+    for names, options in ((LIBRARY, []), (KERNELS, portable), (KERNELS, neon)):
         folder = tmp_path_factory.mktemp("objects")
         sources = [str(SOURCES / name) for name in names]
         subprocess.run([COMPILER, *FLAGS, *options, "-c", *sources], check=True, cwd=folder)
@@ -107,7 +114,7 @@ def write_head(path: Path, packed: PackedHead, x: np.ndarray, top: int) -> None:
     write_arrays(path, arrays)
 
 
-@pytest.mark.parametrize("instruction_set", ["neon", "portable"])
+@every_instruction_set
 @pytest.mark.parametrize("precision", [precision.name.lower() for precision in hm.Precision])
 @pytest.mark.parametrize("activations", ["exact", "int8"])
 @pytest.mark.parametrize("transposed", [False, True])
@@ -137,7 +144,7 @@ def test_products(program, tmp_path, instruction_set, precision, activations, tr
         assert (np.abs(y - expected).max(axis=1) <= 20 * np.finfo(matrix.dtype).eps * size).all()
 
 
-@pytest.mark.parametrize("instruction_set", ["neon", "portable"])
+@every_instruction_set
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("rule", [hm.Margin(), hm.Rigorous()], ids=lambda rule: type(rule).__name__)
 @pytest.mark.parametrize(("cluster_rows", "coarse"), [(0, "int8"), (0, "int4"), (40, "int4")])
@@ -159,7 +166,7 @@ def test_progressive_heads(head_program, tmp_path, instruction_set, precision, r
     check_head(head, X[100:].copy(), head_program, instruction_set, tmp_path)
 
 
-@pytest.mark.parametrize("instruction_set", ["neon", "portable"])
+@every_instruction_set
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 def test_progressive_heads_with_an_h_matrix(head_program, tmp_path, instruction_set, precision):
     rng = np.random.default_rng(0)
