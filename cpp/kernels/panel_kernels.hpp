@@ -168,8 +168,12 @@ private:
     template <Precision P>
     static const Run* add_codes(Tile& tile, const Run* run, const Run* end, const Source<const T>& source,
                                 const Quantized& quantized, std::ptrdiff_t first) {
-        return run->segment < 0 ? add_floats<P>(tile, run, end, source, first)
-                                : add_products<P>(tile, run, end, quantized, first);
+        if (run->segment < 0) return add_floats<P>(tile, run, end, source, first);
+        // For several vectors the runs are short for what a call costs.
+        if constexpr (B == 1)
+            return add_products_apart<P>(tile, run, end, quantized, first);
+        else
+            return add_products<P>(tile, run, end, quantized, first);
     }
 
     template <Precision P>
@@ -188,8 +192,8 @@ private:
 
     // The codes of the source are filled up with zeros, as words are.
     template <Precision P>
-    static APART const Run* add_products(Tile& tile, const Run* run, const Run* end, const Quantized& quantized,
-                                   std::ptrdiff_t first) {
+    static inline INLINED const Run* add_products(Tile& tile, const Run* run, const Run* end, const Quantized& quantized,
+                                                  std::ptrdiff_t first) {
         constexpr bool shared = together && P == Precision::int2;
         const auto each = [](auto& columns, const Run& one, const auto& four) INLINED {
             if constexpr (shared)
@@ -198,6 +202,12 @@ private:
                 each_product_of<P>(columns, one, four);
         };
         return tile.template add_integers<true>(run, end, quantized, first, twice_zero(shared ? run->precision : P), each);
+    }
+
+    template <Precision P>
+    static APART const Run* add_products_apart(Tile& tile, const Run* run, const Run* end, const Quantized& quantized,
+                                               std::ptrdiff_t first) {
+        return add_products<P>(tile, run, end, quantized, first);
     }
 
     // Calls four for the columns of codes of int2 and int1.
