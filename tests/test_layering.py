@@ -183,3 +183,9 @@ def test_sources_of_the_kernel_include_only_what_lies_below_them(room):
     }
     assert included
     assert included <= INCLUDES[room]
+
+
+@pytest.mark.parametrize("path", sorted((SOURCES / "kernels").glob("*_kernels.cpp")), ids=lambda path: path.name)
+def test_tables_of_kernels_are_made_when_they_are_compiled(path):
+    """What is initialised when the library is loaded may be AVX-512 code, on a processor without it."""
+    assert not re.findall(r"^(?:static |inline )?const .*=.*\(.*\);", path.read_text(encoding="utf-8"), re.MULTILINE)

@@ -78,7 +78,7 @@ inline INLINED void settle(Reg& value) {
 
 // Calls f(std::integral_constant<int, 0>()) to f(... Count - 1).
 template <class F, int... K>
-inline INLINED void unroll(F&& f, std::integer_sequence<int, K...>) {
+inline INLINED constexpr void unroll(F&& f, std::integer_sequence<int, K...>) {
     (f(std::integral_constant<int, K>()), ...);
 }
 

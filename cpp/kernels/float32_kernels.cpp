@@ -6,7 +6,7 @@
 
 namespace hmatrix::HMATRIX_SET {
 
-const Kernels<float> float32 = {forward<Float>, transposed<Float>};
-const VectorKernels vectors = {quantize<Float>, read<Float>};
+constexpr Kernels<float> float32 = {forward<Float>, transposed<Float>};
+constexpr VectorKernels vectors = {quantize<Float>, read<Float>};
 
 }  // namespace hmatrix::HMATRIX_SET

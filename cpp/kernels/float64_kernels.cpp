@@ -5,6 +5,6 @@
 
 namespace hmatrix::HMATRIX_SET {
 
-const Kernels<double> float64 = {forward<Double>, transposed<Double>};
+constexpr Kernels<double> float64 = {forward<Double>, transposed<Double>};
 
 }  // namespace hmatrix::HMATRIX_SET

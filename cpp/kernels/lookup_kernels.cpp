@@ -5,6 +5,7 @@
 
 namespace hmatrix::HMATRIX_SET {
 
-const LookedUp looked_up = all_looked_up<Float>();
+// At compile time: code of this unit may not run when the library is loaded, on whatever processor that is.
+constexpr LookedUp looked_up = all_looked_up<Float>();
 
 }  // namespace hmatrix::HMATRIX_SET
