@@ -32,7 +32,7 @@ def allocator_of(name, calibrated=False):
 
 
 def error_of(weight, matrix, allocator):
-    moments = allocator._moments
+    moments = allocator._weighted.moments
     return np.sqrt(moments.error(weight - matrix.to_dense()) / moments.error(weight))
 
 

@@ -2,32 +2,24 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import check_integer, check_matrix
+from hmatrix._support.checks import check_integer
 from hmatrix._support.machine import blas_threads
 from hmatrix._support.scores import scores_of
 from hmatrix._support.ties import first_least, rounding_of
-from hmatrix._support.typing import FloatArray, Floats32, Floats64, Scores
-from hmatrix.allocation.error.gains import unbiased_gains
-from hmatrix.allocation.error.moments import Moments, moments
-from hmatrix.allocation.error.row_moments import RowMoments
-from hmatrix.allocation.error.row_weights import row_scales, with_rows_scaled
-from hmatrix.allocation.error.scaling import check_range, divided, exponent_of, multiplied, multiplied_correction
+from hmatrix._support.typing import FloatArray, Floats64, Scores
 from hmatrix.allocation.result import Allocation
-from hmatrix.allocation.rounding.realise import realise
 from hmatrix.allocation.search.arrangements import Arrangement, of_index
 from hmatrix.allocation.search.bounds import bound
 from hmatrix.allocation.search.budget import Budget
-from hmatrix.allocation.search.candidates import Piece
 from hmatrix.allocation.search.costs import Bytes, CostModel
 from hmatrix.allocation.search.layout import Layout
 from hmatrix.allocation.search.screening import Screening
+from hmatrix.allocation.weighted_matrix import THREADS, WeightedMatrix
 from hmatrix.assembly import Sides
 from hmatrix.codes.precision import Activations
 from hmatrix.errors import ArgumentError
@@ -38,9 +30,6 @@ Evaluate: TypeAlias = Callable[[HMatrix, FloatArray], float | Scores]
 """A score, higher for better, of an H-matrix and a correction of the bias, or one for each sample."""
 
 _EVALUATIONS = 12
-
-_THREADS = 1
-"""Thousands of small eigenproblems: threads of BLAS that wait for each other take several times as long."""
 
 
 class Allocator:
@@ -102,25 +91,7 @@ class Allocator:
         derivatives: npt.ArrayLike | None = None,
         row_derivatives: npt.ArrayLike | None = None,
     ) -> None:
-        if derivatives is not None and calibration is None:
-            raise ArgumentError("derivatives", "are given without calibration", "give the layer's inputs, too")
-        if row_derivatives is not None and row_weights is not None:
-            raise ArgumentError("row_derivatives", "are given with row_weights", "leave these out")
-        given = check_matrix("weight", weight)
-        check_range(given)
-        self._exponent = exponent_of(given)
-        checked = divided(given, self._exponent)
-        self._row_scales = row_scales(row_weights, len(checked))
-        self._weight = checked if row_weights is None else checked * self._row_scales[:, None]
-        self._activations = Activations.of(activations)
-        m, n = self._weight.shape
-        with blas_threads(_THREADS):
-            self._row_moments = RowMoments() if row_derivatives is None else RowMoments.of(row_derivatives, m)
-            self._moments = (
-                Moments.of_root(None, n)
-                if calibration is None
-                else moments(self._weight, calibration, derivatives=derivatives, quantized=self._is_quantized)
-            )
+        self._weighted = WeightedMatrix.of(weight, calibration, activations, row_weights, derivatives, row_derivatives)
         self._leaf_size = check_integer("leaf_size", splitter.leaf_size, at_least=1)
         index = of_index(self._leaf_size)
         self._first = (index, index)
@@ -174,7 +145,7 @@ class Allocator:
     def _within(self, budget: Budget, unbiased: bool) -> Allocation:
         start = time.perf_counter()
         first = self._layout(*self._first)
-        cost, most = bound(budget, self._weight.shape, self._activations, first)
+        cost, most = bound(budget, self._weighted.weight.shape, self._weighted.activations, first)
         tried = [(layout, layout.pieces(cost, most)) for layout in self._promising(cost, most)]
         # Predictions may err. That of sums says what is left to round where low rank took the larger part, but not how
         # rounding spreads over columns that matter unequally: what does without is tried, too.
@@ -183,14 +154,14 @@ class Allocator:
             for layout, pieces in tried
             if any(piece.form.is_sum for piece in pieces)
         ]
-        allocations = [self._realised(*choice, start, unbiased) for choice in tried]
+        allocations = [self._weighted.allocation(*choice, start, unbiased=unbiased) for choice in tried]
         # Where a single leaf was predicted to do better than what came out, it is tried.
         whole = first.whole(cost, most)
         least = min(allocation.measured_error for allocation in allocations)
-        if whole is not None and _relative(whole.error, self._energy) < least * (1 - self._rounding):
-            allocations.append(self._realised(first, [whole], start, unbiased))
+        if whole is not None and self._weighted.relative(whole.error) < least * (1 - self._weighted.rounding):
+            allocations.append(self._weighted.allocation(first, [whole], start, unbiased=unbiased))
         errors = [allocation.measured_error for allocation in allocations]
-        return allocations[first_least(errors, self._rounding * min(errors))]
+        return allocations[first_least(errors, self._weighted.rounding * min(errors))]
 
     def frontier(self, budgets: Sequence[Budget], *, unbiased: bool = False) -> list[Allocation]:
         """Return the best H-matrix for each of several budgets."""
@@ -221,89 +192,30 @@ class Allocator:
             return [first]
         best = self._layout(*self._screening(cost).best(most))
         bounds = first.bound(cost, most), best.bound(cost, most)
-        return [first, best] if bounds[1] < bounds[0] * (1 - self._rounding) else [first]
+        return [first, best] if bounds[1] < bounds[0] * (1 - self._weighted.rounding) else [first]
 
     def _screening(self, cost: CostModel) -> Screening:
         if cost not in self._screenings:
-            with blas_threads(_THREADS):
+            known = self._weighted
+            with blas_threads(THREADS):
                 self._screenings[cost] = Screening(
-                    self._weight, self._moments, self._leaf_size, quantized=self._is_quantized, cost=cost
+                    known.weight, known.moments, self._leaf_size, quantized=known.quantized, cost=cost
                 )
         return self._screenings[cost]
-
-    @property
-    def _is_quantized(self) -> bool:
-        return self._activations is Activations.INT8
 
     def _layout(self, rows: Arrangement, columns: Arrangement) -> Layout:
         key = (rows.name, columns.name)
         if key not in self._layouts:
-            with blas_threads(_THREADS):
-                self._layouts[key] = Layout(self._weight, self._moments, rows, columns, quantized=self._is_quantized)
+            known = self._weighted
+            with blas_threads(THREADS):
+                self._layouts[key] = Layout(known.weight, known.moments, rows, columns, quantized=known.quantized)
         return self._layouts[key]
-
-    def _realised(self, layout: Layout, pieces: list[Piece], start: float, unbiased: bool) -> Allocation:
-        with blas_threads(_THREADS):
-            weight, inputs = layout.ordered(self._weight, self._moments)
-            outputs = layout.ordered_rows(self._row_moments)
-            leaves, errors = realise(weight, pieces, inputs, outputs)
-            scales = self._row_scales[layout.permutations[0]]
-            factors: Floats32 = np.reciprocal(scales)
-            if unbiased:
-                gains = unbiased_gains(weight, errors, inputs)
-                factors = gains / scales
-                errors *= gains[:, None]
-                errors += (1 - gains)[:, None] * weight
-        if (factors != 1).any():
-            leaves = [with_rows_scaled(leaf, factors) for leaf in leaves]
-        matrix = HMatrix.from_leaves(weight.shape, leaves, *layout.permutations, activations=self._activations)
-        correction = np.empty(len(weight), np.float32)
-        correction[layout.permutations[0]] = errors @ inputs.mean / scales
-        return Allocation(
-            multiplied(matrix, leaves, layout.permutations, self._exponent, errors),
-            multiplied_correction(correction, self._exponent + inputs.exponent),
-            _relative(sum(piece.error for piece in pieces), self._energy),
-            _relative(inputs.error(outputs.weighted(errors)) + self._added_by_rounding(matrix), self._joint_energy),
-            layout.names,
-            self._moments.damping,
-            time.perf_counter() - start,
-        )
-
-    def _added_by_rounding(self, matrix: HMatrix) -> float:
-        """Return the mean square that int8 activations add to the output, on the calibration data."""
-        if self._moments.rounded is None:
-            return 0.0
-        X = self._moments.rounded.samples
-        exact = HMatrix(replace(matrix.pack(), quantized=False))
-        added = self._row_moments.weighted((matrix.apply(X) - exact.apply(X)).T * self._row_scales[:, None])
-        return float(np.square(added).sum(axis=0).mean())
-
-    @property
-    def _rounding(self) -> float:
-        """Largest difference of errors that should be equal, relative to them: they are float32, summed over columns.
-
-        Of equal choices the first is taken, the order of the index before others.
-        """
-        return rounding_of(np.float32, self._weight.shape[1])
-
-    @cached_property
-    def _energy(self) -> float:
-        return self._moments.error(self._weight)
-
-    @cached_property
-    def _joint_energy(self) -> float:
-        rows = self._row_moments
-        return self._energy if rows.root is None else self._moments.error(rows.weighted(self._weight))
 
 
 def _check_together(budget: Budget, evaluate: Evaluate | None) -> None:
     if (budget.max_drop is None) != (evaluate is None):
         came = "is given without max_drop" if evaluate else "is not given"
         raise ArgumentError("evaluate", came, "give a function and Budget(max_drop=...), or neither")
-
-
-def _relative(error: float, energy: float) -> float:
-    return float(np.sqrt(error / energy)) if energy > 0 else 0.0
 
 
 def _score(evaluate: Evaluate, allocation: Allocation) -> float:

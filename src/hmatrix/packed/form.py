@@ -164,16 +164,13 @@ class PackedBlocks:
         scales
             Scales of the rows of codes, ``(height,)``; ``None`` for floating-point numbers.
         """
-        words = panel_words(self.data, panel)
-        column = 0
         scales: FloatArray | None = None
-        for run in panel.runs:
+        for run, words in self._runs(panel):
             if run.begins:
-                scales = words[:, column].copy().view(np.float32)
+                scales = _scales(words)
             if leaf is None or run.leaf == leaf:
-                own = words[:, column + run.begins : column + run.words()]
-                yield run, from_words(own, run.precision, run.length), scales if run.precision.is_integer else None
-            column += run.words()
+                own = from_words(words[:, run.begins :], run.precision, run.length)
+                yield run, own, scales if run.precision.is_integer else None
 
     def decoded(self, panel: Panel, leaf: int | None = None) -> Iterator[tuple[Run, FloatArray]]:
         """Iterate over the runs of a panel as `units` does, with their values ``(height, length)``."""
@@ -194,14 +191,24 @@ class PackedBlocks:
 
     def _floats(self, panel: Panel) -> Iterator[FloatArray]:
         """Iterate over the scales of a panel, and its coefficients that are no codes."""
+        for run, words in self._runs(panel):
+            if run.begins:
+                yield _scales(words)
+            if not run.precision.is_integer:
+                yield from_words(words, run.precision, run.length)
+
+    def _runs(self, panel: Panel) -> Iterator[tuple[Run, AnyArray]]:
+        """Iterate over the runs of a panel with their words ``(height, words)``, after scales where a group begins."""
         words = panel_words(self.data, panel)
         column = 0
         for run in panel.runs:
-            if run.begins:
-                yield words[:, column].copy().view(np.float32)
-            if not run.precision.is_integer:
-                yield from_words(words[:, column : column + run.words()], run.precision, run.length)
+            yield run, words[:, column : column + run.words()]
             column += run.words()
+
+
+def _scales(words: AnyArray) -> FloatArray:
+    """Return the scales of the rows, ``(height,)``, of words that begin with them."""
+    return words[:, 0].copy().view(np.float32)
 
 
 def panel_words(data: AnyArray, panel: Panel) -> AnyArray:

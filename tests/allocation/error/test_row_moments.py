@@ -101,7 +101,7 @@ def test_the_error_is_that_of_rows_together(activations, coordinates):
     allocator = hm.Allocator(weight, calibration=X, row_derivatives=vectors, activations=activations, coordinates=sides)
     found = allocator.allocate(hm.Budget(storage=0.2))
     B = RowMoments.of(vectors, 64).root.astype(float)
-    C = allocator._moments.root.astype(float)
+    C = allocator._weighted.moments.root.astype(float)
     E = weight - found.matrix.to_dense().astype(float)
     lost = np.square(B.T @ E @ C).sum()
     if activations == "int8":
