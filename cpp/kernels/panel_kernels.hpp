@@ -52,10 +52,7 @@ private:
             const auto column = [&](int u, std::ptrdiff_t c) INLINED {
                 Reg a[N];
                 columns.values(a);
-                UNROLL for (int b = 0; b < B; ++b) {
-                    const Reg entry = V::broadcast(x.of[b] + c);
-                    UNROLL for (int i = 0; i < N; ++i) sums.of[u][b][i] = V::fma(a[i], entry, sums.of[u][b][i]);
-                }
+                Tile::add_values_of(sums, a, x.of, c, u);
             };
             std::ptrdiff_t c = 0;
             for (; c + U <= run->length; c += U)
@@ -119,7 +116,7 @@ private:
             const auto column = [&](auto k) INLINED {
                 Reg a[N];
                 UNROLL for (int i = 0; i < N; ++i) a[i] = integer.template decode<k>(w[i]);
-                Tile::add_values_of(sums, a, x, c + k, k);
+                Tile::add_values_of(sums, a, x, c + k, k % U);
             };
             const std::ptrdiff_t end = std::min<std::ptrdiff_t>(c + K, run.length);
             for (; c + 4 <= end; c += 4) {

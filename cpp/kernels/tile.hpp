@@ -79,13 +79,11 @@ struct Tile {
     static inline INLINED void add_column(Sums& sums, const Bits (&w)[N], const T* const* x, std::ptrdiff_t c, Turn turn) {
         Reg a[N];
         UNROLL for (int i = 0; i < N; ++i) a[i] = V::template decode<P, K>(w[i]);
-        add_values_of(sums, a, x, c, turn);
+        add_values_of(sums, a, x, c, turn % U);
     }
 
-    // Adds the products of a column of values.
-    template <class Turn>
-    static inline INLINED void add_values_of(Sums& sums, const Reg (&a)[N], const T* const* x, std::ptrdiff_t c, Turn) {
-        constexpr int u = Turn::value % U;
+    // Adds the products of a column of values, to sum u.
+    static inline INLINED void add_values_of(Sums& sums, const Reg (&a)[N], const T* const* x, std::ptrdiff_t c, int u) {
         UNROLL for (int b = 0; b < B; ++b) {
             const Reg entry = V::broadcast(x[b] + c);
             UNROLL for (int i = 0; i < N; ++i) sums.of[u][b][i] = V::fma(a[i], entry, sums.of[u][b][i]);
