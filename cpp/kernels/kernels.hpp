@@ -42,7 +42,8 @@ struct InstructionSet {
 // them: what they define lies in a namespace with the name of the set.
 #if defined(__x86_64__)
 #define HMATRIX_SETS(f) f(portable) f(avx2) f(avx512)
-#elif defined(__aarch64__) && defined(__linux__)
+#elif defined(__aarch64__) && (defined(__linux__) || defined(__APPLE__))
+#define HMATRIX_NEON
 #define HMATRIX_SETS(f) f(portable) f(neon)
 #else
 #define HMATRIX_SETS(f) f(portable)

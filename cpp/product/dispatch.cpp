@@ -25,8 +25,10 @@ bool has_avx512() {
            __builtin_cpu_supports("avx512vnni");
 }
 bool has_avx512vbmi() { return has_avx512() && __builtin_cpu_supports("avx512vbmi"); }
-#elif defined(__aarch64__) && defined(__linux__)
+#elif defined(HMATRIX_NEON) && defined(__linux__)
 bool has_dot_products() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
+#elif defined(HMATRIX_NEON)
+bool has_dot_products() { return true; }  // of all Macs
 #endif
 bool always() { return true; }
 
@@ -38,7 +40,7 @@ const InstructionSet sets[] = {
      avx512::encode_words},
     {"avx512", has_avx512, avx512::float32, avx512::looked_up, avx512::float64, avx512::vectors, avx512::encode_words},
     {"avx2", has_avx2, avx2::float32, avx2::looked_up, avx2::float64, avx2::vectors, avx2::encode_words},
-#elif defined(__aarch64__) && defined(__linux__)
+#elif defined(HMATRIX_NEON)
     {"neon", has_dot_products, neon::float32, neon::looked_up, neon::float64, neon::vectors, neon::encode_words},
 #endif
     {"portable", always, portable::float32, portable::looked_up, portable::float64, portable::vectors, portable::encode_words}};
