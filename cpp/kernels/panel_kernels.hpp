@@ -28,7 +28,7 @@ struct PanelProduct {
                 case Precision::int8: return add_codes<Precision::int8>(tile, run, end, source, quantized, first);
                 case Precision::int4: return add_codes<Precision::int4>(tile, run, end, source, quantized, first);
                 case Precision::int2: return add_codes<Precision::int2>(tile, run, end, source, quantized, first);
-                case Precision::int1: return add_codes<one_bit>(tile, run, end, source, quantized, first);
+                case Precision::int1: return add_codes<Precision::int1>(tile, run, end, source, quantized, first);
                 case Precision::float64:
                 case Precision::float32: return add_values(tile, run, end, source, first);
                 default: return looked_up.add[N - 1][B - 1](&tile, run, end, source, quantized, first);
@@ -38,9 +38,11 @@ struct PanelProduct {
 
 private:
     // For one vector, each of int4, int2 and int1 has loops of its own. For several, decoding is the smaller part: int2
-    // stands for int1, too. Where there are registers for constants, one loop decodes all three for the exact source.
+    // stands for int1, too, where codes meet codes. Where there are registers for constants, also for the exact source.
     static constexpr bool together = B > 1;
-    static constexpr Precision one_bit = together ? Precision::int2 : Precision::int1;
+    template <Precision P, bool exact>
+    static constexpr Precision standing_for =
+        together && P == Precision::int1 && (!exact || V::constants_fit) ? Precision::int2 : P;
 
     static APART const Run* add_values(Tile& tile, const Run* run, const Run* end, const Source<const T>& source,
                                  std::ptrdiff_t first) {
@@ -165,12 +167,12 @@ private:
     template <Precision P>
     static const Run* add_codes(Tile& tile, const Run* run, const Run* end, const Source<const T>& source,
                                 const Quantized& quantized, std::ptrdiff_t first) {
-        if (run->segment < 0) return add_floats<P>(tile, run, end, source, first);
+        if (run->segment < 0) return add_floats<standing_for<P, true>>(tile, run, end, source, first);
         // For several vectors the runs are short for what a call costs.
         if constexpr (B == 1)
             return add_products_apart<P>(tile, run, end, quantized, first);
         else
-            return add_products<P>(tile, run, end, quantized, first);
+            return add_products<standing_for<P, false>>(tile, run, end, quantized, first);
     }
 
     template <Precision P>
@@ -179,9 +181,6 @@ private:
         return tile.add_decoded(run, end, source, first, [&](const Run& one, const T* const* x) INLINED {
             if constexpr (together && V::constants_fit && P != Precision::int8)
                 return with_integers(tile, one, x, Sums());
-            else if constexpr (together && P == Precision::int2)
-                return one.precision == P ? with_decoded<P>(tile, one, x, Sums())
-                                          : with_decoded<Precision::int1>(tile, one, x, Sums());
             else
                 return with_decoded<P>(tile, one, x, Sums());
         });
