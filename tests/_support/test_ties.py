@@ -109,6 +109,7 @@ def test_every_blas_chooses_the_same_leaves(machines, kind, seed, m, n):
     assert own == other
 
 
+@pytest.mark.slow
 @needs_two
 @given(seed=st.integers(0, 999), m=sizes, n=sizes)
 @settings(max_examples=20)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from allocated import INPUTS, MATRICES, M, N, allocator_of, competitors, error_of, every_matrix
 from correlations import correlated
+from marks import slow
 from matrices import relative
 from safetensors.numpy import load_file
 
@@ -86,7 +87,7 @@ def test_the_output_is_better_with_calibration_data():
     assert output[False] < 0.7 * output[True]
 
 
-@pytest.mark.parametrize("samples", [2, 4, 6, 12, 25])
+@pytest.mark.parametrize("samples", [2, slow(4), 6, slow(12), 25])
 def test_few_samples_are_not_worse_than_none(samples):
     weight, test = MATRICES["random"], correlated(300, N, seed=7)
     errors = []
@@ -104,6 +105,7 @@ def test_the_bias_correction_is_the_mean_that_is_lacking():
     assert not hm.allocate(weight, hm.Budget(storage=0.07)).bias_correction.any()
 
 
+@pytest.mark.slow
 def test_a_hidden_order_is_found():
     """Blocks of rows and columns that belong together, shuffled.
 

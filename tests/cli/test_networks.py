@@ -77,6 +77,7 @@ def test_the_embedded_network(capsys, tmp_path):
     assert torch.equal(again.module(x), _loaded(first, tmp_path)(x))
 
 
+@pytest.mark.slow
 def test_the_embedded_network_is_trained_back(capsys, tmp_path):
     run(["compress", "digits", "--storage", "0.06", "-o", "small.safetensors"], capsys)
     printed = run(example(finetune, 0), capsys)

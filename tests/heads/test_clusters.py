@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from heads import check_agreement, largest, outputs
+from marks import slow
 from multiplying import every_kernel
 
 import hmatrix as hm
@@ -56,7 +57,7 @@ def test_kernels_agree_with_the_reference(rule, precision, coarse):
 
 
 @every_kernel
-@pytest.mark.parametrize("k", [1, 7, 1500])
+@pytest.mark.parametrize("k", [1, 7, slow(1500)])
 def test_the_rigorous_rule_finds_the_largest(kernel, k):
     head, weight, bias, held_out = clustered(hm.Rigorous())
     rng = np.random.default_rng(1)

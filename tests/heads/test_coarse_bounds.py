@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from coarse_heads import EXACT, INTEGERS, M, N, coarse_of
 from heads import largest, layer
+from marks import slow
 from matrices import assembled, permutation, random_leaves
 from multiplying import KERNELS, every_kernel
 
@@ -24,7 +25,7 @@ def adversarial(weight, H, X):
 
 @every_kernel
 @pytest.mark.parametrize("name", EXACT)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("precision", [slow("float32"), slow("bfloat16"), "int8"])
 def test_the_rigorous_largest_are_those_of_the_fine_rows(kernel, name, precision):
     weight, bias, _, X = layer()
     head = hm.progressive(weight, bias, rule=hm.Rigorous(), precisions=[precision], coarse=coarse_of(name))

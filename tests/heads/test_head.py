@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from heads import capped, check_agreement, largest, layer, outputs
+from marks import slow
 from multiplying import KERNELS, every_kernel
 
 import hmatrix as hm
@@ -19,7 +20,7 @@ RULES = [hm.Margin(), hm.FixedRows(20), hm.Rigorous()]
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("coarse", ["int8", "int4"])
-@pytest.mark.parametrize("shape", [(200, 90), (33, 128), (7, 5)], ids=str)
+@pytest.mark.parametrize("shape", [(200, 90), slow((33, 128)), (7, 5)], ids=str)
 def test_kernels_agree_with_the_reference(rule, precision, coarse, shape):
     weight, bias, X, held_out = layer(*shape, rank=5)
     head = hm.progressive(
@@ -93,9 +94,9 @@ def test_agreement_of_more_outputs(top):
 
 
 @every_kernel
-@pytest.mark.parametrize("rank", [0, 4, 40, 90])
+@pytest.mark.parametrize("rank", [0, slow(4), 40, slow(90)])
 @pytest.mark.parametrize(
-    ("precision", "coarse"), [("float32", "int8"), ("bfloat16", "int8"), ("int8", "int8"), ("float32", "int4")]
+    ("precision", "coarse"), [("float32", "int8"), slow("bfloat16", "int8"), ("int8", "int8"), slow("float32", "int4")]
 )
 def test_the_rigorous_largest_are_those_of_the_fine_rows(kernel, rank, precision, coarse):
     weight, bias, _, X = layer(noise=0.5)

@@ -85,6 +85,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(blas.CORES) < 2, reason="OpenBLAS's kernels are chosen by name on x86 alone")
 def test_every_blas_finds_the_same_winners(tmp_path):
     for seed in range(6):

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from marks import slow
 from matrices import permutation, random_leaves
 from peaks import needs_peaks, peak_of
 from safetensors.torch import load_file, save_file
@@ -152,6 +153,7 @@ def test_a_part_of_what_was_saved(tmp_path):
         assert torch.equal(output(again), model.bert(input_ids=IDS)[0])
 
 
+@pytest.mark.slow
 @needs_peaks
 def test_float32_weights_are_not_made(tmp_path):
     """An embedding of 31 MB, which would be 61 in float32."""
@@ -192,7 +194,7 @@ def test_compress_in_place_and_inside_of_another_network(tmp_path):
     assert torch.equal(output(again), output(network["encoder"]))
 
 
-@pytest.mark.parametrize("kind", [transformers.BertModel, transformers.BertForMaskedLM])
+@pytest.mark.parametrize("kind", [transformers.BertModel, slow(transformers.BertForMaskedLM)])
 def test_while_it_is_loaded(tmp_path, kind):
     model = plain(kind)
     model.save_pretrained(tmp_path / "dense")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from marks import slow
 from matrices import random_leaves
 from torch import nn
 
@@ -144,7 +145,7 @@ def test_torch_export(subject, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("subject", "dynamo"), [(Pictures, False), (Sentences, False), (Sentences, True)], indirect=["subject"]
+    ("subject", "dynamo"), [(Pictures, False), slow(Sentences, False), slow(Sentences, True)], indirect=["subject"]
 )
 def test_onnx(subject, tmp_path, dynamo):
     _, model, inputs, expected = subject

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from marks import slow
 
 import hmatrix as hm
 from hmatrix.allocation.error.moments import Moments, moments
@@ -79,7 +80,7 @@ def test_large_inputs_do_not_spoil_the_others(weight):
     assert error_of(weight, aware, held_out) < 0.75 * error_of(weight, run, held_out)
 
 
-@pytest.mark.parametrize("storage", [0.15, 0.26, 0.3])
+@pytest.mark.parametrize("storage", [slow(0.15), 0.26, slow(0.3)])
 @pytest.mark.parametrize("factor", [4, 20])
 def test_inputs_of_other_sizes_are_not_rounded_together(factor, storage):
     """Half of the inputs are larger, and their weights smaller: blocks of one form beside each other stay apart."""
@@ -95,7 +96,7 @@ def test_inputs_of_other_sizes_are_not_rounded_together(factor, storage):
     assert error_of(weight, found, held_out) < 1.6 * found.measured_error
 
 
-@pytest.mark.parametrize("storage", [0.1, 0.15, 0.2])
+@pytest.mark.parametrize("storage", [slow(0.1), 0.15, slow(0.2)])
 def test_sums_that_were_predicted_too_well_are_not_taken(weight, storage, monkeypatch):
     budget, X = hm.Budget(storage=storage), inputs(1)
     found = hm.allocate(weight, budget, calibration=X)

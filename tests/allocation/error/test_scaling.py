@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from correlations import correlated
+from marks import slow
 from matrices import equal_bits, random_matrix
 
 import hmatrix as hm
@@ -36,7 +37,7 @@ def times(array, exponent):
 @every_kind
 @pytest.mark.parametrize(
     ("exponent", "dtype", "unbiased"),
-    [(66, np.float32, False), (120, np.float64, True), (-66, np.float64, False), (-96, np.float32, True)],
+    [slow(66, np.float32, False), (120, np.float64, True), slow(-66, np.float64, False), (-96, np.float32, True)],
 )
 def test_a_power_of_two_in_the_weight_is_one_in_the_result(arguments, exponent, dtype, unbiased):
     expected = hm.allocate(WEIGHT, BUDGET, unbiased=unbiased, **arguments)

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from allocated import MATRICES, M, N, allocator_of, competitors, error_of, every_matrix
+from marks import slow
 from modelled import time_of
 
 import hmatrix as hm
@@ -72,7 +73,9 @@ def test_a_budget_of_time(fraction):
 
 
 @every_matrix
-@pytest.mark.parametrize(("storage", "fraction"), [(0.3, 0.72), (0.1, 0.72), (0.1, 0.8), (0.3, 0.9), (0.05, 0.95)])
+@pytest.mark.parametrize(
+    ("storage", "fraction"), [(0.3, 0.72), slow(0.1, 0.72), (0.1, 0.8), slow(0.3, 0.9), slow(0.05, 0.95)]
+)
 def test_a_budget_of_bytes_and_time(name, storage, fraction):
     allocator = allocator_of(name)
     found = allocator.allocate(hm.Budget(storage=storage, time=fraction))
@@ -88,6 +91,7 @@ def test_a_budget_of_bytes_and_time(name, storage, fraction):
     assert allocator.allocate(sized).measured_error == pytest.approx(found.measured_error, rel=1e-6)
 
 
+@pytest.mark.slow
 @every_matrix
 def test_nothing_else_within_both_bounds_is_better(name):
     allocator = allocator_of(name)

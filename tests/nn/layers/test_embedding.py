@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+from marks import slow
 from matrices import permutation, random_leaves, stored
 
 import hmatrix as hm
@@ -113,7 +114,7 @@ def test_compiled_exported_and_on_other_devices():
     torch.library.opcheck(rows_of, (chosen, *layer.weight.tensors, m, n))
 
 
-@pytest.mark.parametrize("kind", ["float32", "int8", "int4"])
+@pytest.mark.parametrize("kind", [slow("float32"), slow("int8"), "int4"])
 def test_onnx(kind, tmp_path):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")

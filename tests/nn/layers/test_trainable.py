@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+from marks import slow
 from matrices import leaf, stored
 from trained import batch, both_activations, every_kind, layer_of, matrix, n, same_bits
 
@@ -150,7 +151,7 @@ def test_state_dict_of_training():
 @pytest.mark.parametrize(
     ("kind", "backend"),
     [
-        ("int4", "inductor"),
+        slow("int4", "inductor"),
         ("trellis2", "aot_eager"),
         pytest.param("trellis2", "inductor", marks=pytest.mark.nightly),
     ],

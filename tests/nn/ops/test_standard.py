@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from marks import slow
 from matrices import random_leaves
 
 import hmatrix as hm
@@ -36,10 +37,13 @@ def assert_same(actual, expected):
 
 CODES = [precision.name.lower() for precision in hm.Precision if precision.is_integer]
 KINDS = [
-    *((True, precision, "exact") for precision in ("float32", "bfloat16", *CODES)),
-    *((True, precision, "int8") for precision in CODES),
-    *((False, precision, "exact") for precision in ("float32", "bfloat16", "int4", "trellis2", "trellis3")),
-    *((False, precision, "int8") for precision in ("int8", "trellis1")),
+    (True, "float32", "exact"),
+    (True, "trellis4p", "int8"),
+    (False, "int4", "exact"),
+    *(slow(True, precision, "exact") for precision in ("bfloat16", *CODES)),
+    *(slow(True, precision, "int8") for precision in CODES if precision != "trellis4p"),
+    *(slow(False, precision, "exact") for precision in ("float32", "bfloat16", "trellis2", "trellis3")),
+    *(slow(False, precision, "int8") for precision in ("int8", "trellis1")),
 ]
 
 
@@ -75,7 +79,14 @@ def test_a_network_in_standard_operators(tmp_path, dynamo):
 
 @pytest.mark.parametrize(
     ("precision", "most"),
-    [("float32", 1.01), ("bfloat16", 1.01), ("int8", 1.02), ("int4", 1.03), ("int2", 1.05), ("trellis2", 1.05)],
+    [
+        slow("float32", 1.01),
+        slow("bfloat16", 1.01),
+        slow("int8", 1.02),
+        ("int4", 1.03),
+        slow("int2", 1.05),
+        slow("trellis2", 1.05),
+    ],
 )
 def test_the_file_is_as_small_as_the_matrix(tmp_path, precision, most):
     H = hm.quantize(np.random.default_rng(0).standard_normal((1000, 1280)), precision)

@@ -300,6 +300,7 @@ def test_output_that_is_no_row_of_scores(module):
 # Digits
 
 
+@pytest.mark.slow
 def test_digits():
     loaded = load_network(Network("digits"))
     assert (loaded.layer_name, loaded.preprocessing) == ("fc2", None)
