@@ -37,7 +37,7 @@ sanitize:
 	$(SANITIZE)/bin/pip install -q pytest pytest-xdist hypothesis . -C cmake.define.HMATRIX_SANITIZE=ON -C build-dir=$(SANITIZE)/cmake
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(SANITIZE)/bin/python -m pytest -q $(PARALLEL) -m "not nightly" tests/packed/test_fuzz.py tests/heads/test_head.py tests/heads/test_files.py tests/heads/test_clusters.py tests/heads/test_coarse_matrix.py tests/heads/test_coarse_bounds.py tests/heads/test_coarse_files.py tests/heads/test_ties.py tests/packed/test_rows.py tests/codes/test_trellis.py tests/allocation/rounding/test_steps.py tests/packed/test_kernels.py tests/packed/test_plan.py tests/packed/test_threads.py tests/packed/test_form.py tests/packed/test_schedule.py tests/packed/test_schedule_refusals.py tests/test_io.py tests/test_io_damage.py
+	$(SANITIZE)/bin/python -m pytest -q $(PARALLEL) -m "not nightly" tests/packed/test_fuzz.py tests/heads/test_head.py tests/heads/test_files.py tests/heads/test_clusters.py tests/heads/test_coarse_matrix.py tests/heads/test_coarse_bounds.py tests/heads/test_coarse_files.py tests/heads/test_ties.py tests/packed/test_rows.py tests/codes/test_trellis.py tests/allocation/rounding/test_steps.py tests/packed/test_kernels.py tests/packed/test_plan.py tests/packed/test_threads.py tests/packed/test_packed_blocks.py tests/packed/test_schedule.py tests/packed/test_schedule_refusals.py tests/test_io.py tests/test_io_damage.py
 
 # CASES: groups (oldest newest processors pythons) or patterns of names; all, and the studies of real networks, if there
 # is none. The table of docs/measurements/versions.md goes to build/nightly/table.md.

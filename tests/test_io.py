@@ -12,7 +12,7 @@ from matrix_files import ARRAYS, mixed, same, stored_matrix
 from safetensors import safe_open
 
 import hmatrix as hm
-from hmatrix._support import writing as files
+from hmatrix._support import files
 from hmatrix.errors import OutputError
 from hmatrix.packed.packing import pack
 

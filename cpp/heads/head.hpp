@@ -1,5 +1,5 @@
 // The arrays of a progressive head as they come from outside, each by its name, and the head that views them once they
-// are checked. Names and order are those of src/hmatrix/heads/sizes.py, levels.py and form.py; tests/heads/test_records.py
+// are checked. Names and order are those of src/hmatrix/heads/sizes.py, levels.py and packed_head.py; tests/heads/test_records.py
 // compares them.
 #pragma once
 

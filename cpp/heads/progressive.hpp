@@ -1,6 +1,6 @@
 // A progressive head as the kernels see it: a coarse product, with factors or with any matrix in packed form, gives
 // every output roughly, and only the rows that can still be among the largest are multiplied exactly. Where there are
-// clusters of rows, those that cannot hold such a row are not even looked into. src/hmatrix/heads/form.py says what its arrays
+// clusters of rows, those that cannot hold such a row are not even looked into. src/hmatrix/heads/packed_head.py says what its arrays
 // are, and src/hmatrix/heads/reference.py is the same in NumPy.
 #pragma once
 

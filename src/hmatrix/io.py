@@ -6,11 +6,11 @@ Nothing in a file is executed, and all of it is checked before a kernel sees it.
 import os
 from pathlib import Path
 
+from hmatrix._support.files import read_arrays, read_header, write_arrays
 from hmatrix._support.memory import aligned
-from hmatrix._support.writing import read_arrays, read_header, write_arrays
 from hmatrix.errors import ArgumentError, FormatError
 from hmatrix.matrix import HMatrix, TransposedHMatrix, as_hmatrix
-from hmatrix.packed.form import OPTIONAL, PackedBlocks
+from hmatrix.packed.packed_blocks import OPTIONAL, PackedBlocks
 
 KEY = "hmatrix"
 VERSION = 1

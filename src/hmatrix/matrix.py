@@ -12,8 +12,8 @@ from hmatrix._support.typing import FloatArray, IndexArray
 from hmatrix.codes.precision import Activations, Precision
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank
-from hmatrix.packed.form import PackedBlocks
 from hmatrix.packed.kernels import Product, prepare
+from hmatrix.packed.packed_blocks import PackedBlocks
 from hmatrix.packed.packing import PackedLeaf, pack
 from hmatrix.packed.products import Operator, Products
 from hmatrix.packed.schedule import DENSE, GROUP, PRECISION, RANK

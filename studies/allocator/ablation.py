@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from hmatrix._support.files import default_cache
 from hmatrix._support.typing import Floats64
-from hmatrix._support.writing import default_cache
 from hmatrix.allocation import Allocator, Budget
 from hmatrix.allocation.search.candidates import Candidates, Levels
 from hmatrix.allocation.search.depths import Depth
-from hmatrix.allocation.search.forms import Form
+from hmatrix.allocation.search.leaf_forms import Form
 from hmatrix.codes.precision import Precision
 from hmatrix.partitions.coordinates import Points
 from hmatrix.study.config.studyfile import read_study

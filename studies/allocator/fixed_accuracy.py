@@ -15,8 +15,8 @@ from typing import TypeVar
 import numpy as np
 
 from hmatrix._support.checks import check_number
+from hmatrix._support.files import default_cache
 from hmatrix._support.typing import FloatArray
-from hmatrix._support.writing import default_cache
 from hmatrix.allocation import Allocator, Budget
 from hmatrix.assembly import Sides, build, partition
 from hmatrix.errors import HMatrixError

@@ -28,8 +28,8 @@ from transformers import AutoModel, AutoTokenizer
 
 import hmatrix as hm
 import hmatrix.nn as hnn
+from hmatrix._support.files import write_file
 from hmatrix._support.machine import threads
-from hmatrix._support.writing import write_file
 from studies.networks.turns import rounds, times
 
 BATCH = 16

@@ -19,8 +19,8 @@ import torch
 
 import hmatrix as hm
 import hmatrix.nn as hnn
+from hmatrix._support.files import write_file
 from hmatrix._support.machine import threads
-from hmatrix._support.writing import write_file
 from hmatrix.study.config.studyfile import read_study
 from hmatrix.study.data.datasets import LabelledImages, open_data, read_ahead
 from hmatrix.study.measure.statistics import paired_interval

@@ -15,8 +15,8 @@ import hmatrix as hm
 from hmatrix.allocation.error.moments import Moments
 from hmatrix.allocation.search.arrangements import of_index
 from hmatrix.allocation.search.costs import Bytes
-from hmatrix.allocation.search.forms import Form
 from hmatrix.allocation.search.layout import Layout
+from hmatrix.allocation.search.leaf_forms import Form
 from hmatrix.codes.precision import Precision
 from hmatrix.errors import ArgumentError
 

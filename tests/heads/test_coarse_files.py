@@ -10,11 +10,11 @@ from heads import layer
 from multiplying import KERNELS
 
 import hmatrix as hm
-from hmatrix._support.writing import write_arrays
-from hmatrix.heads.form import PREFIX, PackedHead
+from hmatrix._support.files import write_arrays
 from hmatrix.heads.head import ProgressiveHead
 from hmatrix.heads.head_file import KEY, VERSION
 from hmatrix.heads.native import native_head
+from hmatrix.heads.packed_head import PREFIX, PackedHead
 
 
 def test_storage_counts_all_bytes():

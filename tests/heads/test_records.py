@@ -10,8 +10,8 @@ from heads import layer
 
 import hmatrix as hm
 from hmatrix import _core
-from hmatrix.heads.form import PackedHead
 from hmatrix.heads.levels import Bound
+from hmatrix.heads.packed_head import PackedHead
 from hmatrix.heads.sizes import HeadSizes
 
 SOURCES = Path(__file__).parents[2] / "cpp" / "heads"

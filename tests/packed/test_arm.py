@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import hmatrix as hm
-from hmatrix.heads.form import PackedHead
+from hmatrix.heads.packed_head import PackedHead
 from hmatrix.heads.reference import ReferenceHead
-from hmatrix.packed.form import PackedBlocks
 from hmatrix.packed.kernels import ReferenceProduct
+from hmatrix.packed.packed_blocks import PackedBlocks
 
 COMPILER, EMULATOR = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
 SOURCES = Path(__file__).parents[2] / "cpp"

@@ -8,9 +8,9 @@ from matrices import leaf
 
 from hmatrix.codes.precision import Precision, from_words
 from hmatrix.errors import ArgumentError
-from hmatrix.packed import form, packing
-from hmatrix.packed.form import PackedBlocks
+from hmatrix.packed import packed_blocks, packing
 from hmatrix.packed.kernels import prepare
+from hmatrix.packed.packed_blocks import PackedBlocks
 from hmatrix.packed.packing import pack
 from hmatrix.packed.schedule import build_schedule
 
@@ -38,7 +38,7 @@ def test_the_schedule_is_built_once_a_pack(monkeypatch, quantized):
         built.append(build_schedule(*arguments, **options))
         return built[-1]
 
-    for module in (form, packing):
+    for module in (packed_blocks, packing):
         monkeypatch.setattr(module, "build_schedule", counted)
     packed = pack(SHAPE, LEAVES, quantized=quantized)
     prepare(packed).multiply(np.ones(SHAPE[1], np.float32), np.empty(SHAPE[0], np.float32))
@@ -56,7 +56,7 @@ def test_no_codes_are_decoded_to_look_for_nan(monkeypatch):
         decoded.add(precision)
         return from_words(words, precision, n)
 
-    monkeypatch.setattr(form, "from_words", noted)
+    monkeypatch.setattr(packed_blocks, "from_words", noted)
     PackedBlocks.of_arrays(packed.arrays())
     assert decoded == {Precision.FLOAT32, Precision.BFLOAT16}
 

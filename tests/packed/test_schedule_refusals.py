@@ -79,7 +79,7 @@ def test_too_many_strips(monkeypatch):
 IMPORTS = """
 import numpy as np
 from hmatrix.errors import ArgumentError
-from hmatrix.packed.form import PackedBlocks
+from hmatrix.packed.packed_blocks import PackedBlocks
 from hmatrix.packed.schedule import build_schedule
 """
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hmatrix
+from hmatrix._support.files import check_place, default_cache, write_file
 from hmatrix._support.typing import FloatArray
-from hmatrix._support.writing import check_place, default_cache, write_file
 from hmatrix.cli.arguments import Commands, add_command, fraction, positive
 from hmatrix.errors import ArgumentError
 

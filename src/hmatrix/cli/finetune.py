@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 import hmatrix
-from hmatrix._support.writing import check_place, default_cache
+from hmatrix._support.files import check_place, default_cache
 from hmatrix.cli.arguments import Commands, add_command, number_from_zero, positive, positive_number
 from hmatrix.errors import ArgumentError
 

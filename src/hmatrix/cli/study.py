@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import hmatrix
-from hmatrix._support.writing import default_cache
+from hmatrix._support.files import default_cache
 from hmatrix.cli.arguments import Commands, add_command, list_of, positive
 
 EXAMPLES = """\

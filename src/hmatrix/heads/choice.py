@@ -10,18 +10,18 @@ from hmatrix._support.typing import FloatArray, Floats64
 from hmatrix.codes.precision import Precision
 from hmatrix.errors import ArgumentError
 from hmatrix.heads.clusters import RowClusters, row_tree
-from hmatrix.heads.coarse_choices import LowRanks
+from hmatrix.heads.coarse_arguments import LowRanks
 from hmatrix.heads.coarse_low_rank import Coarse, fit, gram
 from hmatrix.heads.coarse_matrix import CoarseMatrix
 from hmatrix.heads.cost import Cost
 from hmatrix.heads.fine_rows import FineRows
 from hmatrix.heads.first_rows import Opening, calibrated_radius, calibrated_remainder
-from hmatrix.heads.form import PackedHead
 from hmatrix.heads.levels import Bound
 from hmatrix.heads.margins import Limits, Needs, needs_of
+from hmatrix.heads.packed_head import PackedHead
 from hmatrix.heads.rules import FixedRows, Margin, Rigorous, Rule
 from hmatrix.heads.samples import Samples, largest_rows
-from hmatrix.packed.form import PackedBlocks
+from hmatrix.packed.packed_blocks import PackedBlocks
 
 PROBES = (1, 4, 16)
 """Numbers of clusters to look into first that are tried."""

@@ -5,7 +5,7 @@ import numpy as np
 from hmatrix._support.typing import Floats64, Positions
 from hmatrix.heads.coarse_matrix import remainders
 from hmatrix.heads.fine_rows import CHUNK
-from hmatrix.heads.form import PackedHead
+from hmatrix.heads.packed_head import PackedHead
 from hmatrix.heads.words import from_codes
 
 

@@ -15,8 +15,8 @@ from hmatrix._support.typing import AnyArray, Codes, FloatArray, Floats32, Float
 from hmatrix.codes.precision import Precision
 from hmatrix.heads.clusters import RowClusters
 from hmatrix.heads.fine_rows import CHUNK, FineRows, by_chunk, offset_of
-from hmatrix.heads.form import PackedHead
 from hmatrix.heads.levels import Bound, Level
+from hmatrix.heads.packed_head import PackedHead
 from hmatrix.heads.sizes import HeadSizes
 from hmatrix.heads.words import STRIP, filled, from_codes, padded, to_codes, to_strips
 

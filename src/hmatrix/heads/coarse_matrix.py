@@ -12,12 +12,12 @@ import numpy as np
 from hmatrix._support.typing import FloatArray, Floats64, Positions
 from hmatrix.codes.precision import Precision
 from hmatrix.heads.fine_rows import CHUNK, UNIT, FineRows, offset_of
-from hmatrix.heads.form import PackedHead
 from hmatrix.heads.levels import Bound, Level
+from hmatrix.heads.packed_head import PackedHead
 from hmatrix.heads.sizes import HeadSizes
 from hmatrix.heads.words import STRIP, filled, padded
 from hmatrix.lowrank.factors import LowRank
-from hmatrix.packed.form import PackedBlocks, overlaps
+from hmatrix.packed.packed_blocks import PackedBlocks, overlaps
 from hmatrix.packed.panels import Stage
 from hmatrix.packed.schedule import LEFT
 

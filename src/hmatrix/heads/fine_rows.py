@@ -26,7 +26,7 @@ class FineRows:
     precision
         Precision of the rows.
     words, scales
-        The rows as `hmatrix.heads.form.PackedHead` stores them.
+        The rows as `hmatrix.heads.packed_head.PackedHead` stores them.
     weight
         The rows decoded, ``(m, n)``.
     norms

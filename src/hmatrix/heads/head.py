@@ -23,13 +23,13 @@ from hmatrix._support.typing import FloatArray, Integers64
 from hmatrix.codes.precision import Precision
 from hmatrix.errors import ArgumentError
 from hmatrix.heads.choice import Asked, choose
-from hmatrix.heads.coarse_choices import CoarseArguments
+from hmatrix.heads.coarse_arguments import CoarseArguments
 from hmatrix.heads.coarse_error import coarse_error
 from hmatrix.heads.cost import Cost
 from hmatrix.heads.dense_layer import DenseLayer
-from hmatrix.heads.form import PackedHead
 from hmatrix.heads.head_file import read_head, write_head
 from hmatrix.heads.native import prepare_head
+from hmatrix.heads.packed_head import PackedHead
 from hmatrix.heads.rules import Margin, Rule
 from hmatrix.heads.sizes import FINE
 from hmatrix.matrix import HMatrix

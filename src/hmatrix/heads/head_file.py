@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from hmatrix._support.writing import read_arrays, write_arrays
+from hmatrix._support.files import read_arrays, write_arrays
 from hmatrix.errors import ArgumentError, FormatError
-from hmatrix.heads.form import PackedHead
+from hmatrix.heads.packed_head import PackedHead
 
 KEY = "hmatrix_progressive"
 VERSION = 4

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from hmatrix import _core
 from hmatrix._support.typing import FloatArray, Integers64
-from hmatrix.heads.form import PackedHead
+from hmatrix.heads.packed_head import PackedHead
 from hmatrix.heads.reference import ReferenceHead
 from hmatrix.packed.kernels import REFERENCE, backend, native_product
 

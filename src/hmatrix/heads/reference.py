@@ -7,9 +7,9 @@ import numpy as np
 
 from hmatrix._support.typing import Codes, FloatArray, Integers, Integers8, Integers64
 from hmatrix.codes.precision import Precision, from_words
-from hmatrix.heads.form import PackedHead
+from hmatrix.heads.largest import choose_largest
 from hmatrix.heads.levels import Level
-from hmatrix.heads.selection import choose_largest
+from hmatrix.heads.packed_head import PackedHead
 from hmatrix.heads.sums import multiply_rows, sum_block_lanes, sum_lanes
 from hmatrix.heads.ties import equal, largest_outputs, sum_rounding
 from hmatrix.heads.words import BLOCK, REST_STEPS, STRIP, padded

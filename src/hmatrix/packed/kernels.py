@@ -11,7 +11,7 @@ from hmatrix import _core
 from hmatrix._support.checks import check_integer
 from hmatrix._support.typing import FloatArray, Integers8, Words
 from hmatrix.errors import BackendError
-from hmatrix.packed.form import PackedBlocks
+from hmatrix.packed.packed_blocks import PackedBlocks
 from hmatrix.packed.panels import Panel
 
 VARIABLE = "HMATRIX_KERNEL"

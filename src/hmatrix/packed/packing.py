@@ -12,7 +12,7 @@ from hmatrix.codes.encoding import Encoded, encode
 from hmatrix.codes.precision import Precision, to_words
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank
-from hmatrix.packed.form import PackedBlocks, overlaps, panel_words
+from hmatrix.packed.packed_blocks import PackedBlocks, overlaps, panel_words
 from hmatrix.packed.panels import Run, Stage
 from hmatrix.packed.schedule import (
     DENSE,

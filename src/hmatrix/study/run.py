@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from hmatrix._support.writing import write_file
+from hmatrix._support.files import write_file
 from hmatrix.study.config.settings import Study
 from hmatrix.study.figures.plots import draw_all
 from hmatrix.study.figures.tables import table_note, table_rows, to_csv, to_markdown

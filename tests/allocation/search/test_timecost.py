@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import hmatrix as hm
 from hmatrix.allocation.search import timecost
 from hmatrix.allocation.search.depths import Depth
-from hmatrix.allocation.search.forms import Form
+from hmatrix.allocation.search.leaf_forms import Form
 from hmatrix.allocation.search.timecost import TimeCost, dense_seconds, time_cost
 from hmatrix.codes.precision import Activations, Precision
 from hmatrix.errors import CacheWarning

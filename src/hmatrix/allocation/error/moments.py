@@ -10,7 +10,7 @@ from hmatrix._support.checks import check_matrix
 from hmatrix._support.strips import strips
 from hmatrix._support.typing import AnyArray, FloatArray
 from hmatrix.allocation.error.damping import Damping, Vectors, damped_root, upper_root
-from hmatrix.allocation.error.rounded import RoundedInputs
+from hmatrix.allocation.error.rounded_inputs import RoundedInputs
 from hmatrix.allocation.error.scaling import divided, exponent_of
 from hmatrix.errors import ArgumentError
 

@@ -9,7 +9,7 @@ from hmatrix._support.strips import strips
 from hmatrix._support.typing import FloatArray, Floats64
 from hmatrix.allocation.error.moments import Moments
 from hmatrix.allocation.search.depths import Depth, even_errors
-from hmatrix.allocation.search.forms import DENSE_FORMS, Form, rank_errors, rank_forms, rank_grid
+from hmatrix.allocation.search.leaf_forms import DENSE_FORMS, Form, rank_errors, rank_forms, rank_grid
 from hmatrix.allocation.search.sides import Side
 from hmatrix.allocation.search.spectra import energies
 from hmatrix.codes.precision import Precision, from_words, to_words

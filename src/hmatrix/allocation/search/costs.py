@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hmatrix._support.typing import AnyArray, Floats64, IndexArray
-from hmatrix.allocation.search.forms import Form
+from hmatrix.allocation.search.leaf_forms import Form
 from hmatrix.codes.precision import Precision
 from hmatrix.packed.panels import PANEL_HEIGHT, Schedule
 from hmatrix.packed.schedule import GROUP

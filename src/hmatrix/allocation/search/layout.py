@@ -9,10 +9,10 @@ from hmatrix.allocation.error.row_moments import RowMoments
 from hmatrix.allocation.search.arrangements import Arrangement
 from hmatrix.allocation.search.candidates import Candidates, Piece
 from hmatrix.allocation.search.costs import CostModel
-from hmatrix.allocation.search.forms import DENSE_FORMS
+from hmatrix.allocation.search.leaf_forms import DENSE_FORMS
 from hmatrix.allocation.search.leaf_table import leaf_table
 from hmatrix.allocation.search.sides import Side
-from hmatrix.allocation.search.tree import Dual, Pruner, spend
+from hmatrix.allocation.search.spending import Dual, Pruner, spend
 from hmatrix.packed.schedule import build_schedule
 from hmatrix.partitions.cluster import build_cluster_tree
 

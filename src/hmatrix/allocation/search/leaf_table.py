@@ -6,7 +6,7 @@ import numpy as np
 
 from hmatrix._support.typing import IndexArray
 from hmatrix.allocation.search.candidates import Piece
-from hmatrix.allocation.search.forms import Form
+from hmatrix.allocation.search.leaf_forms import Form
 from hmatrix.codes.precision import Precision
 from hmatrix.packed.schedule import DENSE
 

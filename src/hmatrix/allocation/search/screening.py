@@ -10,7 +10,7 @@ from hmatrix.allocation.error.moments import Moments
 from hmatrix.allocation.search.arrangements import Arrangement, of_both, of_columns, of_index, of_rows
 from hmatrix.allocation.search.costs import CostModel
 from hmatrix.allocation.search.layout import Layout
-from hmatrix.allocation.search.tree import Dual
+from hmatrix.allocation.search.spending import Dual
 
 _SAMPLE = 1024
 """Orders of one side are tried with at most so many rows or columns of the other, evenly spread."""

@@ -20,11 +20,11 @@ import numpy as np
 import scipy.optimize
 
 from hmatrix._support.clock import in_turns, mean_seconds
+from hmatrix._support.files import default_cache, keep, make_folder, recall
 from hmatrix._support.machine import code_digest, cpu_name, threads
 from hmatrix._support.typing import AnyArray, FloatArray, Floats64, IndexArray
-from hmatrix._support.writing import default_cache, keep, make_folder, recall
 from hmatrix.allocation.search.costs import words
-from hmatrix.allocation.search.forms import Form
+from hmatrix.allocation.search.leaf_forms import Form
 from hmatrix.assembly import build, quantize
 from hmatrix.codes.precision import Activations, Precision
 from hmatrix.errors import OutputError

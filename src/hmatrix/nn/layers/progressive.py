@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from hmatrix.errors import ArgumentError, NetworkError
-from hmatrix.heads.form import ARRAYS, PREFIX, WORDS, PackedHead
 from hmatrix.heads.head import ProgressiveHead
+from hmatrix.heads.packed_head import ARRAYS, PREFIX, WORDS, PackedHead
 
 
 class ProgressiveLinear(nn.Module):

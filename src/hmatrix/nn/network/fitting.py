@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from hmatrix._support.files import check_place, keep, make_folder, recall
 from hmatrix._support.machine import code_digest
 from hmatrix._support.typing import AnyArray, FloatArray, Floats64, Integers64
-from hmatrix._support.writing import check_place, keep, make_folder, recall
 from hmatrix.allocation import Allocator, Budget
 from hmatrix.matrix import HMatrix
 from hmatrix.nn.network.derivatives import Factors
 from hmatrix.nn.network.frequencies import frequencies
 from hmatrix.nn.network.targets import Target
-from hmatrix.packed.form import PackedBlocks
+from hmatrix.packed.packed_blocks import PackedBlocks
 
 _CORRECTION = "bias_correction"
 

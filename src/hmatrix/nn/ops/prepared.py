@@ -22,7 +22,7 @@ from hmatrix.nn.ops.modes import outside_modes
 from hmatrix.nn.ops.rows import RowTable, row_tables
 from hmatrix.nn.ops.shortcut import Shortcut, shortcut_of
 from hmatrix.nn.ops.stacks import ProductStructure, structure_of
-from hmatrix.packed.form import OPTIONAL, PackedBlocks
+from hmatrix.packed.packed_blocks import OPTIONAL, PackedBlocks
 
 
 class PackedTensors(NamedTuple):

@@ -16,7 +16,7 @@ from torch import Tensor
 from hmatrix._support.typing import AnyArray, Integers64
 from hmatrix.nn.ops.coefficients import UNITS, Coefficients, Columns
 from hmatrix.nn.ops.modes import outside_modes
-from hmatrix.packed.form import PackedBlocks, overlaps
+from hmatrix.packed.packed_blocks import PackedBlocks, overlaps
 from hmatrix.packed.panels import Run, Stage
 from hmatrix.packed.schedule import DENSE
 

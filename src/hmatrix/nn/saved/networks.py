@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import hmatrix
-from hmatrix._support.writing import read_header as read_json
-from hmatrix._support.writing import written
+from hmatrix._support.files import read_header as read_json
+from hmatrix._support.files import written
 from hmatrix.errors import ArgumentError, FormatError, NetworkError
 from hmatrix.io import KEY
 from hmatrix.matrix import HMatrix

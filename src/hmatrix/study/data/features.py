@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tqdm import tqdm
 
+from hmatrix._support.files import check_place, make_folder, tell_damage, write_file
 from hmatrix._support.typing import Floats32, Integers64
-from hmatrix._support.writing import check_place, make_folder, tell_damage, write_file
 from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.study.data.classifiers import Classifier, HiddenLayer, LastLayer
 from hmatrix.study.data.datasets import LabelledImages, read_ahead

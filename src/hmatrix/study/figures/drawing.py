@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from hmatrix._support.writing import make_folder, write_file
+from hmatrix._support.files import make_folder, write_file
 from hmatrix.study.config.settings import Method
 
 INK, GREY, RULE = "#1A1A1A", "#5F5F5F", "#E4E4E4"

@@ -7,8 +7,8 @@ import numpy as np
 import scipy.linalg
 from matplotlib.figure import Figure
 
+from hmatrix._support.files import write_file
 from hmatrix._support.typing import FloatArray, Floats64
-from hmatrix._support.writing import write_file
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank
 from hmatrix.matrix import HMatrix

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from hmatrix._support.writing import make_folder
+from hmatrix._support.files import make_folder
 from hmatrix.errors import FormatError, OutputError
 from hmatrix.packed.storage import Storage
 from hmatrix.study.config.settings import Method

@@ -8,8 +8,8 @@ from marks import slow
 
 import hmatrix as hm
 from hmatrix.allocation.error.moments import Moments, moments
-from hmatrix.allocation.error.rounded import RoundedInputs
-from hmatrix.allocation.search import forms
+from hmatrix.allocation.error.rounded_inputs import RoundedInputs
+from hmatrix.allocation.search import leaf_forms
 
 N = 96
 
@@ -100,6 +100,6 @@ def test_inputs_of_other_sizes_are_not_rounded_together(factor, storage):
 def test_sums_that_were_predicted_too_well_are_not_taken(weight, storage, monkeypatch):
     budget, X = hm.Budget(storage=storage), inputs(1)
     found = hm.allocate(weight, budget, calibration=X)
-    monkeypatch.setattr(forms, "_SUMMED", ())
+    monkeypatch.setattr(leaf_forms, "_SUMMED", ())
     without = hm.allocate(weight, budget, calibration=X)
     assert found.measured_error <= without.measured_error * (1 + 1e-6)

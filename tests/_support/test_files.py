@@ -11,8 +11,8 @@ from importing import SOURCES
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from hmatrix._support import writing as files
-from hmatrix._support.writing import keep, make_folder, recall, write_file
+from hmatrix._support import files
+from hmatrix._support.files import keep, make_folder, recall, write_file
 from hmatrix.errors import ArgumentError, CacheWarning, OutputError
 
 ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1, 2], np.int32)}
@@ -158,7 +158,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("module", sorted(SOURCES.keys() - {"hmatrix._support.writing"}))
+@pytest.mark.parametrize("module", sorted(SOURCES.keys() - {"hmatrix._support.files"}))
 def test_files_are_written_in_one_way(module):
     tree = ast.parse(SOURCES[module].read_text(encoding="utf-8"))
     called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]

@@ -19,7 +19,7 @@ from hmatrix.errors import ArgumentError
 from hmatrix.heads.levels import Bound, Level
 from hmatrix.heads.sizes import HeadSizes
 from hmatrix.heads.words import BLOCK, STRIP, from_fine, from_strips, padded
-from hmatrix.packed.form import PackedBlocks
+from hmatrix.packed.packed_blocks import PackedBlocks
 from hmatrix.packed.storage import Storage
 
 PREFIX = "coarse_"

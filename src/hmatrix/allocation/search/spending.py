@@ -23,7 +23,7 @@ from hmatrix._support.typing import Flags, Floats64, Positions
 from hmatrix.allocation.search.candidates import Candidates, Levels, Piece
 from hmatrix.allocation.search.costs import CostModel
 from hmatrix.allocation.search.depths import Depth
-from hmatrix.allocation.search.forms import DENSE_FORMS, Form
+from hmatrix.allocation.search.leaf_forms import DENSE_FORMS, Form
 
 Choices: TypeAlias = dict[Levels, Positions]
 

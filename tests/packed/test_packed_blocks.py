@@ -20,7 +20,7 @@ from hmatrix.codes.encoding import decode, encode
 from hmatrix.codes.precision import Precision, from_words, to_words
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank
-from hmatrix.packed.form import PackedBlocks
+from hmatrix.packed.packed_blocks import PackedBlocks
 from hmatrix.packed.packing import PackedLeaf, pack
 from hmatrix.packed.schedule import LONGEST_RUN
 

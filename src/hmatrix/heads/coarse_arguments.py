@@ -11,7 +11,7 @@ from hmatrix.errors import ArgumentError
 from hmatrix.heads.rules import FixedRows, Rigorous, Rule
 from hmatrix.heads.sizes import COARSE
 from hmatrix.matrix import HMatrix
-from hmatrix.packed.form import PackedBlocks
+from hmatrix.packed.packed_blocks import PackedBlocks
 
 RANKS = (0, 16, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512)
 """Ranks of the coarse part to choose from."""

@@ -10,9 +10,9 @@ from hmatrix.allocation.search.arrangements import of_index
 from hmatrix.allocation.search.candidates import Candidates
 from hmatrix.allocation.search.costs import Bytes
 from hmatrix.allocation.search.depths import Depth
-from hmatrix.allocation.search.forms import DENSE_FORMS, Form, rank_grid
+from hmatrix.allocation.search.leaf_forms import DENSE_FORMS, Form, rank_grid
 from hmatrix.allocation.search.sides import Side
-from hmatrix.allocation.search.tree import Pruner, spend
+from hmatrix.allocation.search.spending import Pruner, spend
 from hmatrix.codes.precision import Precision
 from hmatrix.partitions.cluster import build_cluster_tree
 from hmatrix.partitions.coordinates import Points
