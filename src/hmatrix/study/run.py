@@ -1,9 +1,12 @@
 """A whole study, which writes a folder of records, figures and tables."""
 
+import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from hmatrix._support.files import write_file
+from hmatrix._support.files import make_folder, write_file
+from hmatrix._support.locks import locked
 from hmatrix.study.config.settings import Study
 from hmatrix.study.figures.plots import draw_all
 from hmatrix.study.figures.tables import table_note, table_rows, to_csv, to_markdown
@@ -17,6 +20,7 @@ RECORDS = "records.jsonl"
 def run_study(study: Study, cache: Path) -> Iterator[list[Record]]:
     """Run a study and write its results into its output folder.
 
+    One run at a time measures for a folder: another waits, says so, and finds then what the first one has measured.
     A study that was interrupted goes on where it stopped: points that are in the folder already, measured
     with the same settings on the same machine, are not measured again.
 
@@ -37,13 +41,21 @@ def run_study(study: Study, cache: Path) -> Iterator[list[Record]]:
     HMatrixError
         If anything that the study names cannot be used, or the output folder cannot be written.
     """
-    file = RecordFile(study.output / RECORDS)
+    make_folder(study.output)
+    path = study.output / RECORDS
     for network in study.networks:
-        subject = load_subject(network, study.data, cache)
-        records = sweep(study, subject, file)
-        # A name may say which library it is from, with a colon, which no file name should hold.
-        write_results(records, study.output, f"{subject.network}-{subject.layer}".replace(":", "-"))
+        with locked(path, partial(_tell_waiting, path)):
+            # What another run has measured meanwhile is in it.
+            file = RecordFile(path)
+            subject = load_subject(network, study.data, cache)
+            records = sweep(study, subject, file)
+            # A name may say which library it is from, with a colon, which no file name should hold.
+            write_results(records, study.output, f"{subject.network}-{subject.layer}".replace(":", "-"))
         yield records
+
+
+def _tell_waiting(path: Path) -> None:
+    print(f"another run writes {path}: this one waits until it ends (Ctrl-C ends the wait)", file=sys.stderr)
 
 
 def write_results(records: list[Record], folder: Path, prefix: str) -> None:

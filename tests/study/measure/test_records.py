@@ -4,13 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from damages import edited, generators, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_records import DENSE, point, study, times_of
 
+from hmatrix._support.files import make_folder
 from hmatrix.errors import FormatError, OutputError
 from hmatrix.matrix import Storage
 from hmatrix.study.config.settings import Method
+from hmatrix.study.figures.tables import table_note, table_rows, to_csv, to_text
 from hmatrix.study.measure.records import (
     HMATRIX,
     AccuracyEvidence,
@@ -20,29 +23,63 @@ from hmatrix.study.measure.records import (
 )
 
 floats = st.floats(allow_nan=False, allow_infinity=False)
+not_negative = st.floats(0, allow_infinity=False)
+positive_floats = st.floats(0, exclude_min=True, allow_infinity=False)
 counts = st.integers(0, 10**15)
+positive = st.integers(1, 10**15)
 names = st.text(max_size=30)
 json_values = st.recursive(
     st.none() | st.booleans() | counts | floats | names,
     lambda values: st.lists(values, max_size=3) | st.dictionaries(names, values, max_size=3),
     max_leaves=8,
 )
+
+
+@st.composite
+def accuracies(draw):
+    both, lost, gained, neither = (draw(counts) for _ in range(4))
+    samples = max(both + lost + gained + neither, 1)
+    return AccuracyEvidence(samples, both + gained, both + lost, lost, gained)
+
+
+@st.composite
+def ranked(draw):
+    """A method, and its rank, which the uncompressed layer alone has not."""
+    method = draw(st.sampled_from(Method))
+    return {"method": method, "rank": None if method is Method.DENSE else draw(counts)}
+
+
+@st.composite
+def times(draw):
+    quartiles = sorted(draw(st.lists(positive_floats, min_size=3, max_size=3)))
+    return TimeEvidence(draw(names), draw(positive), draw(positive), quartiles[1], quartiles[0], quartiles[2])
+
+
+@st.composite
+def shaped(draw):
+    """A shape, and leaves in it."""
+    rows, columns = draw(positive), draw(positive)
+    leaves = []
+    for _ in range(draw(st.integers(0, 4))):
+        (r0, r1), (c0, c1) = (sorted((draw(st.integers(0, n - 1)), draw(st.integers(1, n)))) for n in (rows, columns))
+        leaves.append((r0, r1 + (r0 == r1), c0, c1 + (c0 == c1), draw(st.integers(-1, 4096))))
+    fitting = [leaf for leaf in leaves if leaf[1] <= rows and leaf[3] <= columns]
+    return {"rows": rows, "columns": columns, "leaves": tuple(fitting)}
+
+
 records = st.builds(
-    Record,
+    lambda shape, method, **fields: Record(**shape, **method, **fields),
+    shape=shaped(),
+    method=ranked(),
     key=names,
     network=names,
     layer=names,
-    rows=counts,
-    columns=counts,
-    method=st.sampled_from(Method),
-    rank=st.none() | counts,
     settings=st.dictionaries(names, json_values, max_size=4),
-    leaves=st.lists(st.tuples(counts, counts, counts, counts, st.integers(-1, 4096)), max_size=4).map(tuple),
-    storage=st.builds(Storage, counts, counts, counts, counts),
-    relative_error=floats,
-    accuracy=st.none() | st.builds(AccuracyEvidence, counts, counts, counts, counts, counts),
-    times=st.lists(st.builds(TimeEvidence, names, counts, counts, floats, floats, floats), max_size=3).map(tuple),
-    build_seconds=floats,
+    storage=st.builds(Storage, counts, counts, counts, positive),
+    relative_error=not_negative,
+    accuracy=st.none() | accuracies(),
+    times=st.lists(times(), max_size=3).map(tuple),
+    build_seconds=not_negative,
     environment=st.dictionaries(names, json_values, max_size=4),
 )
 
@@ -69,7 +106,7 @@ def test_a_file_gives_back_what_was_appended(written):
         assert len(path.read_bytes().splitlines()) == len(written)
 
 
-@given(floats)
+@given(not_negative)
 def test_floats_keep_every_bit(value):
     record = replace(DENSE, relative_error=value)
     assert Record.from_json(record.to_json()).relative_error.hex() == value.hex()
@@ -187,6 +224,61 @@ def test_a_corrupt_line_is_named(path, line):
         RecordFile(path)
     assert caught.value.subject == f"{path}, line 2"
     assert "remove the line" in caught.value.mend
+
+
+@pytest.mark.parametrize("seed", seeds(40, 4000))
+def test_an_edited_line_is_named_or_makes_a_table(path, seed):
+    written = [DENSE, point(Method.SVD, 7), point(Method.GLOBAL_SVD, 7)]
+    for rng in generators(seed):
+        number = rng.randrange(3)
+        lines = [record.to_json() for record in written]
+        lines[number] = json.dumps(edited(json.loads(lines[number]), rng))
+        make_folder(path.parent)
+        path.write_text("".join(f"{line}\n" for line in lines))
+        try:
+            file = RecordFile(path)
+        except FormatError as error:
+            assert error.subject == f"{path}, line {number + 1}"  # noqa: PT017
+        else:
+            found = [file[json.loads(line)["key"]] for line in lines]
+            same = [replace(record, network="one", layer="fc") for record in found]
+            assert to_text(table_rows(same), table_note(same))
+            assert to_csv(table_rows(same))
+
+
+IMPOSSIBLE = {
+    "samples": {"accuracy": AccuracyEvidence(0, 0, 0, 0, 0)},
+    "images counted twice": {"accuracy": AccuracyEvidence(10, 8, 8, 3, 3)},
+    "another baseline": {"accuracy": AccuracyEvidence(10, 5, 5, 1, 0)},
+    "nothing timed": {"times": (TimeEvidence("numpy", 0, 0, 1.0, 1.0, 1.0),)},
+    "no time": {"times": (TimeEvidence("numpy", 1, 1, 0.0, 0.0, 0.0),)},
+    "quartiles in another order": {"times": (TimeEvidence("numpy", 1, 1, 1.0, 2.0, 3.0),)},
+    "no matrix": {"storage": Storage(0, 0, 0, 0)},
+    "negative bytes": {"storage": Storage(-1, 2, 0, 8)},
+    "a leaf outside": {"leaves": ((0, 1001, 0, 1, 1),)},
+    "an empty leaf": {"leaves": ((3, 3, 0, 1, 1),)},
+    "no rows": {"rows": 0, "leaves": ()},
+    "a rank of the dense layer": {"rank": 3},
+    "no rank": {"method": Method.SVD},
+    "a negative error": {"relative_error": -1.0},
+    "negative seconds": {"build_seconds": -1.0},
+}
+
+
+@pytest.mark.parametrize("changes", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_what_cannot_be_is_named(path, changes):
+    make_folder(path.parent)
+    path.write_text(replace(DENSE, **changes).to_json() + "\n")
+    with pytest.raises(FormatError, match=r"records\.jsonl, line 1: is not a record \(its .* cannot be\)"):
+        RecordFile(path)
+
+
+def test_numbers_that_are_none_are_named(path):
+    make_folder(path.parent)
+    for constant in ("NaN", "Infinity", "1e999"):
+        path.write_text(DENSE.to_json().replace('"relative_error": 0.0', f'"relative_error": {constant}') + "\n")
+        with pytest.raises(FormatError, match="line 1: is not a record"):
+            RecordFile(path)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import hmatrix as hm
+from hmatrix._support.locks import locked
 from hmatrix.errors import OutputError
 from hmatrix.study.config.settings import Method, Network, Structure, Study, Timing
 from hmatrix.study.data.features import Features, LastLayer
@@ -142,6 +144,42 @@ def test_an_output_folder_that_cannot_be_written(study, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be made"):
         list(run_study(replace(study, output=tmp_path / "file" / "out"), tmp_path / "cache"))
+
+
+def test_a_second_run_waits_says_so_and_measures_nothing_twice(study, tmp_path, capsys):
+    list(run_study(replace(study, ranks=(1,)), tmp_path / "cache"))
+    path, told, found = study.output / "records.jsonl", threading.Event(), []
+    with locked(path, lambda: None):
+        other = threading.Thread(target=lambda: found.extend(run_study(study, tmp_path / "cache")))
+        other.start()
+        while other.is_alive() and not told.is_set():
+            if f"another run writes {path}: this one waits" in capsys.readouterr().err:
+                told.set()
+            time.sleep(0.01)
+        # What the first run measures meanwhile is found by the second.
+        before = len(rows(study))
+        file = RecordFile(path)
+        file.append(replace(file[rows(study)[0]["key"]], key="of the first run"))
+    other.join(60)
+    assert told.is_set()
+    keys = [row["key"] for row in rows(study)]
+    assert keys[before] == "of the first run"
+    assert len(set(keys)) == len(keys) == before + 1 + 3
+    assert len(found) == 1
+
+
+@pytest.mark.nightly
+def test_four_runs_at_once_end_well(study, tmp_path):
+    command = [sys.executable, "-m", "hmatrix.cli", "study", str(study.networks[0].weights), "--ranks", "1,2,3,4"]
+    command += ["--leaf-size", "10", "--methods", "svd,qr", "--output", str(study.output), "--cache", str(tmp_path)]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    ends = [(*run.communicate(), run.returncode) for run in runs]
+    assert [code for *_, code in ends] == [0] * 4
+    assert len({out for out, *_ in ends}) == 1
+    assert any("this one waits" in err for _, err, _ in ends)
+    keys = [row["key"] for row in rows(study)]
+    assert len(keys) == len(set(keys)) == 13
+    assert not [path for path in study.output.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.slow

@@ -2,15 +2,17 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from hmatrix._support.files import make_folder
 from hmatrix.errors import FormatError, OutputError
+from hmatrix.packed.schedule import DENSE
 from hmatrix.packed.storage import Storage
 from hmatrix.study.config.settings import Method
+from hmatrix.study.measure.plain import read_plain
 
 HMATRIX = "hmatrix"
 """Name of the contender that is the approximated layer; all others are dense products."""
@@ -138,25 +140,50 @@ class Record:
 
     @classmethod
     def from_json(cls, line: str) -> Self:
-        """Return the record that `to_json` wrote."""
-        row = json.loads(line)
-        accuracy = row["accuracy"]
-        return cls(
-            **{
-                **row,
-                "method": Method(row["method"]),
-                "leaves": tuple(tuple(leaf) for leaf in row["leaves"]),
-                "storage": Storage(**row["storage"]),
-                "accuracy": None if accuracy is None else AccuracyEvidence(**accuracy),
-                "times": tuple(TimeEvidence(**time) for time in row["times"]),
-            }
-        )
+        """Return the record that `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the line is no JSON, or one of its values is of another type, or is impossible.
+        """
+        record: Self = read_plain(cls, json.loads(line, parse_constant=_refuse), "record")
+        for name, is_possible in _possible(record):
+            if not is_possible:
+                raise ValueError(f"its {name} cannot be")
+        return record
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"it has {constant}, which is no JSON")
+
+
+def _possible(record: Record) -> Iterator[tuple[str, bool]]:
+    """Yield the parts of a record by name, and whether they can be; figures and tables divide by some of them."""
+    rows, columns, storage, accuracy = record.rows, record.columns, record.storage, record.accuracy
+    yield "shape", rows >= 1 and columns >= 1
+    yield "rank", (record.rank is None) == (record.method is Method.DENSE) and (record.rank or 0) >= 0
+    yield (
+        "leaves",
+        all(0 <= r0 < r1 <= rows and 0 <= c0 < c1 <= columns and k >= DENSE for r0, r1, c0, c1, k in record.leaves),
+    )
+    yield "storage", min(asdict(storage).values()) >= 0 < storage.uncompressed
+    yield "relative_error", record.relative_error >= 0
+    yield "build_seconds", record.build_seconds >= 0
+    for time in record.times:
+        yield "times", time.products >= 1 <= time.rounds and 0 < time.lower <= time.median <= time.upper
+    if accuracy is not None:
+        samples, lost, gained = accuracy.samples, accuracy.lost, accuracy.gained
+        both = accuracy.correct - gained
+        yield "accuracy", min(lost, gained, both) >= 0 and 1 <= samples >= lost + gained + both
+        yield "accuracy", accuracy.baseline_correct == both + lost
 
 
 class RecordFile:
     """Records in a JSON Lines file, one line a point, each safe on the disk before the next is measured.
 
-    A last line that a crash cut short is dropped when the file is opened.
+    A last line that a crash cut short is dropped when the file is opened. Two that write at once would each miss what
+    the other writes: whoever writes holds the file's lock (`locked`).
 
     Raises
     ------
@@ -183,7 +210,7 @@ class RecordFile:
         for number, line in enumerate(content[:complete].splitlines(), start=1):
             try:
                 record = Record.from_json(line.decode())
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 raise FormatError(
                     f"{path}, line {number}",
                     f"is not a record ({error})",
@@ -205,11 +232,14 @@ class RecordFile:
         OutputError
             If it cannot be written.
         """
+        line = record.to_json().encode() + b"\n"
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(record.to_json() + "\n")
+            with self._path.open("ab") as file:
+                file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise OutputError(f"output {self._path}", f"cannot be written ({error.strerror})", "make room") from error
+            came = f"cannot be written: {len(line)} bytes more ({error.strerror})"
+            mend = f"make room in {self._path.parent}, and give the command again: it goes on from here"
+            raise OutputError(f"output {self._path}", came, mend) from error
         self._records[record.key] = record
