@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hmatrix._support.files import default_cache
+from hmatrix._support.store import default_cache
 from hmatrix._support.typing import Floats64
 from hmatrix.allocation import Allocator, Budget
 from hmatrix.allocation.search.candidates import Candidates, Levels

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from hmatrix._support.checks import check_number
-from hmatrix._support.files import default_cache
+from hmatrix._support.store import default_cache
 from hmatrix._support.typing import FloatArray
 from hmatrix.allocation import Allocator, Budget
 from hmatrix.assembly import Sides, build, partition

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hmatrix._support.files import default_cache, write_file
+from hmatrix._support.files import write_file
+from hmatrix._support.store import default_cache
 from hmatrix._support.typing import Flags, FloatArray, Integers64
 from hmatrix.allocation import Allocation, Allocator, Budget
 from hmatrix.assembly import quantize

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 import hmatrix as hm
-from hmatrix._support.files import default_cache
+from hmatrix._support.store import default_cache
 from hmatrix._support.typing import Flags, FloatArray, Integers64
 from hmatrix.study.config.studyfile import read_study
 from hmatrix.study.measure.subject import load_subject

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 import hmatrix as hm
-from hmatrix._support.files import default_cache
 from hmatrix._support.machine import threads
 from hmatrix._support.memory import aligned
+from hmatrix._support.store import default_cache
 from hmatrix.study.config.studyfile import read_study
 from hmatrix.study.measure.subject import load_subject
 from hmatrix.study.measure.timing import WARMING, alternate, dense_products, product_with

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 import hmatrix as hm
-from hmatrix._support.files import default_cache
 from hmatrix._support.machine import threads
 from hmatrix._support.memory import aligned
+from hmatrix._support.store import default_cache
 from hmatrix._support.typing import FloatArray
 from hmatrix.heads.rules import Rule
 from hmatrix.heads.samples import Samples

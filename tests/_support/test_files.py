@@ -1,124 +1,31 @@
-"""Files are written in one way, whole or not at all; what a cache keeps is whole, or made anew with a warning."""
+"""Files are written in one way, whole or not at all; what killed writers leave is removed, and nothing of live ones."""
 
 import ast
 import errno
-import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from importing import SOURCES
-from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
 
 from hmatrix._support import files
-from hmatrix._support.files import keep, make_folder, recall, write_file
-from hmatrix.errors import ArgumentError, CacheWarning, OutputError
-
-ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1, 2], np.int32)}
-FACTS = {"error": 0.1, "names": ["x", "y"]}
+from hmatrix._support.files import make_folder, sweep, write_arrays, write_file, written
+from hmatrix.errors import OutputError
 
 
-def read(arrays, facts):
-    return arrays, facts
-
-
-@pytest.fixture
-def path(tmp_path):
-    keep(tmp_path / "kept.safetensors", ARRAYS, FACTS)
-    return tmp_path / "kept.safetensors"
-
-
-def test_what_is_kept_comes_back(path):
-    arrays, facts = recall(path, read)
-    assert facts == FACTS
-    assert arrays.keys() == ARRAYS.keys()
-    for name, array in ARRAYS.items():
-        np.testing.assert_array_equal(arrays[name], array, strict=True)
-    assert [other.name for other in path.parent.iterdir()] == [path.name]
-
-
-def test_nothing_is_told_of_what_is_not_there_or_of_no_use(path, tmp_path):
-    assert recall(tmp_path / "nothing", read) is None
-    assert recall(path, lambda *_: None) is None
-
-
-def test_a_changed_bit_is_found_wherever_it_is(path):
-    whole = path.read_bytes()
-    for place in range(len(whole)):
-        content = bytearray(whole)
-        content[place] ^= 1 << place % 7
-        path.write_bytes(content)
-        with pytest.warns(CacheWarning, match=r"kept\.safetensors: is damaged .*computed again"):
-            assert recall(path, read) is None
-
-
-@pytest.mark.parametrize("length", [0, 4, 8, 60, -1])
-def test_a_file_that_is_cut_short_is_found(path, length):
-    path.write_bytes(path.read_bytes()[:length])
-    with pytest.warns(CacheWarning, match="damaged"):
-        assert recall(path, read) is None
-
-
-def rewritten(path, change):
-    """Write a file of the same format, whose header was changed."""
-    with safe_open(path, framework="np") as file:
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        header = json.loads(file.metadata()[files._KEPT])
-    change(arrays, header)
-    save_file(arrays, path, {files._KEPT: json.dumps(header)})
-
-
-CHANGES = {
-    "no digest": lambda _, header: header.pop("digest"),
-    "no facts": lambda _, header: header.pop("facts"),
-    "no version": lambda _, header: header.pop("version"),
-    "another version": lambda _, header: header.update(version=99),
-    "another fact": lambda _, header: header["facts"].update(error=0.2),
-    "facts that are a list": lambda _, header: header.update(facts=[]),
-    "an array less": lambda arrays, _: arrays.pop("b"),
-    "an array more": lambda arrays, _: arrays.update(c=np.ones(2)),
-    "another type": lambda arrays, _: arrays.update(b=arrays["b"].astype(np.int64)),
-    "another shape": lambda arrays, _: arrays.update(a=arrays["a"].reshape(3, 2)),
-    "another name": lambda arrays, _: arrays.update(c=arrays.pop("b")),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_other_content_is_found(path, change):
-    rewritten(path, change)
-    with pytest.warns(CacheWarning, match="damaged"):
-        assert recall(path, read) is None
-
-
-@pytest.mark.parametrize(
-    "error", [ArgumentError("data", "do not fit", "mend"), KeyError("x"), TypeError(), IndexError()]
-)
-def test_what_makes_no_result_is_told(path, error):
-    def fails(*_):
-        raise error
-
-    with pytest.warns(CacheWarning, match="damaged"):
-        assert recall(path, fails) is None
-
-
-def test_a_folder_in_its_place_is_told(tmp_path):
-    (tmp_path / "kept.safetensors").mkdir()
-    with pytest.warns(CacheWarning, match="damaged"):
-        assert recall(tmp_path / "kept.safetensors", read) is None
-    with pytest.raises(OutputError, match="is a folder"):
-        keep(tmp_path / "kept.safetensors", ARRAYS, FACTS)
-
-
-def test_an_interrupted_write_leaves_what_was_there(path, monkeypatch):
+def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):
     def interrupted(_, file, **__):
         file.write_bytes(b"half of it")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files, "save_file", interrupted)
+    path = tmp_path / "arrays.safetensors"
+    write_arrays({"a": np.ones(2)}, path, "key", {})
     before = path.read_bytes()
+    monkeypatch.setattr(files, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        keep(path, {"a": np.ones(2)}, {})
+        write_arrays({"a": np.ones(3)}, path, "key", {})
     assert path.read_bytes() == before
     assert [other.name for other in path.parent.iterdir()] == [path.name]
 
@@ -139,9 +46,69 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 
     write_file(tmp_path / "text", "old")
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OutputError, match="No space left on device"):
+    with pytest.raises(OutputError, match=rf"folder {tmp_path}: has no room for the 5 bytes of text \(No space left"):
         write_file(tmp_path / "text", "newer")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("text", "old")]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_known_from_safetensors_words(tmp_path, monkeypatch, number):
+    def full(*_, **__):
+        raise SafetensorError(f"Error while serializing: I/O error: {os.strerror(number)} (os error {number})")
+
+    monkeypatch.setattr(files, "save_file", full)
+    with pytest.raises(OutputError, match="has no room for the 1,600 bytes of arrays"):
+        write_arrays({"a": np.ones(200)}, tmp_path / "arrays", "key", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+    for number, names in enumerate([("lock", "file"), ("lock",), ("file",), ()]):
+        workshop = tmp_path / f".hmatrix-0000000{number}"
+        workshop.mkdir()
+        for name in names:
+            (workshop / name).write_bytes(b"half of it")
+    (tmp_path / ".hmatrix-mine").mkdir()
+    write_file(tmp_path / "text", "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hmatrix-mine", "text"]
+
+
+def test_what_a_live_writer_has_stays(tmp_path):
+    with written(tmp_path / "one", 3) as temporary:
+        temporary.write_bytes(b"one")
+        write_file(tmp_path / "other", "other")
+        sweep(tmp_path)
+        assert temporary.read_bytes() == b"one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other"]
+
+
+def test_a_writer_whose_folder_was_swept_away_before_it_had_a_lock_takes_another(tmp_path, monkeypatch):
+    sweeps, occupied = [], files._occupied
+
+    def swept(workshop):
+        if not sweeps:
+            workshop.mkdir()
+            sweep(tmp_path)
+            sweeps.append(workshop.exists())
+            monkeypatch.setattr(Path, "mkdir", lambda *_: None)
+            found = occupied(workshop)
+            monkeypatch.undo()
+            return found
+        return occupied(workshop)
+
+    monkeypatch.setattr(files, "_occupied", swept)
+    write_file(tmp_path / "text", "whole")
+    assert sweeps == [False]
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("text", "whole")]
+
+
+def test_a_disk_without_locks_can_be_written_to(tmp_path, monkeypatch):
+    def unsupported(_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files, "take", unsupported)
+    write_file(tmp_path / "text", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
 
 
 def test_a_folder_below_a_file_cannot_be_made(tmp_path):

@@ -1,3 +1,4 @@
+import importlib
 import os
 import subprocess
 import sys
@@ -56,6 +57,27 @@ def test_a_lone_matrix_is_studied(tmp_path, capsys):
     assert f"kernel {hmatrix.backend().name}, 1 thread(s)" in printed
     assert "no data: accuracy is not measured" in printed
     assert "global-svd" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "again"),
+    [
+        (["study"], "goes on from here"),
+        (["compress", "digits", "-o", "x"], "goes on after the layers that are done"),
+        (["finetune", "x", "-o", "y"], "begins anew"),
+        (["evaluate", "x"], "begins anew"),
+        (["bench"], "begins anew"),
+        (["cache"], "begins anew"),
+    ],
+)
+def test_an_interruption_says_what_the_same_command_does(monkeypatch, capsys, arguments, again):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    command = importlib.import_module(f"hmatrix.cli.{arguments[0]}")
+    monkeypatch.setattr(command, "run", interrupted)
+    assert main(arguments) == 130
+    assert capsys.readouterr().err == f"\nhmatrix: interrupted; given again, the command {again}\n"
 
 
 def test_a_missing_extra_is_told(tmp_path):

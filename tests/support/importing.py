@@ -55,3 +55,14 @@ GRAPH = {
     module: imports(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")
     for module, path in MODULES.items()
 }
+
+
+def reached_from(module):
+    """All modules of the package that are loaded with one, itself among them."""
+    found, left = set(), {module}
+    while left:
+        name = left.pop()
+        found.add(name)
+        parents = {name.rpartition(".")[0]} - {""}
+        left |= (GRAPH.get(name, set()) | parents) - found
+    return found

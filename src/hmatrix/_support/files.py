@@ -1,38 +1,37 @@
-"""The one way to write a file, all of it or nothing; arrays in files with a header that has a version; and caches.
+"""The one way to write a file, all of it or nothing; and arrays in files with a header that has a version.
 
 Nothing in a file is executed; others check the meaning of its arrays.
+
+A file is made in a *workshop*: a hidden folder beside its place, from which it moves there when it is whole. The writer
+holds a lock in it. So a workshop whose lock is free belongs to a writer that was killed, and the next one removes it.
 """
 
-import hashlib
+import errno
 import json
 import os
+import re
 import secrets
-import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+import shutil
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE
-from typing import Any, TypeVar
+from typing import IO, Any
 from zipfile import is_zipfile
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from hmatrix._support.locks import is_at, take
 from hmatrix._support.typing import AnyArray
-from hmatrix.errors import CacheWarning, FormatError, HMatrixError, OutputError
+from hmatrix.errors import FormatError, OutputError
 
-_Result = TypeVar("_Result")
+_WORKSHOP = re.compile(r"\.hmatrix-[0-9a-f]{8}")
+_LOCK = "lock"
 
-_KEPT = "hmatrix-cache"
-"""Key of the header of a file that `keep` wrote."""
-
-_KEPT_VERSION = 1
-
-
-def default_cache() -> Path:
-    """Return the folder of caches, whose files can be computed again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmatrix"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The system's numbers of a full disk, and of a full part of it that is a user's."""
 
 
 def write_arrays(arrays: Mapping[str, AnyArray], path: Path, key: str, header: Mapping[str, object]) -> None:
@@ -44,7 +43,7 @@ def write_arrays(arrays: Mapping[str, AnyArray], path: Path, key: str, header: M
         If the file cannot be written.
     """
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    with written(path) as temporary:
+    with written(path, sum(array.nbytes for array in contiguous.values())) as temporary:
         save_file(contiguous, temporary, metadata={key: json.dumps(header)})
 
 
@@ -56,8 +55,9 @@ def write_file(path: Path, content: str | bytes) -> None:
     OutputError
         If the file cannot be written.
     """
-    with written(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    data = content.encode() if isinstance(content, str) else content
+    with written(path, len(data)) as temporary:
+        temporary.write_bytes(data)
 
 
 def make_folder(folder: Path) -> None:
@@ -96,8 +96,15 @@ def check_place(path: Path) -> None:
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Path]:
+def written(path: Path, size: int) -> Iterator[Path]:
     """Give a temporary name for a file, which becomes `path` when it is whole.
+
+    Parameters
+    ----------
+    path
+        The file.
+    size
+        About how many bytes it will have, for the message of a full disk.
 
     Raises
     ------
@@ -106,22 +113,73 @@ def written(path: Path) -> Iterator[Path]:
     """
     if not path.name:
         raise OutputError(f"file {path}", "cannot be written (it has no name)", "name a file")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         check_place(path)
-        # safetensors writes files that nobody else may read; a new file has the mode that the user wants.
-        temporary.touch(exist_ok=False)
-        mode = S_IMODE(temporary.stat().st_mode)
-        yield temporary
-        temporary.chmod(mode)
-        temporary.replace(path)
+        with _workshop(path.parent) as workshop:
+            temporary = workshop / "file"
+            # safetensors writes files that nobody else may read; a new file has the mode that the user wants.
+            temporary.touch()
+            mode = S_IMODE(temporary.stat().st_mode)
+            yield temporary
+            temporary.chmod(mode)
+            temporary.replace(path)
     except (OSError, SafetensorError, ValueError) as error:
+        if _is_full(error):
+            came = f"has no room for the {size:,} bytes of {path.name} ({os.strerror(errno.ENOSPC)})"
+            mend = "make room there (`hmatrix cache` shows what may go), or name another place"
+            raise OutputError(f"folder {path.parent}", came, mend) from error
         raise OutputError(
             f"file {path}", f"cannot be written ({error})", "name a place that you may write to"
         ) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder, and nothing of those that still write."""
+    with suppress(OSError):
+        for workshop in [entry for entry in folder.iterdir() if _WORKSHOP.fullmatch(entry.name)]:
+            # It may have no lock yet, or no longer: then it gets one, so that its writer finds it taken.
+            with suppress(OSError), (workshop / _LOCK).open("ab") as lock:
+                if take(lock):
+                    shutil.rmtree(workshop)
+
+
+@contextmanager
+def _workshop(folder: Path) -> Iterator[Path]:
+    """Give a folder of this writer's own, which is removed with all that is in it."""
+    sweep(folder)
+    lock: IO[bytes] | None = None
+    while lock is None:
+        workshop = folder / f".hmatrix-{secrets.token_hex(4)}"
+        lock = _occupied(workshop)
+    try:
+        yield workshop
     finally:
-        with suppress(OSError, ValueError):
-            temporary.unlink(missing_ok=True)
+        shutil.rmtree(workshop, ignore_errors=True)
+        lock.close()
+
+
+def _occupied(workshop: Path) -> IO[bytes] | None:
+    """Make a workshop, and return its lock; ``None`` where another's sweep came between."""
+    workshop.mkdir()
+    try:
+        lock = (workshop / _LOCK).open("ab")
+    except FileNotFoundError:
+        return None
+    try:
+        occupied = take(lock) and is_at(lock, workshop / _LOCK)
+    except OSError:
+        occupied = True  # a disk without locks, where nobody sweeps
+    if occupied:
+        return lock
+    lock.close()
+    return None
+
+
+def _is_full(error: Exception) -> bool:
+    """Return whether there was no room; safetensors gives the system's number in words alone."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    return any(f"os error {number})" in str(error) for number in _FULL)
 
 
 def read_header(path: Path, key: str, writer: str) -> Any:
@@ -180,66 +238,6 @@ def read_arrays(
         known = f"version {last}" if first == last else f"versions {first} to {last}"
         raise FormatError(subject, f"has version {found!r}", f"this release reads {known}: install a newer one")
     return arrays, header
-
-
-def keep(path: Path, arrays: Mapping[str, AnyArray], facts: Mapping[str, Any]) -> None:
-    """Write a result that can be computed again, with a digest by which any damage is found.
-
-    Parameters
-    ----------
-    path
-        The file.
-    arrays, facts
-        Arrays, and plain values, by name.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
-    """
-    header = {"version": _KEPT_VERSION, "digest": _digest(arrays, facts), "facts": facts}
-    write_arrays(arrays, path, _KEPT, header)
-
-
-def recall(path: Path, read: Callable[[dict[str, AnyArray], dict[str, Any]], _Result | None]) -> _Result | None:
-    """Return the result that `keep` wrote; ``None`` where there is none of use, so that it has to be computed.
-
-    Parameters
-    ----------
-    path
-        The file.
-    read
-        Function of arrays and plain values that returns the result, or ``None`` for one that is of no use here.
-
-    Warns
-    -----
-    CacheWarning
-        If the file is damaged.
-    """
-    if not path.exists():
-        return None
-    try:
-        arrays, header = read_arrays(path, _KEPT, (_KEPT_VERSION,), "a cache", "hmatrix")
-        facts = header["facts"]
-        if header["digest"] != _digest(arrays, facts):
-            raise FormatError(f"file {path}", "does not fit its digest", "remove it")
-        return read(arrays, facts)
-    except (HMatrixError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
-        tell_damage(path, error.came if isinstance(error, HMatrixError) else f"{type(error).__name__}: {error}")
-        return None
-
-
-def tell_damage(path: Path, came: str) -> None:
-    """Warn that a file of a cache is damaged."""
-    warnings.warn(f"cache {path}: is damaged ({came}); what it held is computed again", CacheWarning, stacklevel=3)
-
-
-def _digest(arrays: Mapping[str, AnyArray], facts: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name, array in sorted(arrays.items()):
-        digest.update(repr((name, array.dtype.str, array.shape)).encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _unreadable(path: Path, error: Exception, writer: str) -> FormatError:

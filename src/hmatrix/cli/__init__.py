@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 
 import hmatrix
-from hmatrix.cli import bench, compress, evaluate, finetune, show, study
+from hmatrix.cli import bench, cache, compress, evaluate, finetune, show, study
 from hmatrix.errors import HMatrixError
 
-_COMMANDS = (study, compress, finetune, evaluate, show, bench)
+_COMMANDS = (study, compress, finetune, evaluate, show, bench, cache)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,10 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"hmatrix: {package} is not installed; install it with: pip install '{extra}'", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            f"\nhmatrix: interrupted; the command {options.command} goes on from here when the same is given",
-            file=sys.stderr,
-        )
+        print(f"\nhmatrix: interrupted; given again, the command {options.again}", file=sys.stderr)
         return 130
 
 

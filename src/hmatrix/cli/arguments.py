@@ -10,13 +10,20 @@ Commands = Any
 
 
 def add_command(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], *, short: str, long: str, examples: str
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    *,
+    short: str,
+    long: str,
+    examples: str,
+    again: str = "begins anew",
 ) -> argparse.ArgumentParser:
-    """Add a command that `run` runs, and return its parser."""
+    """Add a command that `run` runs, and return its parser; `again` says what it does after an interruption."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=short, description=long, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, again=again)
     return parser
 
 

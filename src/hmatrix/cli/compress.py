@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hmatrix
-from hmatrix._support.files import check_place, default_cache, write_file
+from hmatrix._support.files import check_place, write_file
+from hmatrix._support.store import default_cache
 from hmatrix._support.typing import FloatArray
 from hmatrix.cli.arguments import Commands, add_command, fraction, positive
 from hmatrix.errors import ArgumentError
@@ -50,6 +51,7 @@ def add(commands: Commands) -> None:
         "file. Ranks, precisions and the share of each layer are chosen for the least error. Interrupted, the same "
         "command goes on where it stopped.",
         examples=EXAMPLES,
+        again="goes on after the layers that are done",
     )
     parser.add_argument(
         "model", help="digits, a torchvision or timm name, a study file (.toml), a Hugging Face folder, or a matrix"
@@ -171,7 +173,7 @@ def _within(
         evaluate=whole.judge.scores if whole.judge is not None and options.max_drop is not None else None,
         forward=whole.forward,
         evaluations=options.trials,
-        cache=cache / "layers",
+        cache=cache,
     )
 
 

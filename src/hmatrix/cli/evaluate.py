@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 import hmatrix
-from hmatrix._support.files import default_cache
+from hmatrix._support.store import default_cache
 from hmatrix.cli.arguments import Commands, add_command
 from hmatrix.errors import ArgumentError
 

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 import hmatrix
-from hmatrix._support.files import check_place, default_cache
+from hmatrix._support.files import check_place
+from hmatrix._support.store import default_cache
 from hmatrix.cli.arguments import Commands, add_command, number_from_zero, positive, positive_number
 from hmatrix.errors import ArgumentError
 
@@ -31,7 +32,8 @@ def add(commands: Commands) -> None:
         long="Load a network that hmatrix compress wrote, and train it so that its outputs are again those of the "
         "original on the data that calibrated it: labels are not needed. It keeps its size. A part of these data is "
         "held out, and the network that is best there is written; it is never worse there than the one that was "
-        "given. Ctrl-C ends the training early, and the best network so far is written.",
+        "given. Ctrl-C ends the training early, and the best network so far is written; before the training has begun, "
+        "nothing is.",
         examples=EXAMPLES,
     )
     parser.add_argument("file", type=Path, help="a file written by hmatrix compress")

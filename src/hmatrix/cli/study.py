@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import hmatrix
-from hmatrix._support.files import default_cache
+from hmatrix._support.store import default_cache
 from hmatrix.cli.arguments import Commands, add_command, list_of, positive
 
 EXAMPLES = """\
@@ -28,6 +28,7 @@ def add(commands: Commands) -> None:
         long="Approximate the last dense layer of a network by H-matrices, and measure time, storage and "
         "accuracy for every method and rank. Interrupted, the same command goes on where it stopped.",
         examples=EXAMPLES,
+        again="goes on from here",
     )
     study.add_argument(
         "model", nargs="?", help="a torchvision or timm name, a .safetensors file, or a study file (.toml)"

@@ -21,7 +21,7 @@ COST = TimeCost(
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path / "hmatrix"
+    return tmp_path / "hmatrix" / "times"
 
 
 def test_seconds_of_a_matrix():

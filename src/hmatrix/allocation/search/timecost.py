@@ -20,8 +20,8 @@ import numpy as np
 import scipy.optimize
 
 from hmatrix._support.clock import in_turns, mean_seconds
-from hmatrix._support.files import default_cache, keep, make_folder, recall
 from hmatrix._support.machine import code_digest, cpu_name, threads
+from hmatrix._support.store import Shelf, Store, default_cache
 from hmatrix._support.typing import AnyArray, FloatArray, Floats64, IndexArray
 from hmatrix.allocation.search.costs import words
 from hmatrix.allocation.search.leaf_forms import Form
@@ -98,15 +98,13 @@ def time_cost(activations: Activations) -> TimeCost:
     activations
         Treatment of a product's input.
     """
-    path = default_cache() / f"time-{backend().name}-{activations.value}.safetensors"
-    # Where nothing may be read or written, it is fitted again each time.
-    with suppress(OSError):
-        if (known := recall(path, _known_model)) is not None:
-            return known
+    store, name = Store(default_cache(), Shelf.TIMES), f"{backend().name}-{activations.value}"
+    if (known := store.recall(name, _known_model)) is not None:
+        return known
     cost = _fitted(activations)
+    # Where nothing may be written, it is fitted again each time.
     with suppress(OutputError):
-        make_folder(path.parent)
-        keep(path, {"seconds": np.array([cost.call, cost.panel, cost.run, *cost.word])}, _surroundings())
+        store.keep(name, {"seconds": np.array([cost.call, cost.panel, cost.run, *cost.word])}, _surroundings())
     return cost
 
 

@@ -1,15 +1,16 @@
 """The H-matrices of a network's layers, each computed once for a budget, and kept in a folder if there is one."""
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from hmatrix._support.files import check_place, keep, make_folder, recall
 from hmatrix._support.machine import code_digest
+from hmatrix._support.store import Shelf, Store
 from hmatrix._support.typing import AnyArray, FloatArray, Floats64, Integers64
 from hmatrix.allocation import Allocator, Budget
 from hmatrix.matrix import HMatrix
@@ -17,6 +18,8 @@ from hmatrix.nn.network.derivatives import Factors
 from hmatrix.nn.network.frequencies import frequencies
 from hmatrix.nn.network.targets import Target
 from hmatrix.packed.packed_blocks import PackedBlocks
+
+_Result = TypeVar("_Result")
 
 _CORRECTION = "bias_correction"
 
@@ -62,7 +65,7 @@ class Fitter:
         self._inputs = inputs
         self._counts = counts
         self._derivatives = derivatives
-        self._folder = folder
+        self._store = None if folder is None else Store(folder, Shelf.LAYERS)
 
     @property
     def selects(self) -> bool:
@@ -71,8 +74,7 @@ class Fitter:
 
     def curve(self) -> tuple[Floats64, Floats64]:
         """Return the predicted frontier: bytes, and squares of the relative error, ``(points,)``."""
-        path = self._path("curve")
-        known = None if path is None else recall(path, lambda arrays, _: (arrays["sizes"], arrays["errors"]))
+        known = self._recall("curve", lambda arrays, _: (arrays["sizes"], arrays["errors"]))
         if known is not None:
             return known
         sizes, errors = self._allocator.curve()
@@ -83,14 +85,13 @@ class Fitter:
         errors = errors[first:]
         # The first point drops the whole matrix.
         errors = errors / errors[0] if errors[0] > 0 else errors
-        if path is not None:
-            keep(path, {"sizes": sizes, "errors": errors}, {})
+        self._keep("curve", {"sizes": sizes, "errors": errors}, {})
         return sizes, errors
 
     def fit(self, budget: Budget) -> Fitted:
         """Return the H-matrix for a budget."""
-        path = self._path("-".join(f"{key}-{value}" for key, value in vars(budget).items() if value is not None))
-        known = None if path is None else recall(path, _fitted)
+        name = "-".join(f"{key}-{value}" for key, value in vars(budget).items() if value is not None)
+        known = self._recall(name, _fitted)
         if known is not None:
             return known
         allocation = self._allocator.allocate(budget, unbiased=self._target.settings.unbiased)
@@ -102,10 +103,9 @@ class Fitter:
             allocation.arrangement,
             allocation.seconds,
         )
-        if path is not None:
-            facts = dict(vars(fitted))
-            arrays = {**facts.pop("matrix").pack().arrays(), _CORRECTION: facts.pop(_CORRECTION)}
-            keep(path, arrays, facts)
+        facts = dict(vars(fitted))
+        arrays = {**facts.pop("matrix").pack().arrays(), _CORRECTION: facts.pop(_CORRECTION)}
+        self._keep(name, arrays, facts)
         return fitted
 
     @cached_property
@@ -147,15 +147,20 @@ class Fitter:
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:24]
 
-    def _path(self, name: str) -> Path | None:
-        """Return the file of a result, after a check that it can be written."""
-        if self._folder is None:
+    def _recall(
+        self, name: str, read: Callable[[dict[str, AnyArray], dict[str, Any]], _Result | None]
+    ) -> _Result | None:
+        """Return a result that was kept; ``None``, after a check that it can be kept, where there is none."""
+        if self._store is None:
             return None
-        make_folder(self._folder)
-        path = self._folder / f"{self._key}-{name}.safetensors"
-        if not path.exists():
-            check_place(path)
-        return path
+        known = self._store.recall(f"{self._key}-{name}", read)
+        if known is None:
+            self._store.check()
+        return known
+
+    def _keep(self, name: str, arrays: Mapping[str, AnyArray], facts: Mapping[str, Any]) -> None:
+        if self._store is not None:
+            self._store.keep(f"{self._key}-{name}", arrays, facts)
 
 
 def _fitted(arrays: dict[str, AnyArray], facts: dict[str, Any]) -> Fitted:

@@ -102,7 +102,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], architecture: Mapping[s
         text = json.dumps({"kind": "network", **asdict(header)})
     except (TypeError, ValueError) as error:
         raise ArgumentError("architecture", f"cannot be written ({error})", "give strings and numbers") from error
-    with written(path) as temporary:
+    with written(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         save_file(tensors, temporary, metadata={KEY: text})
 
 

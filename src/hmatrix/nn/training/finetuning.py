@@ -119,8 +119,9 @@ def finetune(
     First, biases are corrected so that the outputs of layers have the means that they have in the teacher, as far as
     `Finetuning.trained` includes biases.
 
-    Interrupted from the keyboard, it returns the best network so far. Layers are multiplied by their decoded matrices,
-    with exact activations, which is faster in training; measurements are of the packed network.
+    Interrupted from the keyboard once the given network is measured, it returns the best network so far; before, it
+    raises `KeyboardInterrupt`. Layers are multiplied by their decoded matrices, with exact activations, which is faster
+    in training; measurements are of the packed network.
 
     Examples
     --------

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 from tqdm import tqdm
 
-from hmatrix._support.files import check_place, make_folder, tell_damage, write_file
-from hmatrix._support.typing import Floats32, Integers64
+from hmatrix._support.machine import code_digest
+from hmatrix._support.store import Shelf, Store
+from hmatrix._support.typing import AnyArray, Floats32, Integers64
 from hmatrix.errors import ArgumentError, NetworkError
 from hmatrix.study.data.classifiers import Classifier, HiddenLayer, LastLayer
 from hmatrix.study.data.datasets import LabelledImages, read_ahead
@@ -22,10 +21,6 @@ from hmatrix.study.networks.models import LoadedNetwork
 
 _SHARD = 1024
 """Images of one file of the cache."""
-
-_EVIDENCE = "evidence"
-"""Key in a shard's metadata: whether the layer is the last one, and a digest of all."""
-_LAST, _HIDDEN = "last", "hidden"
 
 
 @dataclass(frozen=True)
@@ -86,22 +81,20 @@ def cached_features(
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value < 1:
             raise ArgumentError(name, f"is {value}", "give at least one")
-    key = hashlib.sha256(repr((network.digest, network.layer_name, images.digest)).encode()).hexdigest()
-    folder = cache / key
     inputs = np.empty((len(images), network.layer.in_features), dtype=np.float32)
+    shards = _Shards(Store(cache, Shelf.FEATURES), _key(network, images), inputs)
     missing: list[range] = []
     is_last = True
     for first in range(0, len(images), _SHARD):
         rows = range(first, min(first + _SHARD, len(images)))
-        known = _read_shard(_shard(folder, rows), inputs[rows.start : rows.stop])
+        known = shards.read(rows)
         if known is None:
             missing.append(rows)
         else:
             is_last &= known
     if missing:
-        make_folder(folder)
-        check_place(_shard(folder, missing[0]))
-        is_last &= _compute(network, images, missing, inputs, folder, batch_size, workers)
+        shards.store.check()
+        is_last &= _compute(network, images, missing, shards, batch_size, workers)
     classifier: Classifier = (
         LastLayer(len(images), network.layer.out_features)
         if is_last
@@ -110,16 +103,45 @@ def cached_features(
     return Features(inputs, images.labels, classifier)
 
 
+@dataclass(frozen=True)
+class _Shards:
+    """The inputs ``(samples, in)`` in memory, and in the store."""
+
+    store: Store
+    key: str
+    inputs: Floats32
+
+    def read(self, rows: range) -> bool | None:
+        """Fill the rows, and return whether the layer is the last one; ``None`` if they have to be computed."""
+
+        def read(arrays: dict[str, AnyArray], facts: dict[str, Any]) -> bool:
+            self.inputs[rows.start : rows.stop] = arrays["inputs"]
+            return bool(facts["last"])
+
+        return self.store.recall(self._name(rows), read)
+
+    def write(self, rows: range, *, is_last: bool) -> None:
+        self.store.keep(self._name(rows), {"inputs": self.inputs[rows.start : rows.stop]}, {"last": is_last})
+
+    def _name(self, rows: range) -> str:
+        return f"{self.key}-{rows.start:08}-{rows.stop:08}"
+
+
+def _key(network: LoadedNetwork, images: LabelledImages) -> str:
+    """Return a digest of all that the inputs depend on."""
+    depends = (code_digest("nn", "cli"), network.digest, network.layer_name, images.digest)
+    return hashlib.sha256(repr(depends).encode()).hexdigest()[:24]
+
+
 def _compute(
     network: LoadedNetwork,
     images: LabelledImages,
     missing: list[range],
-    inputs: Floats32,
-    folder: Path,
+    shards: "_Shards",
     batch_size: int,
     workers: int,
 ) -> bool:
-    """Fill the missing rows of `inputs`, and return whether the layer's outputs are the network's outputs."""
+    """Fill the missing shards, and return whether the layer's outputs are the network's outputs."""
     order = [row for rows in missing for row in rows]
     all_last = True
     with (
@@ -131,10 +153,10 @@ def _compute(
             for first in range(rows.start, rows.stop, batch_size):
                 end = min(first + batch_size, rows.stop)
                 batch = torch.stack(list(islice(decoded, end - first)))
-                inputs[first:end], batch_last = _run(network, batch, first)
+                shards.inputs[first:end], batch_last = _run(network, batch, first)
                 shard_last &= batch_last
                 bar.update(end - first)
-            _write_shard(_shard(folder, rows), inputs[rows.start : rows.stop], shard_last)
+            shards.write(rows, is_last=shard_last)
             all_last &= shard_last
     return all_last
 
@@ -169,40 +191,3 @@ def _run(network: LoadedNetwork, batch: torch.Tensor, first: int) -> tuple[Float
         came = f"its input for image {first + int(bad[0])} holds NaN or infinity"
         raise NetworkError(subject, came, "use intact weights, and the preprocessing that belongs to them")
     return inputs, torch.equal(returned[0], output)
-
-
-def _shard(folder: Path, rows: range) -> Path:
-    return folder / f"{rows.start:08}-{rows.stop:08}.safetensors"
-
-
-def _read_shard(path: Path, inputs: Floats32) -> bool | None:
-    """Fill `inputs`, and return whether the layer is the last one; ``None`` if the shard is absent or damaged."""
-    try:
-        if not path.exists():
-            return None
-        with safe_open(path, framework="np") as file:
-            found = file.get_tensor("inputs")
-            evidence = (file.metadata() or {}).get(_EVIDENCE, "")
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
-        # The last two come of types that NumPy does not have.
-        tell_damage(path, str(error))
-        return None
-    # A digest, because safetensors itself does not notice changed values.
-    kind = evidence.partition(" ")[0]
-    if found.shape != inputs.shape or kind not in (_LAST, _HIDDEN) or evidence != _evidence(found, kind):
-        tell_damage(path, "does not fit its digest")
-        return None
-    inputs[:] = found
-    return bool(kind == _LAST)
-
-
-def _write_shard(path: Path, inputs: Floats32, is_last: bool) -> None:
-    # One entry, because safetensors writes several in any order.
-    content = save({"inputs": inputs}, metadata={_EVIDENCE: _evidence(inputs, _LAST if is_last else _HIDDEN)})
-    write_file(path, content)
-
-
-def _evidence(inputs: Floats32, kind: str) -> str:
-    digest = hashlib.sha256(repr((inputs.dtype.str, inputs.shape, kind)).encode())
-    digest.update(np.ascontiguousarray(inputs).data)
-    return f"{kind} {digest.hexdigest()}"
