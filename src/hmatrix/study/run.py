@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from hmatrix._support.file_names import file_name
 from hmatrix._support.files import make_folder, write_file
 from hmatrix._support.locks import locked
 from hmatrix.study.config.settings import Study
@@ -43,14 +44,18 @@ def run_study(study: Study, cache: Path) -> Iterator[list[Record]]:
     """
     make_folder(study.output)
     path = study.output / RECORDS
+    subjects: dict[tuple[str, ...], str] = {}
     for network in study.networks:
         with locked(path, partial(_tell_waiting, path)):
             # What another run has measured meanwhile is in it.
             file = RecordFile(path)
             subject = load_subject(network, study.data, cache)
             records = sweep(study, subject, file)
-            # A name may say which library it is from, with a colon, which no file name should hold.
-            write_results(records, study.output, f"{subject.network}-{subject.layer}".replace(":", "-"))
+            names: tuple[str, ...] = (subject.network, subject.layer)
+            # Of two networks of one name, with other weights each, the second has its digest in its files' names.
+            if subjects.setdefault(names, subject.digest) != subject.digest:
+                names = (*names, subject.digest)
+            write_results(records, study.output, file_name(*names))
         yield records
 
 

@@ -234,3 +234,18 @@ def test_the_module_runs_as_a_command(tmp_path):
     assert done.returncode == 1
     assert "none.safetensors" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_names_of_tensors_and_files_lead_to_files_of_their_own_in_the_folder(study, tmp_path):
+    paths = [tmp_path / folder / "head.safetensors" for folder in ("a", "b")]
+    for number, path in enumerate(paths, start=1):
+        path.parent.mkdir()
+        save_file({"../../outside/f\nc.weight": np.eye(9 * number, dtype=np.float32)}, path)
+    before = set(tmp_path.rglob("*"))
+    networks = tuple(Network(None, weights=path) for path in paths)
+    timing = Timing(products=1)
+    list(run_study(replace(study, networks=networks, methods=(), ranks=(1,), timing=timing), tmp_path / "cache"))
+    written = set(tmp_path.rglob("*")) - before - {study.output}
+    assert {path.parent for path in written} == {study.output}
+    assert all(path.is_file() for path in written)
+    assert len(list(study.output.glob("head-outside_f_c-*-table.csv"))) == 2

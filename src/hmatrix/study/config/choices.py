@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hmatrix._support.file_names import file_name
 from hmatrix.errors import ArgumentError
 from hmatrix.study.config import strategies
 from hmatrix.study.config.settings import (
@@ -86,8 +87,8 @@ def _base(model: str | None) -> Study:
         return read_study(Path(name))
     if Path(name).suffix in MATRIX_SUFFIXES:
         stem = Path(name).stem
-        return Study(stem, (Network(None, weights=Path(name)),), data=None, output=Path("results") / stem)
-    output = Path("results") / name.replace(":", "-")
+        return Study(stem, (Network(None, weights=Path(name)),), data=None, output=Path("results") / file_name(stem))
+    output = Path("results") / file_name(name)
     if name == "digits":
         return Study(name, (Network(name),), data=DigitsData(), ranks=DIGITS_RANKS, output=output)
     return Study(name, (Network(name),), data=None, output=output)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from hmatrix._support.file_names import file_name
 from hmatrix.errors import HMatrixError, StudyError
 from hmatrix.study.config import strategies
 from hmatrix.study.config.settings import (
@@ -58,7 +59,7 @@ def read_study(path: Path) -> Study:
         ranks=table.take("ranks", _list_of(_positive), Study.ranks),
         structure=_structure(table.table("structure")),
         timing=_timing(table.table("timing")),
-        output=table.take("output", table.path, Path("results") / path.stem),
+        output=table.take("output", table.path, Path("results") / file_name(path.stem)),
     )
     table.finish()
     return study

@@ -184,7 +184,8 @@ def significant(value: float) -> str:
 
 
 def _elided(text: str, inches: float, size: float, *, bold: bool = False) -> str:
-    kept = text
+    # A name may have letters in it that are none: a new line, say.
+    kept = "".join(letter if letter.isprintable() else "_" for letter in text)
     # Hinting makes some letters a little wider on a screen.
     while len(kept) > 2 and text_width(kept, size, bold=bold) > 0.97 * inches * INCH:
         kept = f"{kept[:-2]}…"
