@@ -5,6 +5,7 @@
 
 #include "heads/progressive.hpp"
 #include "kernels/columns.hpp"
+#include "kernels/vector_kernels.hpp"
 
 namespace hmatrix {
 namespace {
@@ -76,11 +77,13 @@ float multiply_codes(const std::uint32_t* words, const Workspace& work, const In
 // Codes of x, and what they leave, in parts of their step.
 template <class V>
 void quantize_twice(const float* x, std::int32_t length, Workspace& work, Input& input) {
-    const float factor = input.step > 0.0f ? 1.0f / input.step : 0.0f, minus_half = -0.5f, steps = rest_steps;
-    const auto by_step = V::broadcast(&factor), less = V::broadcast(&minus_half), parts = V::broadcast(&steps);
+    const float up = input.step < plain_largest / 127 ? raising : 1.0f;
+    const float factor = input.step > 0.0f ? 1.0f / (input.step * up) : 0.0f, minus_half = -0.5f, steps = rest_steps;
+    const auto by_power = V::broadcast(&up), by_step = V::broadcast(&factor);
+    const auto less = V::broadcast(&minus_half), parts = V::broadcast(&steps);
     auto sum = V::zero_words(), rest_sum = V::zero_words();
     for (std::int32_t i = 0; i < length; i += V::width) {
-        const auto scaled = V::mul(V::load(x + i), by_step);
+        const auto scaled = V::mul(V::mul(V::load(x + i), by_power), by_step);
         const auto code = V::round(scaled);
         const auto left = V::add(scaled, V::mul(V::twice_less(code, 0), less));
         const auto rest = V::round(V::mul(left, parts));

@@ -30,8 +30,9 @@ std::uint32_t read(const std::uint32_t* words, std::size_t count) {
     return with_ahead<V>([&](auto ahead) { return read_words<V, ahead>(words, count); });
 }
 
-// Below this the largest magnitude counts as zero: 127 over it would not be finite.
-constexpr float least_largest = 1e-36f;
+// Below the first the largest magnitude counts as zero: its step would have fewer digits than codes have. Below the
+// second 127 over it might not be finite: numbers are multiplied by the power of two first.
+constexpr float least_largest = 0x1p-134f, plain_largest = 1e-36f, raising = 0x1p64f;
 
 template <class V>
 void quantize(const float* x, std::int32_t length, std::int8_t* codes, float* step, std::int32_t* sum) {
@@ -54,11 +55,12 @@ void quantize(const float* x, std::int32_t length, std::int8_t* codes, float* st
         std::memset(codes, 0, static_cast<std::size_t>(padded));
         return;
     }
-    const float factor = 127.0f / most;
+    const float up = most < plain_largest ? raising : 1.0f, factor = 127.0f / (most * up);
+    const Reg by_power = V::broadcast(&up), by_factor = V::broadcast(&factor);
     typename V::ireg total = V::zero_words();
     for (std::int32_t i = 0; i < padded; i += V::width) {
         const typename V::ireg rounded =
-            i < length ? V::round(V::mul(load(i), V::broadcast(&factor))) : V::zero_words();
+            i < length ? V::round(V::mul(V::mul(load(i), by_power), by_factor)) : V::zero_words();
         total = V::add_words(total, rounded);
         V::store_bytes(codes + i, rounded);
     }

@@ -48,6 +48,17 @@ def test_refined_outputs_are_those_of_the_layer(kernel):
     np.testing.assert_array_equal(y.argmax(axis=1), largest(head, kernel, held_out, 1)[1][:, 0])
 
 
+@every_kernel
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_tiny_inputs_have_the_rows_of_ordinary_ones(kernel, precision):
+    weight, _, X, held_out = layer()
+    head = capped(hm.progressive(weight, calibration=X, agreement=0.95, precisions=[precision]), 12)
+    ordinary, tiny = (largest(head, kernel, held_out * np.float32(power), 1) for power in (1, 2.0**-124))
+    assert np.abs(held_out).max() * 2.0**-124 < 3e-37
+    np.testing.assert_array_equal(tiny[1], ordinary[1])
+    np.testing.assert_allclose(tiny[0] * 2.0**124, ordinary[0], rtol=1e-3)
+
+
 @pytest.mark.parametrize("agreement", [0.8, 0.95, 0.99])
 def test_agreement_on_held_out_inputs(agreement):
     weight, bias, X, held_out = layer(noise=0.5, samples=4000)

@@ -13,7 +13,7 @@ from hmatrix.heads.packed_head import PackedHead
 from hmatrix.heads.sums import multiply_rows, sum_block_lanes, sum_lanes
 from hmatrix.heads.ties import equal, largest_outputs, sum_rounding
 from hmatrix.heads.words import BLOCK, REST_STEPS, STRIP, padded
-from hmatrix.packed.kernels import Product, ReferenceProduct, quantize_activations
+from hmatrix.packed.kernels import PLAIN_LARGEST, RAISING, Product, ReferenceProduct, quantize_activations
 
 _HUGE, _TINY = np.float32(1e37), np.float32(1e-37)
 _NONE = np.empty(0, np.int64)
@@ -272,7 +272,8 @@ class _Product:
         """Multiply codes of rows with x, quantised to codes and parts of their step."""
         m, n = self.packed.shape
         codes = from_words(self.packed.fine.reshape(m, -1)[rows], Precision.INT8, padded(n, BLOCK))[:, :n]
-        scaled = self.x * (np.float32(1) / self.step if self.step > 0 else np.float32(0))
+        power = RAISING if self.step < PLAIN_LARGEST / np.float32(127) else np.float32(1)
+        scaled = self.x * power * (np.float32(1) / (self.step * power) if self.step > 0 else np.float32(0))
         whole = np.rint(scaled)
         rest = np.rint((scaled - whole) * np.float32(REST_STEPS))
         # float64 sums these integers exactly.

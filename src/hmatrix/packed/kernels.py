@@ -19,8 +19,13 @@ VARIABLE = "HMATRIX_KERNEL"
 
 REFERENCE = "numpy"
 
-LEAST_LARGEST = np.float32(1e-36)
-"""Below this the largest magnitude of quantised activations counts as zero: 127 over it would not be finite."""
+LEAST_LARGEST = np.float32(2.0**-134)
+"""Below this the largest magnitude of quantised activations counts as zero: its step would have too few digits."""
+
+PLAIN_LARGEST = np.float32(1e-36)
+"""Below this 127 over it might not be finite: activations are multiplied by `RAISING` first."""
+
+RAISING = np.float32(2.0**64)
 
 
 @dataclass(frozen=True)
@@ -205,8 +210,9 @@ def quantize_activations(entries: FloatArray) -> tuple[Integers8, FloatArray]:
     largest = np.abs(entries).max(axis=1, initial=0).astype(np.float32)
     finite = np.isfinite(largest)
     usable = finite & (largest >= LEAST_LARGEST)
-    factors = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=usable)
-    codes = np.rint(np.where(finite[:, None], entries, 0) * factors[:, None]).astype(np.int8)
+    powers = np.where(finite & (largest < PLAIN_LARGEST), RAISING, np.float32(1))
+    factors = np.divide(np.float32(127), largest * powers, out=np.zeros_like(largest), where=usable)
+    codes = np.rint(np.where(finite[:, None], entries, 0) * powers[:, None] * factors[:, None]).astype(np.int8)
     steps = np.where(finite, np.where(usable, largest / np.float32(127), np.float32(0)), np.float32(np.nan))
     return codes, steps
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from hmatrix.codes.precision import Precision
 from hmatrix.nn.ops.coefficients import Coefficients, Columns
 from hmatrix.nn.ops.stacks import ProductStructure
-from hmatrix.packed.kernels import LEAST_LARGEST
+from hmatrix.packed.kernels import LEAST_LARGEST, PLAIN_LARGEST, RAISING
 
 EXACT_COLUMNS = 1024
 """Columns whose products of codes float32 sums exactly: 1024 * 127 * 127 stays below 2^24."""
@@ -93,9 +93,11 @@ def quantize(x: Tensor, columns: Columns) -> tuple[Tensor, Tensor]:
     finite = largest - largest == 0
     usable = finite & (largest >= float(LEAST_LARGEST))
     safe = torch.where(usable, largest, 1)
-    factors = torch.where(usable, 127 / safe, 0)
+    powers = torch.where(safe < float(PLAIN_LARGEST), float(RAISING), 1.0)
+    factors = torch.where(usable, 127 / (safe * powers), 0)
     steps = torch.where(finite, torch.where(usable, safe / 127, 0), torch.nan)
-    codes = torch.round(torch.where(columns.by_run(finite), x, 0) * columns.by_run(factors))
+    raised = torch.where(columns.by_run(finite), x, 0) * columns.by_run(powers)
+    codes = torch.round(raised * columns.by_run(factors))
     return codes, steps
 
 
