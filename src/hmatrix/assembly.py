@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._support.checks import check_matrix, check_shape
+from hmatrix._support.memory import check_memory
 from hmatrix._support.norms import frobenius
 from hmatrix._support.typing import FloatArray
 from hmatrix.codes.precision import Activations, Precision
@@ -18,7 +19,7 @@ from hmatrix.matrix import HMatrix
 from hmatrix.packed.packing import PackedLeaf
 from hmatrix.partitions.admissibility import Admissibility, Everywhere, Strong
 from hmatrix.partitions.blocktree import BlockCluster, BlockClusterTree, build_block_tree
-from hmatrix.partitions.cluster import build_cluster_tree
+from hmatrix.partitions.cluster import build_cluster_tree, check_tree
 from hmatrix.partitions.coordinates import Coordinates, Index
 from hmatrix.partitions.splitters import Cardinality, Splitter
 
@@ -45,13 +46,19 @@ def partition(
     admissibility
         Condition of the blocks that may have low rank.
 
+    Raises
+    ------
+    ArgumentError
+        If an argument cannot be used, or the machine's memory does not hold the trees.
+
     Examples
     --------
     >>> blocks = hm.partition((1000, 1024), admissibility=hm.Strong(eta=2))
     >>> len(blocks.far_field), len(blocks.near_field)
     (157, 93)
     """
-    check_shape("shape", shape)
+    for size in check_shape("shape", shape):
+        check_tree(size, splitter.leaf_size)
     sides = coordinates if isinstance(coordinates, tuple) else (coordinates, coordinates)
     if len(sides) != 2:
         raise ArgumentError("coordinates", f"has {len(sides)} parts", "give one for both sides, or (rows, columns)")
@@ -104,7 +111,7 @@ def build(
     Raises
     ------
     ArgumentError
-        If an argument cannot be used.
+        If an argument cannot be used, or the machine's memory does not hold the trees, or the dense blocks.
 
     Warns
     -----
@@ -120,6 +127,10 @@ def build(
     """
     source = weight if isinstance(weight, Entries) else check_matrix("weight", weight)
     tree = partition(source.shape, coordinates=coordinates, splitter=splitter, admissibility=admissibility)
+    # Low rank takes less, but how much is known only afterwards.
+    dense = sum(leaf.rows.size * leaf.columns.size for leaf in tree.near_field) * np.dtype(source.dtype).itemsize
+    came = f"has dense blocks: {len(tree.near_field)}"
+    check_memory("weight", came, dense, "give a smaller leaf_size, or an admissibility with fewer dense blocks")
     leaves: list[PackedLeaf] = []
     missed: list[float] = []
     for leaf in tree.leaves():

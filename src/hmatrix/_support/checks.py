@@ -7,6 +7,7 @@ from numbers import Integral, Real
 import numpy as np
 import numpy.typing as npt
 
+from hmatrix._support.memory import check_memory
 from hmatrix._support.typing import AnyArray, FloatArray
 from hmatrix.errors import ArgumentError
 
@@ -64,12 +65,16 @@ def check_matrix(name: str, array: npt.ArrayLike) -> FloatArray:
     Raises
     ------
     ArgumentError
-        If it is not two-dimensional, is empty, is complex or not numeric, or has NaN, infinity or masked entries.
+        If it is not two-dimensional, is empty, is complex or not numeric, has NaN, infinity or masked entries, or has
+        more entries than the machine's memory, as an array may that repeats a few.
     """
     matrix = as_array(name, array)
     if matrix.dtype == object and not matrix.ndim:
         raise ArgumentError(name, f"is a {type(array).__name__}", "give a NumPy array")
     check_shape(name, matrix.shape)
+    # A byte for each entry that says whether it is finite, and a copy of those that are no floating-point numbers.
+    needed = matrix.size * (1 if matrix.dtype.kind == "f" else 9)
+    check_memory(name, f"has the shape {matrix.shape}", needed, "give a smaller one")
     matrix = as_floating(name, matrix)
     bad = matrix.size - int(np.count_nonzero(np.isfinite(matrix)))
     if bad:

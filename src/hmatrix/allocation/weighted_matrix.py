@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from hmatrix._support.checks import check_matrix
 from hmatrix._support.machine import blas_threads
+from hmatrix._support.memory import check_memory
 from hmatrix._support.ties import rounding_of
 from hmatrix._support.typing import FloatArray, Floats32
 from hmatrix.allocation.error.gains import unbiased_gains
@@ -28,6 +29,9 @@ from hmatrix.matrix import HMatrix
 
 THREADS = 1
 """Thousands of small eigenproblems: threads of BLAS that wait for each other take several times as long."""
+
+_MOMENTS = 2
+"""Arrays of the size of a second moment that its root needs, at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +90,10 @@ class WeightedMatrix:
         scaled = checked if row_weights is None else checked * scales[:, None]
         known = Activations.of(activations)
         m, n = scaled.shape
+        for name, array, size in (("calibration", calibration, n), ("row_derivatives", row_derivatives, m)):
+            if array is not None:
+                came = f"has vectors of {size} entries: their second moment"
+                check_memory(name, came, _MOMENTS * 4 * size**2, "leave it out, or allocate parts of the weight")
         with blas_threads(THREADS):
             rows = RowMoments() if row_derivatives is None else RowMoments.of(row_derivatives, m)
             columns = (

@@ -3,8 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hmatrix._support.memory import machine_memory
+from hmatrix.errors import ArgumentError
 from hmatrix.partitions.admissibility import Admissibility
 from hmatrix.partitions.cluster import Cluster, ClusterTree
+
+_BLOCK_BYTES = 250
+"""Bytes of a block, at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +87,11 @@ def build_block_tree(rows: ClusterTree, columns: ClusterTree, admissibility: Adm
     admissibility
         Condition of the blocks that may have low rank.
 
+    Raises
+    ------
+    ArgumentError
+        If there are more blocks than the machine's memory holds.
+
     Examples
     --------
     >>> rows = hm.build_cluster_tree(hm.Index()(1000), hm.Cardinality(60))
@@ -90,6 +100,7 @@ def build_block_tree(rows: ClusterTree, columns: ClusterTree, admissibility: Adm
     >>> len(blocks.far_field), len(blocks.near_field)
     (151, 87)
     """
+    most = machine_memory() // _BLOCK_BYTES
     pairs = [(rows.root, columns.root)]
     sons: list[range] = []
     admissible: list[bool] = []
@@ -98,6 +109,9 @@ def build_block_tree(rows: ClusterTree, columns: ClusterTree, admissibility: Adm
         first = len(pairs)
         if not admissible[-1] and not (row.is_leaf and column.is_leaf):
             pairs += [(r, c) for r in row.sons or (row,) for c in column.sons or (column,)]
+        if len(pairs) > most:
+            came = f"leaves more than {most:,} blocks, which this machine's memory does not hold"
+            raise ArgumentError("splitter", came, "give a larger leaf_size, or an admissibility with larger blocks")
         sons.append(range(first, len(pairs)))
     blocks: dict[int, BlockCluster] = {}
     for number in reversed(range(len(pairs))):

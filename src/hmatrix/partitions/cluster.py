@@ -11,10 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmatrix._support.checks import check_matrix, check_number
+from hmatrix._support.checks import check_integer, check_matrix, check_number
+from hmatrix._support.memory import check_memory
 from hmatrix._support.typing import FloatArray, IndexArray
 from hmatrix.errors import ArgumentError
 from hmatrix.partitions.splitters import Splitter
+
+_MOST_POINTS = 2**31 - 1
+"""Rows or columns of a tree, at most: places are counted in 32 bits."""
+
+_POINT_BYTES, _CLUSTER_BYTES = 36, 400
+"""Bytes of a point and of a cluster while a tree is built, at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,3 +201,20 @@ def build_cluster_tree(supports: Supports, splitter: Splitter) -> ClusterTree:
         lower, upper = inside.min(axis=0) - radius, inside.max(axis=0) + radius
         clusters[number] = Cluster(start, stop, lower, upper, tuple(clusters.pop(son) for son in sons[number]))
     return ClusterTree(clusters[0], permutation)
+
+
+def check_tree(size: int, leaf_size: object) -> None:
+    """Check, before anything is made, that the cluster tree of so many rows or columns can be built.
+
+    Raises
+    ------
+    ArgumentError
+        If there are more than fit into 32 bits, or the machine's memory does not hold them or their clusters.
+    """
+    leaf = check_integer("leaf_size", leaf_size, at_least=1)
+    if size > _MOST_POINTS:
+        raise ArgumentError("shape", f"has {size} rows or columns", f"give at most {_MOST_POINTS}")
+    check_memory("shape", f"has {size} rows or columns", _POINT_BYTES * size, "give fewer")
+    clusters = 2 * -(-size // leaf) - 1
+    came = f"is {leaf}: {size} rows or columns have {clusters} clusters"
+    check_memory("leaf_size", came, _POINT_BYTES * size + _CLUSTER_BYTES * clusters, "give a larger one")

@@ -11,8 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._support.checks import as_array, check_matrix
+from hmatrix._support.memory import check_memory
 from hmatrix.errors import ArgumentError
 from hmatrix.partitions.cluster import Supports
+
+_PLACE = 16
+"""Bytes of a place, and of the index that it is made of."""
 
 
 class Coordinates(Protocol):
@@ -36,6 +40,7 @@ class Index:
     """
 
     def __call__(self, size: int) -> Supports:
+        check_memory("size", f"is {size}", _PLACE * size, "give fewer rows or columns")
         return Supports(np.arange(size, dtype=np.float64)[:, None] + 0.5, radius=0.5)
 
 
