@@ -1,11 +1,16 @@
 """Budgets of time and of accuracy, and searches that are interrupted."""
 
+import random
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from compressible import same, small, vectors
+from importing import SUPPORT
 from modelled import time_of
 from torch import nn
 
@@ -39,6 +44,51 @@ def test_the_search_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     again, _ = compress(network, hm.Budget(storage=0.25), **arguments)
     assert len(fits) == 4
     assert same(model.state_dict(), again.state_dict())
+
+
+RUN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import hmatrix as hm
+from importing import SUPPORT
+from compressible import small, vectors
+from hmatrix.nn import compress, save
+print("ready", flush=True)
+network = small(32, 48, 48, 10)
+model, _ = compress(network, hm.Budget(storage=0.25), calibration=vectors(32), cache=sys.argv[2], progress=False)
+save(model, sys.argv[3])
+"""
+
+
+@pytest.mark.nightly
+def test_a_search_that_is_killed_again_and_again_gives_the_same_bits(tmp_path):
+    def run(cache, seconds):
+        command = [
+            sys.executable,
+            "-c",
+            RUN,
+            str(SUPPORT),
+            str(tmp_path / cache),
+            str(tmp_path / f"{cache}.safetensors"),
+        ]
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert running.stdout.readline() == "ready\n"
+        try:
+            running.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.communicate()
+        return running.returncode
+
+    assert run("whole", None) == 0
+    rng = random.Random(0)
+    ends = [run("killed", rng.uniform(0.02, 0.4)) for _ in range(10)]
+    assert -signal.SIGKILL in ends
+    assert run("killed", None) == 0
+    whole, killed = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("whole", "killed"))
+    assert whole == killed
+    entries = [sorted(path.name for path in (tmp_path / name / "layers").iterdir()) for name in ("whole", "killed")]
+    assert entries[0] == entries[1]
 
 
 def test_a_cache_that_cannot_be_made(tmp_path):

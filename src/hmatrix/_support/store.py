@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, TypeVar
 
 import numpy as np
@@ -235,5 +236,6 @@ def _files(folder: Path, *, deep: bool = False) -> Iterator[tuple[Path, os.stat_
     """Yield the files in a folder, with what the system knows of them; others may remove some meanwhile."""
     for path in folder.glob("**/*" if deep else "*"):
         with suppress(OSError):
-            if path.is_file():
-                yield path, path.stat()
+            status = path.stat()
+            if S_ISREG(status.st_mode):
+                yield path, status
