@@ -17,6 +17,7 @@ import hmatrix as hm
 import hmatrix.nn as hnn
 from hmatrix.cli import compress, evaluate, finetune, main, show
 from hmatrix.errors import DataError
+from hmatrix.nn.training import finetuning
 from hmatrix.study.config.settings import DigitsData, FolderData, Network
 from hmatrix.study.networks import digits
 from hmatrix.study.whole.compared import compare
@@ -77,9 +78,19 @@ def test_the_embedded_network(capsys, tmp_path):
     assert torch.equal(again.module(x), _loaded(first, tmp_path)(x))
 
 
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
 @pytest.mark.slow
-def test_the_embedded_network_is_trained_back(capsys, tmp_path):
+def test_the_embedded_network_is_trained_back(capsys, tmp_path, monkeypatch):
     run(["compress", "digits", "--storage", "0.06", "-o", "small.safetensors"], capsys)
+    # Ctrl-C while the given network is measured: nothing is written, and nothing else is said.
+    with monkeypatch.context() as patched:
+        patched.setattr(finetuning, "HeldOut", interrupted)
+        assert main(example(finetune, 0)) == 130
+    assert capsys.readouterr().err == "\nhmatrix: interrupted; given again, the command begins anew\n"
+    assert not (tmp_path / "better.safetensors").exists()
     printed = run(example(finetune, 0), capsys)
     losses = [float(line.split()[-1]) for line in printed.splitlines() if "held-out loss" in line]
     before = float(re.search(r"^loss +(\S+) ->", printed, re.MULTILINE)[1])
