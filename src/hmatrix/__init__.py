@@ -13,7 +13,7 @@ from hmatrix._support import moved as _moved
 from hmatrix.allocation import Allocation, Allocator, Budget, allocate
 from hmatrix.assembly import build, global_svd, partition, quantize
 from hmatrix.codes.precision import Activations, Precision
-from hmatrix.errors import AccuracyWarning, HMatrixError
+from hmatrix.errors import AccuracyWarning, CacheWarning, HMatrixError
 from hmatrix.heads.cost import Cost
 from hmatrix.heads.head import ProgressiveHead, progressive
 from hmatrix.heads.rules import FixedRows, Margin, Rigorous
@@ -46,6 +46,7 @@ __all__ = [
     "BlockCluster",
     "BlockClusterTree",
     "Budget",
+    "CacheWarning",
     "Cardinality",
     "Cluster",
     "ClusterTree",

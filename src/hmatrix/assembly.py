@@ -9,6 +9,7 @@ import numpy.typing as npt
 from hmatrix._support.checks import check_matrix, check_shape
 from hmatrix._support.memory import check_memory
 from hmatrix._support.norms import frobenius
+from hmatrix._support.ranges import largest_of
 from hmatrix._support.typing import FloatArray
 from hmatrix.codes.precision import Activations, Precision
 from hmatrix.errors import AccuracyWarning, ArgumentError
@@ -202,6 +203,8 @@ def quantize(
     matrix = check_matrix("weight", weight)
     m, n = matrix.shape
     wanted = Precision.of(precision)
+    if wanted is not Precision.of(matrix.dtype):
+        wanted.check_holds("weight", largest_of(matrix))
     leaf = PackedLeaf(slice(0, m), slice(0, n), matrix, wanted, wanted.group(group))
     return HMatrix.from_leaves((m, n), [leaf], activations=Activations.of(activations))
 

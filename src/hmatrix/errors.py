@@ -90,4 +90,12 @@ class AccuracyWarning(UserWarning):
 
 
 class CacheWarning(UserWarning):
-    """A file of a cache is damaged, and its content is computed again."""
+    """A file of a cache is damaged, and its content is computed again.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", hm.CacheWarning)
+    ...     found = hm.allocate(np.eye(64), hm.Budget(storage=0.5))
+    """

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from hmatrix._support.ranges import largest_of
 from hmatrix._support.typing import FloatArray, IndexArray
 from hmatrix.codes.precision import Activations, Precision
 from hmatrix.errors import ArgumentError
@@ -187,7 +188,13 @@ class HMatrix(Operator):
         same = (packed.leaves[:, PRECISION] == wanted).all() and (packed.leaves[:, GROUP] == group).all()
         if same and how is self.activations:
             return self
-        leaves = [PackedLeaf(leaf.rows, leaf.columns, leaf.block, wanted, group) for leaf in self.leaves()]
+        blocks = [leaf.block for leaf in self.leaves()]
+        if wanted is not Precision.of(self.dtype):
+            wanted.check_holds("matrix", max(map(_largest, blocks), default=0.0))
+        leaves = [
+            PackedLeaf(leaf.rows, leaf.columns, block, wanted, group)
+            for leaf, block in zip(self.leaves(), blocks, strict=True)
+        ]
         return HMatrix.from_leaves(
             self.shape, leaves, packed.row_permutation, packed.column_permutation, activations=how
         )
@@ -318,3 +325,8 @@ def as_hmatrix(name: str, matrix: object) -> HMatrix:
         mend = "give an H-matrix, as hmatrix.build, hmatrix.allocate and hmatrix.quantize make them"
         raise ArgumentError(name, f"is a {type(matrix).__name__}", mend)
     return matrix
+
+
+def _largest(block: FloatArray | LowRank) -> float:
+    """Return the largest magnitude of a block, or of that of its factors whose entries are smaller."""
+    return min(map(largest_of, (block.U, block.V))) if isinstance(block, LowRank) else largest_of(block)

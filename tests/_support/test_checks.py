@@ -11,6 +11,7 @@ from hmatrix.packed.packing import PackedLeaf
 
 A = random_matrix(40, 30, np.float32)
 VALUES = A[:, 0]
+RANK = hm.Truncation(max_rank=2)
 
 
 def masked(array):
@@ -18,6 +19,10 @@ def masked(array):
     mask = np.zeros(np.shape(array), bool)
     mask.flat[3] = True
     return np.ma.masked_array(array, mask)
+
+
+def head():
+    return hm.progressive(A, rule=hm.Rigorous(), ranks=[4], precisions=["float32"], coarse_precisions=["int8"])
 
 
 USES = {
@@ -51,6 +56,15 @@ USES = {
     ),
     "recompress": lambda: hm.recompress(hm.LowRank(A[:, :2], masked(A[:, :2])), hm.Truncation(max_rank=1)),
     "progressive": lambda: hm.progressive(masked(A)),
+    "bias of a head": lambda: hm.progressive(A, masked(VALUES)),
+    "calibration of a head": lambda: hm.progressive(A, calibration=masked(random_matrix(9, 30))),
+    "head": lambda: head()(masked(np.ones(30))),
+    "topk": lambda: head().topk(masked(np.ones(30))),
+    "refined": lambda: head().refined(masked(np.ones((2, 30)))),
+    **{
+        f"block of {type(compressor).__name__}": lambda compressor=compressor: compressor(masked(A), RANK)
+        for compressor in (hm.TruncatedSVD(), hm.PivotedQR(), hm.RandomizedSVD(), hm.FullACA(), hm.PartialACA())
+    },
 }
 
 

@@ -38,6 +38,14 @@ def check_shape(name: str, shape: Sequence[object]) -> tuple[int, int]:
     return rows, columns
 
 
+def refuse_masked(name: str, value: object) -> None:
+    """Raise ArgumentError when `value` is an array with masked entries, whose values mean nothing."""
+    # A mask that hides nothing is no reason to refuse.
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        came = f"is a masked array, with {int(np.ma.getmaskarray(value).sum())} entries masked"
+        raise ArgumentError(name, came, "give an array without a mask: array.filled(0), for example")
+
+
 def as_array(name: str, value: npt.ArrayLike) -> AnyArray:
     """Return `value` as a NumPy array.
 
@@ -46,10 +54,7 @@ def as_array(name: str, value: npt.ArrayLike) -> AnyArray:
     ArgumentError
         If it cannot be one, or has masked entries, whose values mean nothing.
     """
-    # A mask that hides nothing is no reason to refuse.
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        came = f"is a masked array, with {int(np.ma.getmaskarray(value).sum())} entries masked"
-        raise ArgumentError(name, came, "give an array without a mask: array.filled(0), for example")
+    refuse_masked(name, value)
     try:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:

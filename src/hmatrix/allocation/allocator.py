@@ -7,14 +7,14 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import check_integer
+from hmatrix._support.checks import check_integer, check_shape
 from hmatrix._support.machine import blas_threads
 from hmatrix._support.scores import scores_of
 from hmatrix._support.ties import first_least, rounding_of
 from hmatrix._support.typing import FloatArray, Floats64, Scores
 from hmatrix.allocation.result import Allocation
 from hmatrix.allocation.search.arrangements import Arrangement, of_index
-from hmatrix.allocation.search.bounds import bound
+from hmatrix.allocation.search.bounds import bound, check_possible
 from hmatrix.allocation.search.budget import Budget
 from hmatrix.allocation.search.costs import Bytes, CostModel
 from hmatrix.allocation.search.layout import Layout
@@ -256,6 +256,9 @@ def allocate(
     """
     # Not only once all errors of candidates are known, which takes long.
     _check_together(budget, evaluate)
+    # An order of its own costs something more.
+    if coordinates is None:
+        check_possible(budget, check_shape("weight", np.shape(weight)), Activations.of(activations))
     allocator = Allocator(
         weight,
         calibration=calibration,

@@ -12,13 +12,14 @@ import numpy.typing as npt
 from hmatrix._support.checks import check_matrix
 from hmatrix._support.machine import blas_threads
 from hmatrix._support.memory import check_memory
+from hmatrix._support.ranges import check_range, largest_of
 from hmatrix._support.ties import rounding_of
 from hmatrix._support.typing import FloatArray, Floats32
 from hmatrix.allocation.error.gains import unbiased_gains
 from hmatrix.allocation.error.moments import Moments, moments
 from hmatrix.allocation.error.row_moments import RowMoments
 from hmatrix.allocation.error.row_weights import row_scales, with_rows_scaled
-from hmatrix.allocation.error.scaling import check_range, divided, exponent_of, multiplied, multiplied_correction
+from hmatrix.allocation.error.scaling import divided, exponent_of, multiplied, multiplied_correction
 from hmatrix.allocation.result import Allocation
 from hmatrix.allocation.rounding.realise import realise
 from hmatrix.allocation.search.candidates import Piece
@@ -83,7 +84,7 @@ class WeightedMatrix:
         if row_derivatives is not None and row_weights is not None:
             raise ArgumentError("row_derivatives", "are given with row_weights", "leave these out")
         given = check_matrix("weight", weight)
-        check_range(given)
+        check_range("weight", largest_of(given))
         exponent = exponent_of(given)
         checked = divided(given, exponent)
         scales = row_scales(row_weights, len(checked))

@@ -124,8 +124,8 @@ def _encode_words(rows: Floats64, trellis: Trellis) -> tuple[Codes, Floats32]:
 
 
 def _or_one(scale: Floats32) -> Floats32:
-    """Return scales to divide by: 1 for those that are zero, or so small that numbers would overflow."""
-    return np.where(np.abs(scale) > np.finfo(np.float32).tiny, scale, np.float32(1))
+    """Return scales to divide by: 1 for those that are zero."""
+    return np.where(scale != 0, scale, np.float32(1))
 
 
 def _reach(precision: Precision) -> float:

@@ -23,9 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._support.checks import check_integer
+from hmatrix._support.ranges import check_not_too_large, check_range
 from hmatrix._support.typing import AnyArray, Codes, FloatArray, Floats32, Words
 from hmatrix.codes.trellis import TRELLISES, Trellis, codebook
 from hmatrix.errors import ArgumentError
+
+_MOST_BFLOAT16 = (2 - 2.0**-7) * 2.0**127
 
 
 class Precision(IntEnum):
@@ -140,6 +143,19 @@ class Precision(IntEnum):
     def per_word(self) -> int:
         """Neighbouring columns that share a word of 32 bits (64 for float64), or a block of words."""
         return self.trellis.visits if self.trellis else max(32 // self.bits, 1)
+
+    def check_holds(self, name: str, largest: float) -> None:
+        """Check that numbers up to a magnitude can be stored, in codes or as they are.
+
+        Raises
+        ------
+        ArgumentError
+            With this name, if they are too large, or all of them so small that next to nothing is left of them.
+        """
+        if self is Precision.BFLOAT16:
+            check_not_too_large(name, largest, _MOST_BFLOAT16, "bfloat16 holds")
+        if self is not Precision.FLOAT64:
+            check_range(name, largest)
 
     def words(self, columns: Any) -> Any:
         """Return the words that a row of so many columns fills, for a number or for each of an array."""

@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import as_floating, check_integer, check_number
+from hmatrix._support.checks import as_array, as_floating, check_integer, check_number
 from hmatrix._support.typing import FloatArray, Integers64
 from hmatrix.codes.precision import Precision
 from hmatrix.errors import ArgumentError
@@ -207,7 +207,7 @@ class ProgressiveHead:
         m, n = self.shape
         if check_integer("k", k, at_least=1) > m:
             raise ArgumentError("k", f"is {k}", f"give at most the number of rows, {m}")
-        x = np.asarray(x)
+        x = as_array("x", x)
         if x.ndim not in (1, 2) or x.shape[-1] != n:
             raise ArgumentError("x", f"has the shape {x.shape}", f"give ({n},) or (batch, {n})")
         rows = x[None] if x.ndim == 1 else x

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import check_integer
+from hmatrix._support.checks import check_integer, refuse_masked
 from hmatrix._support.norms import frobenius
 from hmatrix._support.ties import first_largest, rounding_of
 from hmatrix._support.typing import Flags, FloatArray, Generator
@@ -37,6 +37,7 @@ class FullACA:
     """
 
     def __call__(self, block: Block, truncation: Truncation) -> LowRank:
+        refuse_masked("block", block)
         residual = np.array(block)
         factors = _Factors(residual.shape, residual.dtype)
         norm = frobenius(residual)
@@ -82,6 +83,7 @@ class PartialACA:
         check_integer("validation", self.validation, at_least=0)
 
     def __call__(self, block: Block, truncation: Truncation) -> LowRank:
+        refuse_masked("block", block)
         rng = np.random.default_rng(self.rng)
         factors = _Factors(block.shape, block.dtype)
         unseen = np.ones(block.shape[0], dtype=bool)

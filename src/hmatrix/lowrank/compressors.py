@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 import scipy.linalg
 
-from hmatrix._support.checks import check_integer
+from hmatrix._support.checks import check_integer, refuse_masked
 from hmatrix._support.norms import frobenius
 from hmatrix._support.ties import rounding_of
 from hmatrix._support.typing import FloatArray, Generator
@@ -46,6 +46,7 @@ class TruncatedSVD:
     """
 
     def __call__(self, block: Block, truncation: Truncation) -> LowRank:
+        refuse_masked("block", block)
         return truncated_svd(np.asarray(block), truncation)
 
 
@@ -63,6 +64,7 @@ class PivotedQR:
     """
 
     def __call__(self, block: Block, truncation: Truncation) -> LowRank:
+        refuse_masked("block", block)
         Q, R, pivots = scipy.linalg.qr(np.asarray(block), mode="economic", pivoting=True, check_finite=False)
         errors = tail_norms(np.array([frobenius(row) for row in R]))
         norm = float(errors[0])
@@ -104,6 +106,7 @@ class RandomizedSVD:
         check_integer("power_iterations", self.power_iterations, at_least=0)
 
     def __call__(self, block: Block, truncation: Truncation) -> LowRank:
+        refuse_masked("block", block)
         A = np.asarray(block)
         rng = np.random.default_rng(self.rng)
         largest = min(A.shape)

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hmatrix._support.checks import check_matrix
+from hmatrix._support.ranges import check_not_too_large, largest_of
 from hmatrix._support.strips import strips
 from hmatrix._support.typing import AnyArray, FloatArray
 from hmatrix.allocation.error.damping import Damping, Vectors, damped_root, upper_root
@@ -15,6 +16,9 @@ from hmatrix.allocation.error.scaling import divided, exponent_of
 from hmatrix.errors import ArgumentError
 
 FEWEST_SAMPLES = 2
+
+_MOST = 2.0**152
+"""Largest magnitude of inputs: their mean times errors of 2^-24 of a weight near 1 is what float32 holds at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +130,7 @@ def _inputs(calibration: npt.ArrayLike, n: int) -> tuple[FloatArray, int, int]:
     samples = shape[0] if is_grouped else len(X)
     if samples < FEWEST_SAMPLES:
         raise ArgumentError("calibration", f"has {samples} sample", f"give at least {FEWEST_SAMPLES}")
+    check_not_too_large("calibration", largest_of(X), _MOST, "corrections of the bias allow")
     exponent = exponent_of(X)
     return divided(X, exponent), samples, exponent
 

@@ -15,6 +15,9 @@ from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank
 from hmatrix.packed.packing import EncodedLowRank, PackedLeaf
 
+_LEAST = 2.0**-60
+"""Least weight, in units of the mean: float32 does not tell sums of errors with a smaller one from those without."""
+
 
 def row_scales(weights: npt.ArrayLike | None, m: int) -> Floats32:
     """Return the factors of rows whose squares are in proportion to their weights, and 1 on average, ``(m,)``.
@@ -31,7 +34,10 @@ def row_scales(weights: npt.ArrayLike | None, m: int) -> Floats32:
         raise ArgumentError("row_weights", f"has {len(given)} entries", f"give one a row, {m}")
     if not (given > 0).all():
         raise ArgumentError("row_weights", f"has {given.min():g} in it", "give positive numbers")
-    scales: Floats32 = np.sqrt(given / given.mean()).astype(np.float32)
+    # Divided first: the sum of large ones is not finite.
+    shares = given / given.max()
+    shares = np.maximum(shares / shares.mean(), _LEAST)
+    scales: Floats32 = np.sqrt(shares).astype(np.float32)
     return scales
 
 

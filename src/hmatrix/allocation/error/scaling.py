@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from hmatrix._support.norms import frobenius
+from hmatrix._support.ranges import largest_of
 from hmatrix._support.typing import FloatArray, Floats32, IndexArray
 from hmatrix.codes.encoding import Encoded
 from hmatrix.errors import ArgumentError
@@ -23,11 +24,6 @@ _NEGLIGIBLE = 2.0**-20
 """Part of the matrix that may be lost in any case."""
 
 
-def largest_of(array: FloatArray) -> float:
-    """Return the largest magnitude."""
-    return max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))
-
-
 def exponent_of(array: FloatArray) -> int:
     """Return the exponent e for which the largest magnitude over ``2^e`` is in [1, 2); ordinary ones have 0."""
     largest = largest_of(array)
@@ -40,25 +36,6 @@ def divided(array: FloatArray, exponent: int) -> FloatArray:
     """Return an array over ``2^exponent`` in float32: the array itself, where it is that."""
     scaled = np.ldexp(array, -exponent) if exponent else array
     return scaled.astype(np.float32, copy=False)
-
-
-def check_range(weight: FloatArray) -> None:
-    """Check, before long work, that float32 can hold a weight.
-
-    Raises
-    ------
-    ArgumentError
-        If entries are too large for it, or all of them are so small that it holds them with few digits.
-    """
-    # Not in float32, to which Python's numbers would be cast.
-    most, least = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
-    largest = largest_of(weight)
-    if largest > most:
-        mend = f"float32 holds {most:.3g} at most: divide the weight, and multiply the layer's outputs"
-        raise ArgumentError("weight", f"has entries up to {largest:.3g}", mend)
-    if 0 < largest < least:
-        mend = "smaller numbers have few digits in float32: multiply the weight, and divide the layer's outputs"
-        raise ArgumentError("weight", f"has no entries above {least:.3g}", mend)
 
 
 def multiplied(

@@ -2,19 +2,24 @@
 
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 from hmatrix.allocation.search.budget import Budget
 from hmatrix.allocation.search.costs import Both, Bytes, CostModel
-from hmatrix.allocation.search.layout import Layout
+from hmatrix.allocation.search.layout import Layout, limits
 from hmatrix.allocation.search.timecost import dense_seconds, time_cost
 from hmatrix.codes.precision import Activations
 from hmatrix.errors import ArgumentError
+
+_Bounded: TypeAlias = tuple[CostModel, float]
+_Limits: TypeAlias = Callable[[CostModel], tuple[float, float]]
+"""Function that returns the least and the largest of a cost that a matrix may have."""
 
 _BALANCING = 5
 """Weights of two bounds that are tried between those of one alone."""
 
 
-def bound(budget: Budget, shape: tuple[int, ...], activations: Activations, layout: Layout) -> tuple[CostModel, float]:
+def bound(budget: Budget, shape: tuple[int, int], activations: Activations, layout: Layout) -> tuple[CostModel, float]:
     """Return the cost that a budget bounds, and the bound.
 
     Parameters
@@ -33,31 +38,47 @@ def bound(budget: Budget, shape: tuple[int, ...], activations: Activations, layo
     ArgumentError
         If no matrix keeps the budget, or the dense one does not reach it.
     """
-    m, n = shape
-    bounded = []
-    if budget.bytes is not None:
-        bounded.append(_possible(Bytes(), budget.bytes, 1.0, layout, f"is {budget.bytes} bytes", ""))
-    if budget.storage is not None:
-        came = f"is a storage of {budget.storage:g}"
-        bounded.append(_possible(Bytes(), budget.storage, 4.0 * m * n, layout, came, " of the dense matrix's bytes"))
-    if budget.time is not None:
-        came = f"is a time of {budget.time:g}"
-        cost = time_cost(activations)
-        dense = dense_seconds((m, n), cost, activations)
-        bounded.append(_possible(cost, budget.time, dense, layout, came, " of the dense matrix's time"))
+    bounded = _bounded(budget, shape, activations, layout.limits)
     if len(bounded) == 1:
         return bounded[0]
     (first, most_first), (second, most_second) = bounded
     return _balanced((first, second), (most_first, most_second), layout), 1.0
 
 
-def _possible(
-    cost: CostModel, asked: float, unit: float, layout: Layout, came: str, of: str
-) -> tuple[CostModel, float]:
+def check_possible(budget: Budget, shape: tuple[int, int], activations: Activations) -> None:
+    """Check, before any error is known, that a matrix in the order of the index keeps the budget.
+
+    Raises
+    ------
+    ArgumentError
+        If none does, or the dense one does not reach it.
+    """
+    quantized = activations is Activations.INT8
+    _bounded(budget, shape, activations, lambda cost: limits(shape, cost, quantized=quantized))
+
+
+def _bounded(budget: Budget, shape: tuple[int, int], activations: Activations, of: _Limits) -> list[_Bounded]:
+    """Return the costs that a budget bounds, with their bounds, if each is between the limits of its cost."""
+    m, n = shape
+    bounded = []
+    if budget.bytes is not None:
+        bounded.append(_possible(Bytes(), budget.bytes, 1.0, of, f"is {budget.bytes} bytes", ""))
+    if budget.storage is not None:
+        came = f"is a storage of {budget.storage:g}"
+        bounded.append(_possible(Bytes(), budget.storage, 4.0 * m * n, of, came, " of the dense matrix's bytes"))
+    if budget.time is not None:
+        came = f"is a time of {budget.time:g}"
+        cost = time_cost(activations)
+        dense = dense_seconds((m, n), cost, activations)
+        bounded.append(_possible(cost, budget.time, dense, of, came, " of the dense matrix's time"))
+    return bounded
+
+
+def _possible(cost: CostModel, asked: float, unit: float, of: _Limits, came: str, share: str) -> _Bounded:
     """Return a cost and its bound, `asked` times `unit`, if a matrix keeps it and the dense one reaches it."""
-    smallest, largest = (limit / unit for limit in layout.limits(cost))
+    smallest, largest = (limit / unit for limit in of(cost))
     if not smallest <= asked <= largest:
-        mend = f"give {_shortened(smallest, math.ceil)} to {_shortened(largest, math.floor)}{of}"
+        mend = f"give {_shortened(smallest, math.ceil)} to {_shortened(largest, math.floor)}{share}"
         raise ArgumentError("budget", came, mend)
     return cost, asked * unit
 

@@ -84,8 +84,8 @@ class Layout:
 
     def limits(self, cost: CostModel) -> tuple[float, float]:
         """Return the costs of dropping everything, and of keeping everything dense in float32."""
-        whole = self._candidates.whole()
-        return self.cost([whole[0]], cost), self.cost([whole[len(DENSE_FORMS) - 1]], cost)
+        smallest, largest = limits(self._shape, cost, quantized=self._quantized)
+        return smallest + self.reordering(cost), largest + self.reordering(cost)
 
     def whole(self, cost: CostModel, most: float) -> Piece | None:
         """Return the best single block for a budget, or ``None`` where none is cheap enough."""
@@ -146,6 +146,28 @@ class Layout:
         table = leaf_table(pieces)
         schedule = build_schedule(self._shape, table, quantized=self._quantized)
         return cost.of_matrix(table, schedule) + self.reordering(cost)
+
+
+def limits(shape: tuple[int, int], cost: CostModel, *, quantized: bool) -> tuple[float, float]:
+    """Return the costs of dropping everything, and of keeping everything dense in float32, in the order of the index.
+
+    Parameters
+    ----------
+    shape
+        Shape of the matrix, ``(m, n)``.
+    cost
+        Cost that is asked for.
+    quantized
+        Whether activations are int8.
+    """
+    m, n = shape
+    no_errors = np.zeros(len(DENSE_FORMS))
+    tables = [
+        leaf_table([Piece(slice(0, m), slice(0, n), form, 0.0, no_errors)])
+        for form in (DENSE_FORMS[0], DENSE_FORMS[-1])
+    ]
+    smallest, largest = (cost.of_matrix(table, build_schedule(shape, table, quantized=quantized)) for table in tables)
+    return smallest, largest
 
 
 def _is_identity(permutation: IndexArray) -> bool:
