@@ -58,12 +58,17 @@ void quantize(const float* x, std::int32_t length, std::int8_t* codes, float* st
     const float up = most < plain_largest ? raising : 1.0f, factor = 127.0f / (most * up);
     const Reg by_power = V::broadcast(&up), by_factor = V::broadcast(&factor);
     typename V::ireg total = V::zero_words();
-    for (std::int32_t i = 0; i < padded; i += V::width) {
-        const typename V::ireg rounded =
-            i < length ? V::round(V::mul(V::mul(load(i), by_power), by_factor)) : V::zero_words();
-        total = V::add_words(total, rounded);
-        V::store_bytes(codes + i, rounded);
-    }
+    const auto round_all = [&](const auto& loaded) {
+        for (std::int32_t i = 0; i < padded; i += V::width) {
+            const typename V::ireg rounded = i < length ? V::round(V::mul(loaded(i), by_factor)) : V::zero_words();
+            total = V::add_words(total, rounded);
+            V::store_bytes(codes + i, rounded);
+        }
+    };
+    if (most < plain_largest)
+        round_all([&](std::int32_t i) { return V::mul(load(i), by_power); });
+    else
+        round_all(load);
     *sum = V::sum_words(total);
 }
 
