@@ -3,18 +3,18 @@
 import hashlib
 import re
 
-_PLAIN = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?")
-"""Names that every system takes as they are, and tells apart, even one for which capitals are small letters."""
+_PLAIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+"""Names that every system takes as they are."""
 
 _DIGEST = 16
 """Letters of a digest."""
 
-_LIKE_A_DIGEST = re.compile(rf".*-[0-9a-f]{{{_DIGEST}}}")
+_LIKE_A_DIGEST = re.compile(rf".*-[0-9a-f]{{{_DIGEST}}}", re.IGNORECASE)
 
 _LONGEST = 80
 """Letters that are kept: systems allow 255 bytes, with what is appended."""
 
-_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?")
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 """Names of Windows's devices, whatever their ending."""
 
 
@@ -22,7 +22,8 @@ def file_name(*names: str) -> str:
     """Return a file name, without an ending, for a name, or for several together.
 
     Plain names stay, joined by hyphens. Others keep their harmless letters, and a digest of the names tells them apart,
-    so that no two (of as many names) share a file, and none names a folder.
+    so that no two (of as many names) share a file, and none names a folder. Capitals stay, which a system may take for small
+    letters: who writes several files compares their names by `str.casefold`.
 
     Parameters
     ----------

@@ -44,18 +44,18 @@ def run_study(study: Study, cache: Path) -> Iterator[list[Record]]:
     """
     make_folder(study.output)
     path = study.output / RECORDS
-    subjects: dict[tuple[str, ...], str] = {}
+    subjects: dict[str, str] = {}
     for network in study.networks:
         with locked(path, partial(_tell_waiting, path)):
             # What another run has measured meanwhile is in it.
             file = RecordFile(path)
             subject = load_subject(network, study.data, cache)
             records = sweep(study, subject, file)
-            names: tuple[str, ...] = (subject.network, subject.layer)
+            name = file_name(subject.network, subject.layer)
             # Of two networks of one name, with other weights each, the second has its digest in its files' names.
-            if subjects.setdefault(names, subject.digest) != subject.digest:
-                names = (*names, subject.digest)
-            write_results(records, study.output, file_name(*names))
+            if subjects.setdefault(name.casefold(), subject.digest) != subject.digest:
+                name = file_name(subject.network, subject.layer, subject.digest)
+            write_results(records, study.output, name)
         yield records
 
 

@@ -236,11 +236,12 @@ def test_the_module_runs_as_a_command(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_names_of_tensors_and_files_lead_to_files_of_their_own_in_the_folder(study, tmp_path):
-    paths = [tmp_path / folder / "head.safetensors" for folder in ("a", "b")]
+@pytest.mark.parametrize("tensor", ["../../outside/f\nc.weight", "fc.weight"])
+def test_names_of_tensors_and_files_lead_to_files_of_their_own_in_the_folder(tensor, study, tmp_path):
+    paths = [tmp_path / "a/head.safetensors", tmp_path / "b/HEAD.safetensors"]
     for number, path in enumerate(paths, start=1):
         path.parent.mkdir()
-        save_file({"../../outside/f\nc.weight": np.eye(9 * number, dtype=np.float32)}, path)
+        save_file({tensor: np.eye(9 * number, dtype=np.float32)}, path)
     before = set(tmp_path.rglob("*"))
     networks = tuple(Network(None, weights=path) for path in paths)
     timing = Timing(products=1)
@@ -248,4 +249,5 @@ def test_names_of_tensors_and_files_lead_to_files_of_their_own_in_the_folder(stu
     written = set(tmp_path.rglob("*")) - before - {study.output}
     assert {path.parent for path in written} == {study.output}
     assert all(path.is_file() for path in written)
-    assert len(list(study.output.glob("head-outside_f_c-*-table.csv"))) == 2
+    # A system may take capitals for small letters.
+    assert len({path.name.casefold() for path in study.output.glob("*-table.csv")}) == 2
