@@ -5,8 +5,9 @@ import sys
 
 import numpy as np
 import pytest
-from matrices import run_limited
+from matrices import permutation, random_leaves, run_limited
 from matrix_files import SHAPE, arrays_of, mixed, same, stored_matrix, write
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import hmatrix as hm
@@ -201,7 +202,7 @@ for _ in range(150):
         spoiled[position] ^= 1 << int(rng.integers(8))
     path.write_bytes(spoiled)
     try:
-        H = hm.load(path)
+        H = hm.load(path, verify=False)
     except FormatError:
         refused += 1
         continue
@@ -227,6 +228,56 @@ def test_flipped_bits(H, path, part):
     assert refused + read == 150
     # In the data nearly every bit may be flipped; elsewhere nearly none.
     assert (read if part == "data" else refused) > 100
+
+
+@pytest.mark.parametrize("part", ["header", "leaves", "data", "row_permutation", "column_permutation"])
+def test_a_file_knows_each_flipped_bit(H, path, part):
+    hm.save(H, path)
+    content = path.read_bytes()
+    begin = 8 + int.from_bytes(content[:8], "little")
+    offsets = json.loads(content[8:begin]).get(part, {}).get("data_offsets", [-begin, 0])
+    for position in np.random.default_rng(0).integers(*(begin + offset for offset in offsets), 50):
+        spoiled = bytearray(content)
+        spoiled[position] ^= 1 << int(position % 8)
+        path.write_bytes(spoiled)
+        with pytest.raises(FormatError, match=r"matrix\.safetensors"):
+            hm.load(path)
+
+
+def test_arrays_that_changed_places(path):
+    """A square matrix, whose permutations of rows and of columns are of equal shape."""
+    leaves = random_leaves((70, 70), seed=5)
+    hm.save(hm.HMatrix.from_leaves((70, 70), leaves, permutation(70), permutation(70)[::-1].copy()), path)
+    before = hm.load(path).to_dense()
+    # The names in the header, which leaves the digests where they are.
+    content = path.read_bytes()
+    rows, columns = b'"row_permutation":{', b'"column_permutation":{'
+    assert content.count(rows) == content.count(columns) == 1
+    swapped = content.replace(columns, b"columns").replace(rows, columns).replace(b"columns", rows)
+    path.write_bytes(swapped)
+    with pytest.raises(FormatError, match="is damaged: column_permutation, row_permutation do not fit the digest"):
+        hm.load(path)
+    assert not np.array_equal(hm.load(path, verify=False).to_dense(), before)
+
+
+def test_a_header_that_was_edited(H, path):
+    hm.save(H, path)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'quantized\\": false', b'quantized\\": true '))
+    with pytest.raises(FormatError, match=r"is damaged: its header does not fit the digest .*verify=False"):
+        hm.load(path)
+    assert hm.load(path, verify=False).activations is hm.Activations.INT8
+
+
+@pytest.mark.parametrize("key", ["array_digests", "header_digest"])
+def test_a_digest_that_is_gone(H, path, key):
+    hm.save(H, path)
+    with safe_open(path, framework="numpy") as file:
+        header = json.loads(file.metadata()["hmatrix"])
+    del header[key]
+    write(path, arrays_of(H), json.dumps(header))
+    with pytest.raises(FormatError, match="is damaged: its header does not fit"):
+        hm.load(path)
 
 
 @pytest.mark.parametrize("quantized", ["0", "1", "null", '"false"', "[]"])

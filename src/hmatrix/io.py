@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 from hmatrix._support.files import read_arrays, read_header, write_arrays
-from hmatrix._support.memory import aligned
 from hmatrix.errors import ArgumentError, FormatError
 from hmatrix.matrix import HMatrix, TransposedHMatrix, as_hmatrix
 from hmatrix.packed.packed_blocks import OPTIONAL, PackedBlocks
@@ -51,13 +50,21 @@ def is_matrix(path: str | os.PathLike[str]) -> bool:
     return isinstance(header, dict) and header.get("kind", "matrix") == "matrix"
 
 
-def load(path: str | os.PathLike[str]) -> HMatrix:
+def load(path: str | os.PathLike[str], *, verify: bool = True) -> HMatrix:
     """Read an H-matrix that `save` wrote.
+
+    Parameters
+    ----------
+    path
+        The file. It is read once, to where the matrix keeps it.
+    verify
+        Whether the file is checked against the digests that `save` wrote into it. Without them, and in older files,
+        what makes no matrix is refused, but other coefficients are not told.
 
     Raises
     ------
     FormatError
-        If the file is missing, truncated, of another kind or version, or its content fits no matrix.
+        If the file is missing, truncated, damaged, of another kind or version, or its content fits no matrix.
 
     Examples
     --------
@@ -68,7 +75,7 @@ def load(path: str | os.PathLike[str]) -> HMatrix:
     """
     path = Path(path)
     subject = f"file {path}"
-    arrays, header = read_arrays(path, KEY, (VERSION,), "an H-matrix", "hmatrix.save")
+    arrays, header = read_arrays(path, KEY, (VERSION,), "an H-matrix", "hmatrix.save", verify=verify)
     try:
         (m, n), quantized = header["shape"], header["quantized"]
     except (KeyError, ValueError, TypeError) as error:
@@ -79,8 +86,7 @@ def load(path: str | os.PathLike[str]) -> HMatrix:
         raise FormatError(subject, f"has no {' and no '.join(sorted(missing))}", "give a file written by hmatrix.save")
     if unknown := arrays.keys() - {"leaves", "data", *OPTIONAL}:
         raise FormatError(subject, f"has unknown arrays {sorted(unknown)}", "give a file written by hmatrix.save")
-    leaves, data = arrays["leaves"], aligned(arrays["data"])
     try:
-        return HMatrix(PackedBlocks((m, n), leaves, data, quantized, *map(arrays.get, OPTIONAL)))
+        return HMatrix(PackedBlocks((m, n), arrays["leaves"], arrays["data"], quantized, *map(arrays.get, OPTIONAL)))
     except ArgumentError as error:
         raise FormatError(subject, str(error), "the file is damaged: write it again") from error

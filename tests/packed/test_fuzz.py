@@ -135,7 +135,8 @@ def test_spoiled_files(tmp_path, seed):
             changed[place] = rng.integers(256)
         path.write_bytes(changed[: len(changed) - (rng.random() < 0.05) * int(rng.integers(100))])
         try:
-            read = hm.load(path)
+            # Digests would find nearly all of it.
+            read = hm.load(path, verify=False)
         except HMatrixError:
             refused += 1
             continue

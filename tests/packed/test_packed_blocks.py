@@ -17,10 +17,10 @@ from matrices import (
 
 from hmatrix._support.memory import aligned
 from hmatrix.codes.encoding import decode, encode
-from hmatrix.codes.precision import Precision, from_words, to_words
+from hmatrix.codes.precision import Precision, from_words, padding, to_words
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank
-from hmatrix.packed.packed_blocks import PackedBlocks
+from hmatrix.packed.packed_blocks import PackedBlocks, panel_words
 from hmatrix.packed.packing import PackedLeaf, pack
 from hmatrix.packed.schedule import LONGEST_RUN
 
@@ -318,9 +318,46 @@ def test_any_codes_are_finite(precision):
     packed = PackedBlocks(**parts(precision))
     first = packed.schedule.far.panels[0]
     data = packed.data.copy()
-    data[first.offset + first.height : first.end] = 0xFFFFFFFF
+    words = panel_words(data, first)
+    (run,) = first.runs
+    before = words.copy()
+    words[:, 1:] = 0xFFFFFFFF
+    if (filling := padding(precision, run.length)) is not None:
+        mask, bits = filling
+        words[:, -len(mask) :] = words[:, -len(mask) :] & ~mask | bits
+    assert (words != before).any()
     changed = PackedBlocks(**parts(precision, data=data))
     assert all(np.isfinite(values).all() for _, values in changed.decoded(first))
+
+
+@pytest.mark.parametrize("precision", [Precision.BFLOAT16, *CODES])
+def test_bits_that_fill_up_words_are_those_of_the_encoder(precision):
+    """Kernels read them, those of a trellis as neighbours of codes; decoding does not."""
+    leaves = [PackedLeaf(slice(0, 5), slice(0, 33), random_matrix(5, 33, np.float32), precision)]
+    packed = pack((5, 33), leaves)
+    mask, _ = padding(precision, 33)
+    panel = packed.schedule.near.panels[0]
+    tail = panel.width - len(mask)
+    for word, bits in enumerate(mask.tolist()):
+        for bit in np.flatnonzero([bits >> bit & 1 for bit in range(32)]):
+            data = packed.data.copy()
+            panel_words(data, panel)[3, tail + word] ^= np.uint32(1) << np.uint32(bit)
+            changed = f"bits in the last words of {precision.name.lower()} rows that belong to no column"
+            with pytest.raises(ArgumentError, match=changed):
+                replace(packed, data=data)
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_what_fills_up_words_is_known(precision):
+    for n in range(1, 2 * precision.per_word + 1):
+        values = np.full((1, n), 1 if precision.is_integer else 1.0, np.uint8 if precision.is_integer else np.float32)
+        filling = padding(precision, n)
+        assert (filling is None) == (n % precision.per_word == 0)
+        if filling is not None:
+            mask, bits = filling
+            words = to_words(values, precision)[0]
+            np.testing.assert_array_equal(words[-len(mask) :] & mask, bits)
+            assert sum(int(word).bit_count() for word in mask) == -n % precision.per_word * precision.bits
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (40, 30), (200, 170)])

@@ -23,7 +23,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from hmatrix._support.digests import check_digests, check_header, digests_of, sealed
 from hmatrix._support.locks import is_at, take
+from hmatrix._support.stored_arrays import opened
 from hmatrix._support.typing import AnyArray
 from hmatrix.errors import FormatError, OutputError
 
@@ -35,7 +37,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_arrays(arrays: Mapping[str, AnyArray], path: Path, key: str, header: Mapping[str, object]) -> None:
-    """Write arrays and a header.
+    """Write arrays and a header, which gets digests of both.
 
     Raises
     ------
@@ -43,8 +45,9 @@ def write_arrays(arrays: Mapping[str, AnyArray], path: Path, key: str, header: M
         If the file cannot be written.
     """
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    text = json.dumps(sealed(header, digests_of(contiguous)))
     with written(path, sum(array.nbytes for array in contiguous.values())) as temporary:
-        save_file(contiguous, temporary, metadata={key: json.dumps(header)})
+        save_file(contiguous, temporary, metadata={key: text})
 
 
 def write_file(path: Path, content: str | bytes) -> None:
@@ -202,9 +205,9 @@ def read_header(path: Path, key: str, writer: str) -> Any:
 
 
 def read_arrays(
-    path: Path, key: str, versions: Collection[int], kind: str, writer: str
+    path: Path, key: str, versions: Collection[int], kind: str, writer: str, *, verify: bool = True
 ) -> tuple[dict[str, AnyArray], dict[str, Any]]:
-    """Read arrays and their header.
+    """Read arrays and their header. Each array is read once, to where it stays, and begins on a cache line.
 
     Parameters
     ----------
@@ -214,22 +217,39 @@ def read_arrays(
         Name of the header, and the versions of it that can be read.
     kind, writer
         Kind of the file, and the function that writes such files, for messages.
+    verify
+        Whether both are checked against their digests, if the file has some.
 
     Raises
     ------
     FormatError
-        If the file is missing, truncated, or of another kind or version.
+        If the file is missing, truncated, damaged, or of another kind or version.
     """
     subject, mend = f"file {path}", f"give a file written by {writer}"
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
-        # The last two come of types that NumPy does not have.
+        with opened(path, digested=verify) as (metadata, content):
+            header = _versioned(subject, metadata.get(key), versions, kind, mend)
+            expected = check_header(subject, header) if verify else {}
+            arrays, digests = {}, {}
+            for name, array, digest in content:
+                arrays[name], digests[name] = array, digest
+    except (OSError, SafetensorError, ValueError) as error:
         raise _unreadable(path, error, writer) from error
+    if verify:
+        check_digests(subject, digests, expected)
+    return arrays, header
+
+
+def _versioned(subject: str, text: Any, versions: Collection[int], kind: str, mend: str) -> dict[str, Any]:
+    """Return the header that a text holds.
+
+    Raises
+    ------
+    FormatError
+        If there is none, or it is of another version.
+    """
     try:
-        header = json.loads(metadata[key])
+        header: dict[str, Any] = json.loads(text)
         found = header["version"]
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise FormatError(subject, f"has no header of {kind}", mend) from error
@@ -237,7 +257,7 @@ def read_arrays(
         first, last = min(versions), max(versions)
         known = f"version {last}" if first == last else f"versions {first} to {last}"
         raise FormatError(subject, f"has version {found!r}", f"this release reads {known}: install a newer one")
-    return arrays, header
+    return header
 
 
 def _unreadable(path: Path, error: Exception, writer: str) -> FormatError:

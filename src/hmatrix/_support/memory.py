@@ -1,6 +1,7 @@
-"""The machine's memory, what is asked of it, and arrays that begin on a cache line."""
+"""The machine's memory, what is asked of it, arrays that begin on a cache line, and arrays looked at in pieces."""
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,9 @@ from hmatrix.errors import ArgumentError
 
 CACHE_LINE = 64
 """Bytes; also those of the widest register."""
+
+_PIECE = 1 << 20
+"""Entries that are looked at together."""
 
 T = TypeVar("T", bound=np.generic)
 
@@ -53,8 +57,18 @@ def aligned(array: npt.NDArray[T]) -> npt.NDArray[T]:
     """
     if array.ctypes.data % CACHE_LINE == 0 or array.size == 0:
         return array
-    buffer: AnyArray = np.empty(array.nbytes + CACHE_LINE, np.uint8)
-    start = -buffer.ctypes.data % CACHE_LINE
-    copy = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy = aligned_empty(array.size, array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
+
+
+def aligned_empty(size: int, dtype: np.dtype[T]) -> npt.NDArray[T]:
+    """Return an array ``(size,)`` that begins on a cache line, of any content."""
+    buffer: AnyArray = np.empty(size * dtype.itemsize + CACHE_LINE, np.uint8)
+    start = -buffer.ctypes.data % CACHE_LINE
+    return buffer[start : start + size * dtype.itemsize].view(dtype)
+
+
+def pieces(array: npt.NDArray[T]) -> Iterator[npt.NDArray[T]]:
+    """Iterate over a flat array in parts that stay in the cache, and whose temporary results take little memory."""
+    return (array[first : first + _PIECE] for first in range(0, array.size, _PIECE))

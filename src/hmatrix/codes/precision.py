@@ -17,6 +17,7 @@ doi:10.1109/TIT.1982.1056489; J. Max, "Quantizing for minimum distortion", IRE T
 """
 
 from enum import Enum, IntEnum
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -224,13 +225,35 @@ def to_words(values: AnyArray, precision: Precision) -> AnyArray:
     m, n = units.shape
     filled = np.full((m, -(-n // precision.per_word) * precision.per_word), precision.filling, np.uint32)
     filled[:, :n] = units
+    return _whole_words(filled, precision)
+
+
+@cache
+def padding(precision: Precision, n: int) -> tuple[Words, Words] | None:
+    """Return the mask of the bits that fill up the last words of rows of n columns, and these bits, ``(words,)`` each.
+
+    ``None`` where nothing is filled up. The words are those of one block: one, but for a trellis with parallel bits.
+    """
+    count = precision.per_word
+    if n % count == 0:
+        return None
+    is_filling = np.arange(count)[None] >= n % count
+    mask, bits = (
+        _whole_words(np.where(is_filling, np.uint32(unit), np.uint32(0)), precision)[0]
+        for unit in ((1 << precision.bits) - 1, precision.filling)
+    )
+    return mask, bits
+
+
+def _whole_words(units: Words, precision: Precision) -> Words:
+    """Pack codes, or bfloat16 numbers, that fill whole words."""
     trellis = precision.trellis
     if trellis is None or not trellis.parallel:
-        return _packed(filled, precision.bits)
-    ring = _packed(filled >> np.uint32(trellis.parallel), trellis.ring)
-    parallel = _packed(filled & np.uint32(2**trellis.parallel - 1), trellis.parallel)
+        return _packed(units, precision.bits)
+    ring = _packed(units >> np.uint32(trellis.parallel), trellis.ring)
+    parallel = _packed(units & np.uint32(2**trellis.parallel - 1), trellis.parallel)
     blocks = np.concatenate([ring[:, :, None], parallel.reshape(*ring.shape, trellis.parallel_words)], axis=2)
-    return blocks.reshape(m, precision.words(n))
+    return blocks.reshape(len(units), precision.words(units.shape[1]))
 
 
 def from_words(words: AnyArray, precision: Precision, n: int) -> AnyArray:

@@ -193,15 +193,22 @@ class ProgressiveHead:
         write_head(self._packed, Path(path))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: str | os.PathLike[str], *, verify: bool = True) -> Self:
         """Read a head that `save` wrote.
+
+        Parameters
+        ----------
+        path
+            The file.
+        verify
+            Whether it is checked against the digests that `save` wrote into it.
 
         Raises
         ------
         FormatError
-            If the file is missing, truncated, of another kind or version, or its arrays do not fit together.
+            If the file is missing, truncated, damaged, of another kind or version, or its arrays do not fit together.
         """
-        return cls(read_head(Path(path)))
+        return cls(read_head(Path(path), verify=verify))
 
     def _largest(self, x: npt.ArrayLike, k: int, *, counted: bool) -> tuple[FloatArray, Integers64, Integers64 | None]:
         m, n = self.shape

@@ -22,15 +22,23 @@ def write_head(packed: PackedHead, path: Path) -> None:
     write_arrays(packed.arrays(), path, KEY, {"version": VERSION})
 
 
-def read_head(path: Path) -> PackedHead:
+def read_head(path: Path, *, verify: bool = True) -> PackedHead:
     """Read a head that `write_head` wrote, today or in an older version.
+
+    Parameters
+    ----------
+    path
+        The file.
+    verify
+        Whether it is checked against its digests, if it has some.
 
     Raises
     ------
     FormatError
-        If the file is missing, truncated, of another kind or version, or its arrays do not fit together.
+        If the file is missing, truncated, damaged, of another kind or version, or its arrays do not fit together.
     """
-    arrays, _ = read_arrays(path, KEY, range(_OLDEST, VERSION + 1), "a progressive head", "ProgressiveHead.save")
+    versions = range(_OLDEST, VERSION + 1)
+    arrays, _ = read_arrays(path, KEY, versions, "a progressive head", "ProgressiveHead.save", verify=verify)
     try:
         return PackedHead.of_arrays(arrays)
     except (ArgumentError, TypeError) as error:

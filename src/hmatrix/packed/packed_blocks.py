@@ -9,9 +9,9 @@ from typing import Any, Self
 import numpy as np
 
 from hmatrix._support.checks import check_shape
-from hmatrix._support.memory import aligned
+from hmatrix._support.memory import aligned, pieces
 from hmatrix._support.typing import AnyArray, FloatArray, IndexArray
-from hmatrix.codes.precision import Precision, from_words
+from hmatrix.codes.precision import Precision, from_words, padding
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank
 from hmatrix.packed.panels import Panel, Run, Schedule, Stage
@@ -24,9 +24,6 @@ from hmatrix.packed.schedule import (
 
 OPTIONAL = ("row_permutation", "column_permutation")
 """Arrays that are there only where they change anything."""
-
-_PIECE = 1 << 20
-"""Numbers that are looked at together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +78,7 @@ class PackedBlocks:
         if self.data.shape != expected or self.data.dtype != word or not self.data.flags.c_contiguous:
             came = f"are {self.data.dtype} of shape {self.data.shape}"
             raise ArgumentError("data", came, f"give {word} of shape {expected}, contiguous")
-        if not self._is_finite():
-            raise ArgumentError("data", "have NaN or infinity in them", "give finite numbers")
+        self._check_words()
         for name, size, permutation in (
             ("row_permutation", self.shape[0], self.row_permutation),
             ("column_permutation", self.shape[1], self.column_permutation),
@@ -180,22 +176,34 @@ class PackedBlocks:
             else:
                 yield run, run.precision.values(units) * scales[:, None]
 
-    def _is_finite(self) -> bool:
+    def _check_words(self) -> None:
         if (self.leaves[:, PRECISION] <= Precision.FLOAT32).all():
-            values = self.data.view(self.dtype)
-            # In pieces: truth values of all of them would take a fourth of their memory.
-            pieces = range(0, values.size, _PIECE)
-            return all(bool(np.isfinite(values[first : first + _PIECE]).all()) for first in pieces)
-        panels = (*self.schedule.far.panels, *self.schedule.near.panels)
-        return all(bool(np.isfinite(floats).all()) for panel in panels for floats in self._floats(panel))
+            finite = all(bool(np.isfinite(part).all()) for part in pieces(self.data.view(self.dtype)))
+        else:
+            panels = (*self.schedule.far.panels, *self.schedule.near.panels)
+            finite = all(self._is_sound(panel) for panel in panels)
+        if not finite:
+            raise ArgumentError("data", "have NaN or infinity in them", "give finite numbers")
 
-    def _floats(self, panel: Panel) -> Iterator[FloatArray]:
-        """Iterate over the scales of a panel, and its coefficients that are no codes."""
+    def _is_sound(self, panel: Panel) -> bool:
+        """Whether the scales of a panel, and its coefficients that are no codes, are finite.
+
+        Raises
+        ------
+        ArgumentError
+            If words are not filled up as `to_words` does. Kernels read these bits: those of a trellis as neighbours.
+        """
         for run, words in self._runs(panel):
-            if run.begins:
-                yield _scales(words)
-            if not run.precision.is_integer:
-                yield from_words(words, run.precision, run.length)
+            if run.begins and not np.isfinite(_scales(words)).all():
+                return False
+            if not run.precision.is_integer and not np.isfinite(from_words(words, run.precision, run.length)).all():
+                return False
+            if (filling := padding(run.precision, run.length)) is not None:
+                mask, bits = filling
+                if ((words[:, -len(mask) :] & mask) != bits).any():
+                    came = f"have bits in the last words of {run.precision.name.lower()} rows that belong to no column"
+                    raise ArgumentError("data", came, f"fill them up with the code {run.precision.filling}")
+        return True
 
     def _runs(self, panel: Panel) -> Iterator[tuple[Run, AnyArray]]:
         """Iterate over the runs of a panel with their words ``(height, words)``, after scales where a group begins."""
