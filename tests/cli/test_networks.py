@@ -16,7 +16,7 @@ from torch import nn
 import hmatrix as hm
 import hmatrix.nn as hnn
 from hmatrix.cli import compress, evaluate, finetune, main, show
-from hmatrix.errors import DataError
+from hmatrix.errors import DataError, FormatError
 from hmatrix.nn.training import finetuning
 from hmatrix.study.config.settings import DigitsData, FolderData, Network
 from hmatrix.study.networks import digits
@@ -305,6 +305,31 @@ def test_networks_that_the_command_cannot_build(tmp_path):
     network = nn.Sequential(hnn.HLinear(hm.quantize(np.eye(4, dtype=np.float32), "int8")))
     hnn.save(network, tmp_path / "file")
     with pytest.raises(hm.HMatrixError, match="does not tell how to build"):
+        load_whole(tmp_path / "file")
+
+
+_OWN = {"resize": 8, "crop": 8, "interpolation": "bicubic", "mean": [0, 0, 0], "std": [1, 1, 1]}
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"transformers": 5}, "architecture.transformers of 5, not a string"),
+        ({"model": 5}, "architecture.model of 5, not a string"),
+        ({"model": "digits"}, "has no architecture.options"),
+        ({"model": "digits", "options": 5}, "architecture.options of 5, not values by key"),
+        ({"model": "digits", "options": {}}, "has no architecture.preprocessing"),
+        ({"model": "digits", "options": {}, "preprocessing": {"crop": 8}}, "has no architecture.preprocessing.resize"),
+        ({"model": "m", "options": {}, "preprocessing": _OWN | {"crop": "8"}}, "crop of '8', not a number of pixels"),
+        ({"model": "m", "options": {}, "preprocessing": _OWN | {"mean": [1]}}, "mean of [1], not three numbers"),
+        ({"model": "m", "options": {}, "preprocessing": _OWN | {"interpolation": 1}}, "of 1, not one of nearest"),
+        ({"model": "m", "options": {}, "preprocessing": _OWN | {"more": 1}}, "key architecture.preprocessing.more"),
+    ],
+)
+def test_networks_that_are_not_told_right(told, message, tmp_path):
+    network = nn.Sequential(hnn.HLinear(hm.quantize(np.eye(4, dtype=np.float32), "int8")))
+    hnn.save(network, tmp_path / "file", told)
+    with pytest.raises(FormatError, match=re.escape(message)):
         load_whole(tmp_path / "file")
 
 

@@ -20,6 +20,9 @@ ARRAYS = "array_digests"
 HEADER = "header_digest"
 """Key of a header: the digest of all its other keys."""
 
+DIGESTS = (ARRAYS, HEADER)
+"""Both keys."""
+
 
 def digest_of(name: str, dtype: str, shape: Sequence[int], content: Iterable[AnyArray]) -> str:
     """Return the digest of an array, which knows its name: two that change places are told, too.

@@ -22,8 +22,8 @@ def file_name(*names: str) -> str:
     """Return a file name, without an ending, for a name, or for several together.
 
     Plain names stay, joined by hyphens. Others keep their harmless letters, and a digest of the names tells them apart,
-    so that no two (of as many names) share a file, and none names a folder. Capitals stay, which a system may take for small
-    letters: who writes several files compares their names by `str.casefold`.
+    so that no two (of as many names) share a file, and none names a folder. Capitals stay, which a system may take for
+    small letters: who writes several files compares their names by `str.casefold`.
 
     Parameters
     ----------

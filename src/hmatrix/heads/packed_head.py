@@ -13,12 +13,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from hmatrix._support.memory import pieces
 from hmatrix._support.typing import AnyArray, Codes, Flags, FloatArray, Floats32, IndexArray, Integers, Words
 from hmatrix.codes.precision import Precision
 from hmatrix.errors import ArgumentError
 from hmatrix.heads.levels import Bound, Level
 from hmatrix.heads.sizes import HeadSizes
-from hmatrix.heads.words import BLOCK, STRIP, from_fine, from_strips, padded
+from hmatrix.heads.words import BLOCK, STRIP, from_fine, from_strips, is_filled_up, is_filled_up_fine, padded
 from hmatrix.packed.packed_blocks import PackedBlocks
 from hmatrix.packed.storage import Storage
 
@@ -105,7 +106,8 @@ class PackedHead:
         rows = self.order[self.order >= 0]
         if len(self.order) != (int(self.starts[-1]) * STRIP if clusters else 0):
             raise ArgumentError("order", f"has {len(self.order)} entries", "give as many as the clusters have places")
-        if clusters and ((self.order < -1).any() or not np.array_equal(np.sort(rows), np.arange(m))):
+        # Their number first: a damaged file may say that there are two billions.
+        if clusters and ((self.order < -1).any() or len(rows) != m or not np.array_equal(np.sort(rows), np.arange(m))):
             raise ArgumentError("order", "is no order of the rows", "name each row once, and -1 where there is none")
 
     def _check_arrays(self) -> None:
@@ -137,8 +139,23 @@ class PackedHead:
                 raise ArgumentError(name, "has NaN or infinity in it", "give finite numbers")
             if not np.isneginf(array[~real]).all():
                 raise ArgumentError(name, "is not filled up with -inf", "give -inf where there is no row")
-        if not _all_finite(self.fine, self.precision):
+        if not all(_all_finite(part, self.precision) for part in pieces(self.fine)):
             raise ArgumentError("fine", "has NaN or infinity in it", "give finite numbers")
+        self._check_filling(np.arange(strips) < clusters)
+
+    def _check_filling(self, real_clusters: Flags) -> None:
+        """Check the codes that fill up strips and words, which the kernel reads."""
+        (m, n), rank = self.shape, self.rank
+        real_rank = np.arange(padded(rank, STRIP)) < rank
+        filled = {
+            "basis": is_filled_up(self.basis, real_rank, n, self.coarse),
+            "factor": is_filled_up(self.factor, self.real, rank, self.coarse),
+            "cluster_factor": is_filled_up(self.cluster_factor, real_clusters, rank, self.coarse),
+            "fine": is_filled_up_fine(self.fine.reshape(m, -1), n, self.precision),
+        }
+        for name, is_filled in filled.items():
+            if not is_filled:
+                raise ArgumentError(name, "has codes that belong to no row or column", "fill it up with zeros")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -198,9 +215,15 @@ class PackedHead:
         TypeError
             If some are missing or unknown.
         """
-        own = {name: array for name, array in arrays.items() if not name.startswith(PREFIX)}
-        others = {name.removeprefix(PREFIX): array for name, array in arrays.items() if name not in own}
-        return cls(**_named(own), matrix=PackedBlocks.of_arrays(others) if others else None)
+        own = _named({name: array for name, array in arrays.items() if not name.startswith(PREFIX)})
+        others = {name.removeprefix(PREFIX): array for name, array in arrays.items() if name.startswith(PREFIX)}
+        if not others:
+            return cls(**own)
+        # Before panels are made for rows that only the file's sizes tell of.
+        sizes, rows = others.get("sizes"), len(own.get("fine_scales", ()))
+        if sizes is not None and sizes.ravel()[:1].tolist() != [rows]:
+            raise ArgumentError(PREFIX + "sizes", f"are {sizes.tolist()}", f"give the {rows} rows of the fine part")
+        return cls(**own, matrix=PackedBlocks.of_arrays(others))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the state of a pickle; those of release 0.1.0 hold records as arrays."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hmatrix._support.typing import AnyArray, Codes, FloatArray, Floats32, Floats64, Positions, Words
+from hmatrix._support.typing import AnyArray, Codes, Flags, FloatArray, Floats32, Floats64, Positions, Words
 from hmatrix.codes.encoding import encode
 from hmatrix.codes.precision import Precision, from_words, to_words
 
@@ -66,6 +66,42 @@ def from_strips(words: Words, rows: int, columns: int, precision: Precision) -> 
     strips = words.reshape(padded(rows, STRIP) // STRIP, row_words, STRIP).transpose(0, 2, 1)
     codes: Codes = from_words(strips.reshape(padded(rows, STRIP), row_words), precision, columns)
     return codes
+
+
+def is_filled_up(words: Words, real: Flags, columns: int, precision: Precision) -> bool:
+    """Whether `to_strips` wrote the codes that fill up the strips and words of a factor: those of zero.
+
+    Parameters
+    ----------
+    words
+        Strips, as long as they are to be.
+    real
+        Whether each row of the strips is one of the factor.
+    columns
+        Columns of the factor.
+    precision
+        Precision of the codes.
+    """
+    if not words.size:
+        return True
+    strips = words.reshape(len(real) // STRIP, -1, STRIP)
+    absent = np.flatnonzero(~real)
+    rows = strips[absent // STRIP, :, absent % STRIP]
+    last = strips[:, columns // precision.per_word :].transpose(0, 2, 1).reshape(len(real), -1)
+    return all(
+        bool((from_words(part, precision, part.shape[1] * precision.per_word)[:, first:] == int(precision.zero)).all())
+        for part, first in ((rows, 0), (last, columns % precision.per_word))
+    )
+
+
+def is_filled_up_fine(words: Words, n: int, precision: Precision) -> bool:
+    """Whether `to_fine` wrote the numbers that fill up the last blocks of rows ``(rows, words)``: zeros."""
+    if n % BLOCK == 0:
+        return True
+    last = from_words(words[:, -BLOCK // precision.per_word :], precision, BLOCK)
+    absent = _order(n, precision)[-BLOCK:] >= n
+    zero = int(precision.zero) if precision is Precision.INT8 else 0
+    return bool((last[:, absent] == zero).all())
 
 
 def to_fine(weight: FloatArray, precision: Precision) -> tuple[Words, Floats32]:

@@ -4,7 +4,7 @@ Import this module where such a network is loaded: that registers the method ``h
 that `hmatrix.nn.compress` returns are ready to be saved.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,8 @@ from hmatrix.nn.network.replacing import exchange
 from hmatrix.nn.network.targets import LayerSettings, everything, find_targets
 from hmatrix.nn.ops.prepared import PackedTensors
 from hmatrix.nn.saved.blueprint import blueprints_of, build, weights_of
+from hmatrix.nn.saved.huggingface_files import check_files
+from hmatrix.nn.saved.tensor_digests import digest_of_tensor
 
 __all__ = ["HMatrixConfig", "HMatrixQuantizer", "carry"]
 
@@ -71,16 +73,20 @@ class HMatrixQuantizer(HfQuantizer):  # type: ignore[misc]
 
     def get_state_dict_and_metadata(self, model: PreTrainedModel) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return the state dict with shared parts once, after the configuration was given the network's layers."""
-        model.config.quantization_config = HMatrixConfig.of(model)
         state: dict[str, Tensor] = model.state_dict()
         for name, blueprint in blueprints_of(model).items():
             if name != blueprint.weight:
                 for part in PackedTensors._fields:
                     state.pop(f"{name}.weight.{part}", None)
+        digests = {name: digest_of_tensor(name, tensor) for name, tensor in state.items()}
+        model.config.quantization_config = HMatrixConfig.of(model).with_digests(digests)
         return state, {}
 
-    def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
+    def _process_model_before_weight_loading(
+        self, model: PreTrainedModel, checkpoint_files: Sequence[str] | None = None, **_: Any
+    ) -> PreTrainedModel:
         if self.pre_quantized:
+            check_files(checkpoint_files or (), self.quantization_config)
             self._sharing = _expect(model, self.quantization_config)
         return model
 

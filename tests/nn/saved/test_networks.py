@@ -141,10 +141,13 @@ def test_the_golden_file():
     torch.testing.assert_close(network(TOKENS), load_file(GOLDEN.with_name("network-v1-output.safetensors"))["output"])
 
 
-def rewritten(path, change):
+def rewritten(path, change, *, kept=False):
+    """Change the header and the tensors of a file, which has digests after that only where they are to be kept."""
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["hmatrix"])
     tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    if not kept:
+        del header["array_digests"], header["header_digest"]
     change(header, tensors)
     save_file(tensors, path, metadata={"hmatrix": json.dumps(header)})
 
@@ -155,8 +158,32 @@ def rewritten(path, change):
         (lambda header, _: header.update(version=2), FormatError, "version 2; this release reads version 1"),
         (lambda header, _: header.update(version=True), FormatError, "version True"),
         (lambda header, _: header.pop("kind"), FormatError, "no header of a compressed network"),
-        (lambda header, _: header.pop("layers"), FormatError, "damaged header"),
-        (lambda header, _: header["layers"]["out"].update(shape=[1]), FormatError, "damaged header"),
+        (lambda header, _: header.pop("layers"), FormatError, "has no layers; the header is damaged"),
+        (
+            lambda header, _: header["layers"]["out"].update(shape=[1]),
+            FormatError,
+            r"has layers\.out\.shape of \[1\], not",
+        ),
+        (
+            lambda header, _: header["layers"]["out"].update(shape=[2**40, 1]),
+            FormatError,
+            "not rows and columns, of 1 to",
+        ),
+        (lambda header, _: header["layers"]["out"].pop("has_bias"), FormatError, r"has no layers\.out\.has_bias"),
+        (lambda header, _: header["layers"]["out"].update(has_bias=1), FormatError, "of 1, not true or false"),
+        (
+            lambda header, _: header["layers"]["out"].update(weight="no"),
+            FormatError,
+            "of 'no', not the name of",
+        ),
+        (lambda header, _: header["layers"]["out"].update(extra=1), FormatError, r"unknown key layers\.out\.extra"),
+        (lambda header, _: header["layers"].update(out=5), FormatError, r"has layers\.out of 5, not values by key"),
+        (lambda header, _: header.update(layers=[1]), FormatError, r"has layers of \[1\], not values by key"),
+        (lambda header, _: header.update(extra=1), FormatError, "has the unknown key extra; .*known are architecture"),
+        (lambda header, _: header.update(hmatrix=1), FormatError, "has hmatrix of 1, not a string"),
+        (lambda header, _: header.update(architecture=5), FormatError, "has architecture of 5, not values by key"),
+        (lambda header, _: header.update(heads={"out": [5]}), FormatError, r"has heads\.out of \[5\], not rows"),
+        (lambda header, _: header["shared"].update(a=5), FormatError, r"has shared\.a of 5, not a string"),
         (lambda header, _: header["shared"].update(a="b"), FormatError, "lacks b"),
         (lambda _, tensors: tensors.pop("norm.bias"), NetworkError, "does not fit"),
         (lambda _, tensors: tensors.pop("hidden.weight.words"), NetworkError, "does not fit"),
@@ -168,6 +195,47 @@ def test_damaged_files(saved, change, error, message):
     rewritten(path, change)
     with pytest.raises(error, match=message):
         hnn.load(path, Network())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda _, tensors: tensors["norm.bias"].add_(1), r"norm\.bias does not fit the digest"),
+        (lambda _, tensors: tensors.pop("norm.bias"), r"norm\.bias does not fit the digest"),
+        (lambda _, tensors: tensors.update(more=torch.ones(1)), "more does not fit the digest"),
+        (
+            lambda _, t: t.update({"norm.bias": t["norm.weight"], "norm.weight": t["norm.bias"]}),
+            r"norm\.bias, norm\.weight do not fit the digest",
+        ),
+        (lambda header, _: header["architecture"].update(a=1), "its header does not fit the digest"),
+        (lambda header, _: header.pop("header_digest"), "its header does not fit the digest"),
+    ],
+)
+def test_a_file_knows_that_it_is_damaged(saved, change, message):
+    _, path = saved
+    rewritten(path, change, kept=True)
+    with pytest.raises(FormatError, match=f"is damaged: {message}"):
+        hnn.load(path, Network())
+
+
+def test_a_damaged_file_can_be_read_as_it_is(saved):
+    _, path = saved
+    rewritten(path, lambda header, tensors: [header.update(hmatrix="x"), tensors["norm.bias"].add_(1)], kept=True)
+    for read in (lambda **how: hnn.load(path, Network(), **how), lambda **how: hnn.read_header(path, **how)):
+        with pytest.raises(FormatError, match="is damaged"):
+            read()
+        read(verify=False)
+    with pytest.raises(FormatError, match="is damaged"):
+        hnn.load_matrix(path, "hidden")
+    hnn.load_matrix(path, "hidden", verify=False)
+
+
+def test_a_matrix_of_a_damaged_file(saved):
+    _, path = saved
+    rewritten(path, lambda _, tensors: tensors["embedding.weight.words"].add_(1), kept=True)
+    hnn.load_matrix(path, "hidden")
+    with pytest.raises(FormatError, match=r"is damaged: .*weight\.words does not fit"):
+        hnn.load_matrix(path, hnn.read_header(path).layers["out"].weight)
 
 
 def test_a_damaged_matrix(saved):

@@ -1,12 +1,13 @@
 """Blueprints: how to build the layers of a compressed network before the parts of their H-matrices are read."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from torch import nn
 
+from hmatrix._support.plain import PlainValues
 from hmatrix.errors import NetworkError
 from hmatrix.nn.layers.conv import HConv2d
 from hmatrix.nn.layers.embedding import HEmbedding
@@ -41,10 +42,42 @@ class Blueprint:
     zero_padding: bool
 
     @classmethod
-    def of_plain(cls, entry: Any) -> Self:
-        """Make one of plain values; anything may be raised if they are others than `dataclasses.asdict` gives."""
-        m, n = entry["shape"]
-        return cls(str(entry["weight"]), (int(m), int(n)), bool(entry["has_bias"]), bool(entry["zero_padding"]))
+    def of_plain(cls, entry: PlainValues) -> Self:
+        """Make one of the plain values that `dataclasses.asdict` gives.
+
+        Raises
+        ------
+        FormatError
+            If they are others.
+        """
+        return cls(entry.text("weight"), entry.shape("shape"), entry.flag("has_bias"), entry.flag("zero_padding"))
+
+
+def read_blueprints(layers: PlainValues, *, others: Collection[str] = ()) -> dict[str, Blueprint]:
+    """Return blueprints by the names of layers.
+
+    Parameters
+    ----------
+    layers
+        Their plain values by name.
+    others
+        Keys that these have beside those of blueprints.
+
+    Raises
+    ------
+    FormatError
+        If they are damaged, or a layer shares the weight of one that is not there or has another shape.
+    """
+    found = {}
+    known = {*(field.name for field in fields(Blueprint)), *others}
+    for name, entry in layers.parts().items():
+        entry.allow(known)
+        found[name] = Blueprint.of_plain(entry)
+    for name, blueprint in found.items():
+        owner = found.get(blueprint.weight)
+        if owner is None or owner.weight != blueprint.weight or owner.shape != blueprint.shape:
+            layers.part(name).refuse("weight", f"the name of a layer of {blueprint.shape} with a weight of its own")
+    return found
 
 
 def blueprints_of(model: nn.Module) -> dict[str, Blueprint]:

@@ -6,7 +6,7 @@ Nothing in a file is executed. Tensors are mapped into memory, not read; shared 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import hmatrix
+from hmatrix._support.digests import DIGESTS, check_digests, check_header, sealed
 from hmatrix._support.files import read_header as read_json
 from hmatrix._support.files import written
+from hmatrix._support.plain import PlainValues
 from hmatrix.errors import ArgumentError, FormatError, NetworkError
 from hmatrix.io import KEY
 from hmatrix.matrix import HMatrix
 from hmatrix.nn.layers.weight import HWeight
 from hmatrix.nn.ops.prepared import PackedTensors
-from hmatrix.nn.saved.blueprint import Blueprint, blueprints_of, build, heads_of
+from hmatrix.nn.saved.blueprint import Blueprint, blueprints_of, build, heads_of, read_blueprints
 from hmatrix.nn.saved.pretrained import make_ready
+from hmatrix.nn.saved.tensor_digests import digest_of_tensor
 
 NETWORK_VERSION = 1
 _MEND = "give a whole file written by hmatrix.nn.save"
@@ -98,21 +101,29 @@ def save(model: nn.Module, path: str | os.PathLike[str], architecture: Mapping[s
     header = Header(NETWORK_VERSION, hmatrix.__version__, dict(architecture or {}), layers, shared, heads)
     if not layers and not heads:
         raise ArgumentError("model", "has no H-matrix", "compress it first")
+    digests = {name: digest_of_tensor(name, tensor) for name, tensor in tensors.items()}
     try:
-        text = json.dumps({"kind": "network", **asdict(header)})
+        text = json.dumps(sealed({"kind": "network", **asdict(header)}, digests))
     except (TypeError, ValueError) as error:
         raise ArgumentError("architecture", f"cannot be written ({error})", "give strings and numbers") from error
     with written(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         save_file(tensors, temporary, metadata={KEY: text})
 
 
-def read_header(path: str | os.PathLike[str]) -> Header:
+def read_header(path: str | os.PathLike[str], *, verify: bool = True) -> Header:
     """Read the header of a file that `save` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+    verify
+        Whether the header is checked against its digest.
 
     Raises
     ------
     FormatError
-        If the file is missing, truncated, or of another kind or version.
+        If the file is missing, truncated, damaged, or of another kind or version.
 
     Examples
     --------
@@ -120,27 +131,30 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     >>> list(hnn.read_header("small.safetensors").layers)
     ['0']
     """
+    return _read(path, verify=verify)[0]
+
+
+def _read(path: str | os.PathLike[str], *, verify: bool) -> tuple[Header, dict[str, str]]:
+    """Return the header, and the digests of the tensors, which older files do not have."""
     subject = f"file {path}"
     content = read_json(Path(path), KEY, "hmatrix.nn.save")
-    try:
-        version = content["version"]
-        if content.pop("kind") != "network":
-            raise KeyError("kind")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise FormatError(subject, "has no header of a compressed network", _MEND) from error
-    if type(version) is not int or version != NETWORK_VERSION:
+    if not isinstance(content, dict) or content.get("kind") != "network" or "version" not in content:
+        raise FormatError(subject, "has no header of a compressed network", _MEND)
+    if type(content["version"]) is not int or content["version"] != NETWORK_VERSION:
         mend = f"this release reads version {NETWORK_VERSION}: install a newer one"
-        raise FormatError(subject, f"has version {version!r}", mend)
-    try:
-        layers = {str(name): Blueprint.of_plain(entry) for name, entry in content["layers"].items()}
-        heads = {str(name): (int(m), int(n)) for name, (m, n) in content.get("heads", {}).items()}
-        architecture, shared = dict(content["architecture"]), dict(content["shared"])
-        return Header(version, content["hmatrix"], architecture, layers, shared, heads)
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
-        raise FormatError(subject, "has a damaged header", "write it again") from error
+        raise FormatError(subject, f"has version {content['version']!r}", mend)
+    digests = check_header(subject, content) if verify else {}
+    values = PlainValues(subject, content, "the header is damaged: write it again")
+    values.allow({"kind", *DIGESTS, *(field.name for field in fields(Header))})
+    layers = read_blueprints(values.part("layers"))
+    shared, architecture = values.part("shared"), dict(values.part("architecture").values)
+    of_heads = values.part("heads") if "heads" in content else PlainValues(subject, {}, _MEND)
+    owners = {name: shared.text(name) for name in shared.values}
+    heads = {name: of_heads.shape(name) for name in of_heads.values}
+    return Header(NETWORK_VERSION, values.text("hmatrix"), architecture, layers, owners, heads), digests
 
 
-def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
+def load(path: str | os.PathLike[str], model: nn.Module, *, verify: bool = True) -> nn.Module:
     """Read a network that `save` wrote.
 
     Parameters
@@ -150,6 +164,8 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     model
         The network that was compressed, as it was before, with any weights, on any device, the meta device too. It is
         changed, and should not be used any more if this fails.
+    verify
+        Whether the file is checked against the digests that `save` wrote into it.
 
     Returns
     -------
@@ -170,12 +186,14 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     >>> type(model[0]).__name__
     'HLinear'
     """
-    header = read_header(path)
+    header, digests = _read(path, verify=verify)
     subject = f"file {path}"
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise FormatError(subject, f"cannot be read ({error})", _MEND) from error
+    if digests:
+        check_digests(subject, {name: digest_of_tensor(name, tensor) for name, tensor in tensors.items()}, digests)
     if missing := set(header.shared.values()) - tensors.keys():
         raise FormatError(subject, f"lacks {', '.join(sorted(missing))}", "write it again")
     mend = f"give the network that was compressed ({header.architecture or 'the file does not say which'})"
@@ -222,8 +240,17 @@ def _tie(model: nn.Module, shared: Mapping[str, str]) -> None:
             module._parameters[key] = source._parameters[own_key]
 
 
-def load_matrix(path: str | os.PathLike[str], layer: str) -> HMatrix:
+def load_matrix(path: str | os.PathLike[str], layer: str, *, verify: bool = True) -> HMatrix:
     """Read the H-matrix of one layer of a file that `save` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+    layer
+        Name of the layer.
+    verify
+        Whether the header, and the arrays of the layer, are checked against their digests.
 
     Raises
     ------
@@ -238,7 +265,7 @@ def load_matrix(path: str | os.PathLike[str], layer: str) -> HMatrix:
     >>> hnn.load_matrix("small.safetensors", "0").shape
     (8, 8)
     """
-    header = read_header(path)
+    header, digests = _read(path, verify=verify)
     subject = f"file {path}"
     if layer not in header.layers:
         raise ArgumentError("layer", f"{subject} has no {layer!r}", f"name one of {', '.join(header.layers)}")
@@ -249,6 +276,11 @@ def load_matrix(path: str | os.PathLike[str], layer: str) -> HMatrix:
         tensors: list[Any] = [
             file.get_tensor(prefix + name) if name in names else None for name in PackedTensors._fields
         ]
+    found = {prefix + name: tensor for name, tensor in zip(PackedTensors._fields, tensors, strict=True)}
+    known = {name: digest for name, digest in digests.items() if name in found}
+    check_digests(
+        subject, {name: digest_of_tensor(name, found[name]) for name in known if found[name] is not None}, known
+    )
     try:
         return PackedTensors(*tensors).matrix(entry.shape)
     except (ArgumentError, AttributeError) as error:

@@ -1,6 +1,7 @@
 """Compressed networks in files, with how to build them."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,9 +9,10 @@ import torch
 from torch import nn
 
 import hmatrix.nn as hnn
+from hmatrix._support.plain import PlainValues
 from hmatrix.errors import FormatError
 from hmatrix.study.config.choices import Choices, choose
-from hmatrix.study.config.settings import Network
+from hmatrix.study.config.settings import Interpolation, Network, PreprocessingOverride
 from hmatrix.study.networks.models import DIGITS, ImageNetwork, load_network
 from hmatrix.study.whole.judged import Judge, Whole
 from hmatrix.study.whole.whole_images import bare_classifier, judge_of, open_classifier, override_of
@@ -29,12 +31,10 @@ def load_whole(path: Path) -> ImageNetwork:
     NetworkError
         If the network cannot be built.
     """
-    header = hnn.read_header(path)
-    architecture = header.architecture
+    architecture = architecture_of(path)
     if "transformers" in architecture:
         encoder = _without_weights(lambda: bare_encoder(architecture), lambda module: module)
         return ImageNetwork(architecture["transformers"], hnn.load(path, encoder), None)
-    _check_built_by_name(path, architecture)
     network = _without_weights(lambda: bare_classifier(architecture), lambda network: network.module)
     return ImageNetwork(network.name, hnn.load(path, network.module), network.preprocessing)
 
@@ -47,18 +47,47 @@ def reopen(path: Path, data: str | None, weights: Path | None, cache: Path) -> W
     HMatrixError
         If the file, the original or the data cannot be used.
     """
-    architecture = hnn.read_header(path).architecture
+    architecture = architecture_of(path)
     if "transformers" in architecture:
         return open_encoder(Path(architecture["transformers"]), None if data is None else Path(data))
-    _check_built_by_name(path, architecture)
     study = choose(Choices(architecture["model"], data=data), cache)
     return open_classifier(_network_of(architecture, weights), study.data)
 
 
-def _check_built_by_name(path: Path, architecture: Mapping[str, Any]) -> None:
-    if "model" not in architecture:
+def architecture_of(path: Path) -> dict[str, Any]:
+    """Return how to build the network of a file, as ``hmatrix compress`` wrote it.
+
+    Raises
+    ------
+    FormatError
+        If the file cannot be read, or does not tell, or what it tells is damaged.
+    """
+    architecture = hnn.read_header(path).architecture
+    if not {"model", "transformers"} & architecture.keys():
         came, mend = "does not tell how to build its network", "load it by hmatrix.nn.load, or write it by the command"
         raise FormatError(f"file {path}", came, mend)
+    values = PlainValues(f"file {path}", architecture, "write it again by hmatrix compress", "architecture")
+    if "transformers" in architecture:
+        values.text("transformers")
+        return architecture
+    values.text("model")
+    values.part("options")
+    if values.get("preprocessing") is not None:
+        _check_preprocessing(values.part("preprocessing"))
+    return architecture
+
+
+def _check_preprocessing(values: PlainValues) -> None:
+    values.allow([field.name for field in fields(PreprocessingOverride)])
+    for key in ("resize", "crop"):
+        if type(values.get(key)) is not int or values.get(key) < 1:
+            values.refuse(key, "a number of pixels")
+    for key in ("mean", "std"):
+        numbers = values.get(key)
+        if not isinstance(numbers, list) or len(numbers) != 3 or not all(type(n) in (int, float) for n in numbers):
+            values.refuse(key, "three numbers")
+    if values.get("interpolation") not in list(Interpolation):
+        values.refuse("interpolation", f"one of {', '.join(Interpolation)}")
 
 
 def _network_of(architecture: Mapping[str, Any], weights: Path | None) -> Network:
@@ -86,7 +115,7 @@ def original_of(
     HMatrixError
         If the data or the original cannot be used.
     """
-    architecture = hnn.read_header(path).architecture
+    architecture = architecture_of(path)
     if "transformers" in architecture:
         whole = open_encoder(Path(architecture["transformers"]), None if data is None else Path(data))
         return None if whole.judge is None else (whole.judge, whole.module)
