@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import nn
 
-from hmatrix._support.plain import PlainValues
+from hmatrix._support.plain_values import PlainValues
 from hmatrix.errors import NetworkError
 from hmatrix.nn.layers.conv import HConv2d
 from hmatrix.nn.layers.embedding import HEmbedding

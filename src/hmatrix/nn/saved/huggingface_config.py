@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
 
 from hmatrix._support.checks import check_number
 from hmatrix._support.digests import ARRAYS, DIGESTS, HEADER, check_header, sealed
-from hmatrix._support.plain import PlainValues
+from hmatrix._support.plain_values import PlainValues
 from hmatrix.codes.precision import Activations
 from hmatrix.errors import ArgumentError, FormatError, NetworkError
 from hmatrix.nn.layers.trainable import TrainableWeight

@@ -18,7 +18,7 @@ import hmatrix
 from hmatrix._support.digests import DIGESTS, check_digests, check_header, sealed
 from hmatrix._support.files import read_header as read_json
 from hmatrix._support.files import written
-from hmatrix._support.plain import PlainValues
+from hmatrix._support.plain_values import PlainValues
 from hmatrix.errors import ArgumentError, FormatError, NetworkError
 from hmatrix.io import KEY
 from hmatrix.matrix import HMatrix

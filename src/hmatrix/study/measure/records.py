@@ -12,7 +12,7 @@ from hmatrix.errors import FormatError, OutputError
 from hmatrix.packed.schedule import DENSE
 from hmatrix.packed.storage import Storage
 from hmatrix.study.config.settings import Method
-from hmatrix.study.measure.plain import read_plain
+from hmatrix.study.measure.typed_json import read_plain
 
 HMATRIX = "hmatrix"
 """Name of the contender that is the approximated layer; all others are dense products."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import hmatrix.nn as hnn
-from hmatrix._support.plain import PlainValues
+from hmatrix._support.plain_values import PlainValues
 from hmatrix.errors import FormatError
 from hmatrix.study.config.choices import Choices, choose
 from hmatrix.study.config.settings import Interpolation, Network, PreprocessingOverride

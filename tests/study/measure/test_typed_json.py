@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hmatrix.study.measure.plain import read_plain
+from hmatrix.study.measure.typed_json import read_plain
 
 
 class Colour(StrEnum):
