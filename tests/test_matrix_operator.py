@@ -79,7 +79,7 @@ def test_scipy_takes_it_for_a_linear_operator(sided):
     (rows, columns), X = A.shape, random_matrix(A.shape[1], 5)
     Y = random_matrix(rows, 5)
     close(operator.matvec(X[:, 0]), A @ X[:, 0], H.dtype)
-    close(operator.matvec(X[:, :1]), A @ X[:, :1], H.dtype)
+    close(operator.matmat(X[:, :1]), A @ X[:, :1], H.dtype)
     close(operator.matmat(X), A @ X, H.dtype)
     close(operator.rmatvec(Y[:, 0]), A.T @ Y[:, 0], H.dtype)
     close(operator.rmatmat(Y), A.T @ Y, H.dtype)

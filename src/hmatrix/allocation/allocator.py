@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from hmatrix._support.checks import check_integer, check_shape
+from hmatrix._support.checks import check_integer, check_matrix
 from hmatrix._support.machine import blas_threads
 from hmatrix._support.scores import scores_of
 from hmatrix._support.ties import first_least, rounding_of
@@ -258,7 +258,8 @@ def allocate(
     _check_together(budget, evaluate)
     # An order of its own costs something more.
     if coordinates is None:
-        check_possible(budget, check_shape("weight", np.shape(weight)), Activations.of(activations))
+        m, n = check_matrix("weight", weight).shape
+        check_possible(budget, (m, n), Activations.of(activations))
     allocator = Allocator(
         weight,
         calibration=calibration,
