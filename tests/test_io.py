@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matrices import equal_bits, partitions, permutation, random_matrix
 from matrix_files import ARRAYS, mixed, same, stored_matrix
+from peaks import needs_peaks, peak_of
 from safetensors import safe_open
 
 import hmatrix as hm
 from hmatrix._support import files
 from hmatrix.errors import OutputError
-from hmatrix.packed.packing import pack
+from hmatrix.lowrank.factors import LowRank
+from hmatrix.packed.packing import PackedLeaf, pack
 
 
 @pytest.fixture(name="H")
@@ -134,6 +136,24 @@ def test_round_trip_of_every_precision(H, path, precision, activations):
         assert equal_bits(other @ x, H @ x)
         y = H @ x
         assert equal_bits(other.T @ y, H.T @ y)
+
+
+@needs_peaks
+@pytest.mark.parametrize("kind", ["matrix", "codes", "head"])
+def test_the_memory_of_loading_is_that_of_the_file(tmp_path, kind):
+    weight = np.random.default_rng(0).standard_normal((8000, 1000)).astype(np.float32)
+    path = tmp_path / "file"
+    match kind:
+        case "matrix":
+            hm.save(hm.quantize(weight, "float32"), path)
+        case "codes":
+            leaf = PackedLeaf(slice(0, 30_000), slice(0, 1000), LowRank(np.ones((30_000, 500)), np.ones((1000, 500))))
+            hm.save(hm.HMatrix.from_leaves((30_000, 1000), [leaf]).astype("bfloat16"), path)
+        case "head":
+            hm.progressive(weight, rule=hm.FixedRows(4), ranks=[8], precisions=["bfloat16"]).save(path)
+    load = "hm.ProgressiveHead.load" if kind == "head" else "hm.load"
+    before = f"import hmatrix as hm; hm.quantize([[1.0]], 'int8'); path = {str(path)!r}"
+    assert peak_of(before, f"{load}(path)") <= 1.1 * path.stat().st_size
 
 
 def test_an_unwritable_path(H):

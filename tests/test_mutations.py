@@ -71,14 +71,14 @@ def check_matrices(tmp_path, kind, count):
 @pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("kind", KINDS)
 def test_matrices(tmp_path, kind):
-    check_matrices(tmp_path, kind, 2000)
+    check_matrices(tmp_path, kind, 1500)
 
 
 @pytest.mark.nightly
 @pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_matrices(tmp_path, kind):
-    check_matrices(tmp_path, kind, 120_000)
+    check_matrices(tmp_path, kind, 130_000)
 
 
 HEADS = {
@@ -111,7 +111,7 @@ def check_heads(tmp_path, kind, count):
 @pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("kind", HEADS)
 def test_heads(tmp_path, kind):
-    check_heads(tmp_path, kind, 1500)
+    check_heads(tmp_path, kind, 1000)
 
 
 @pytest.mark.nightly

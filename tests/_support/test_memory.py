@@ -28,7 +28,7 @@ USES = {
     "quantize": (lambda: hm.quantize(HUGE, "int8"), "weight: .*GB"),
     "allocate": (lambda: hm.allocate(HUGE, hm.Budget(storage=0.1)), "weight: .*GB"),
     "calibration": (
-        lambda: hm.allocate(np.ones((2, 9)), hm.Budget(storage=0.5), calibration=np.broadcast_to(1.0, (2**50, 9))),
+        lambda: hm.allocate(np.ones((2, 9)), hm.Budget(storage=1.0), calibration=np.broadcast_to(1.0, (2**50, 9))),
         "calibration: .*GB",
     ),
     "head": (lambda: hm.progressive(HUGE), "weight: .*GB"),

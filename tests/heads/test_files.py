@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -113,3 +114,47 @@ def test_module(tmp_path):
     assert module.float() is module
     with pytest.raises(hm.HMatrixError, match="has the shape"):
         module(x[:, 1:])
+
+
+@pytest.mark.parametrize("rows", [2**27, 2**31 - 1])
+def test_a_head_that_says_to_be_huge_takes_no_memory(tmp_path, rows):
+    weight, bias, X, _ = layer()
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9, cluster_rows=[16])
+    assert head.clusters
+    arrays = head.pack().arrays()
+    sizes = arrays["sizes"].copy()
+    sizes[0] = rows
+    write_arrays(arrays | {"sizes": sizes}, tmp_path / "head", KEY, {"version": VERSION})
+    tracemalloc.start()
+    try:
+        with pytest.raises(hm.HMatrixError, match="the file is damaged"):
+            ProgressiveHead.load(tmp_path / "head")
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_coarse_matrix_that_says_to_be_huge_takes_no_memory(tmp_path):
+    weight, bias, X, _ = layer()
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9, coarse=hm.quantize(weight, "int8"))
+    arrays = head.pack().arrays()
+    zero = np.array([[0, 2**26, 0, weight.shape[1], 0, 1, 0]], np.int32)
+    huge = {"coarse_sizes": np.array([2**26, weight.shape[1], 0], np.int32), "coarse_leaves": zero}
+    write_arrays(arrays | huge, tmp_path / "head", KEY, {"version": VERSION})
+    with pytest.raises(hm.HMatrixError, match=r"coarse_sizes: are .*give the 200 rows of the fine part"):
+        ProgressiveHead.load(tmp_path / "head")
+
+
+@pytest.mark.parametrize("name", ["basis", "factor", "cluster_factor", "fine"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_what_fills_up_strips_and_words_is_zero(tmp_path, name, precision):
+    weight, bias, X, _ = layer()
+    choices = {"ranks": [12], "precisions": [precision], "coarse_precisions": ["int8"], "cluster_rows": [16]}
+    head = hm.progressive(weight, bias, calibration=X, agreement=0.9, **choices)
+    arrays = head.pack().arrays()
+    words = arrays[name].copy()
+    # The last word is of a column or of a row that is filled up.
+    words[-1] ^= np.uint32(1 << 30)
+    write_arrays(arrays | {name: words}, tmp_path / "head", KEY, {"version": VERSION})
+    with pytest.raises(hm.HMatrixError, match=f"{name}: has codes that belong to no row or column"):
+        ProgressiveHead.load(tmp_path / "head")

@@ -130,13 +130,13 @@ def _edited(rng, content):
     header, data = split(content)
     metadata = header.get("__metadata__", {})
     if not metadata or rng.random() < 0.3:
-        return joined(_edit(rng, header), data)
+        return joined(edited(rng, header), data)
     key = sorted(metadata)[rng.integers(len(metadata))]
     try:
         own = json.loads(metadata[key])
     except ValueError:
         return None
-    own = _edit(rng, own)
+    own = edited(rng, own)
     if isinstance(own, dict) and rng.random() < 0.5 and isinstance(own.get(ARRAYS), dict):
         own = sealed({name: value for name, value in own.items() if name not in DIGESTS}, own[ARRAYS])
     header["__metadata__"] = {**metadata, key: json.dumps(own)}
@@ -144,10 +144,10 @@ def _edited(rng, content):
 
 
 def _edited_json(rng, content):
-    return json.dumps(_edit(rng, json.loads(content))).encode()
+    return json.dumps(edited(rng, json.loads(content))).encode()
 
 
-def _edit(rng, values):
+def edited(rng, values):
     """Return JSON with one value changed, gone or added."""
     values = copy.deepcopy(values)
     places = list(_places(values))

@@ -16,7 +16,7 @@ from hmatrix.errors import ArgumentError
 CACHE_LINE = 64
 """Bytes; also those of the widest register."""
 
-_PIECE = 1 << 20
+_PIECE = 1 << 17
 """Entries that are looked at together."""
 
 T = TypeVar("T", bound=np.generic)

@@ -16,9 +16,9 @@ class PlainValues:
     Parameters
     ----------
     subject
-        What they are from, for messages.
+        Name of the file, for messages.
     values
-        The values; anything, which is checked.
+        The values; anything else is refused.
     mend
         Remedy for what is wrong.
     place

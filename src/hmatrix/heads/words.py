@@ -13,6 +13,9 @@ BLOCK = 64
 """Columns of a fine row that are stored together: codes in their order, floats in words of 16 lanes whose parts are 16
 columns apart."""
 
+_ROWS = 1024
+"""Rows that are decoded together."""
+
 REST_STEPS = 254
 """Parts of a step to which the remainder of x is quantised, where rows are codes."""
 
@@ -98,10 +101,12 @@ def is_filled_up_fine(words: Words, n: int, precision: Precision) -> bool:
     """Whether `to_fine` wrote the numbers that fill up the last blocks of rows ``(rows, words)``: zeros."""
     if n % BLOCK == 0:
         return True
-    last = from_words(words[:, -BLOCK // precision.per_word :], precision, BLOCK)
     absent = _order(n, precision)[-BLOCK:] >= n
     zero = int(precision.zero) if precision is Precision.INT8 else 0
-    return bool((last[:, absent] == zero).all())
+    last = words[:, -BLOCK // precision.per_word :]
+    # A few rows at a time, since a vocabulary is large.
+    parts = (last[first : first + _ROWS] for first in range(0, len(last), _ROWS))
+    return all(bool((from_words(part, precision, BLOCK)[:, absent] == zero).all()) for part in parts)
 
 
 def to_fine(weight: FloatArray, precision: Precision) -> tuple[Words, Floats32]:

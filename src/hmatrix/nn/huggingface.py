@@ -94,6 +94,7 @@ class HMatrixQuantizer(HfQuantizer):  # type: ignore[misc]
         if self.pre_quantized:
             for name, owner in self._sharing.items():
                 model.get_submodule(name).weight = model.get_submodule(owner).weight
+            _check_all_read(model, self.quantization_config.array_digests or {})
             _check(model)
         else:
             _compress(model, self.quantization_config)
@@ -197,6 +198,20 @@ def _local_names(names: Iterable[str], model: PreTrainedModel) -> dict[str, str]
         if (local := next((candidate for candidate in candidates if candidate in known), None)) is not None:
             found[name] = local
     return found
+
+
+def _check_all_read(model: nn.Module, names: Iterable[str]) -> None:
+    """Check that parameters which the folder had when it was written were read: transformers makes up what is missing.
+
+    Raises
+    ------
+    FormatError
+        If some were not.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    own = [name for name in names if name in parameters]
+    if lost := [name for name in own if not hasattr(parameters[name], "_is_hf_initialized")]:
+        raise FormatError("network", f"lacks {', '.join(sorted(lost))}", "save the network again")
 
 
 def _check(model: nn.Module) -> None:

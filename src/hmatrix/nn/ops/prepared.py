@@ -78,7 +78,11 @@ class PackedTensors(NamedTuple):
         ArgumentError
             If anything does not fit.
         """
-        arrays = {name: _array(name, tensor) for name, tensor in self._asdict().items() if tensor is not None}
+        arrays = {
+            name: _array(name, tensor)
+            for name, tensor in self._asdict().items()
+            if tensor is not None or name not in OPTIONAL
+        }
         words, quantized = arrays["words"], arrays["quantized"]
         if quantized.shape != ():
             raise ArgumentError("quantized", f"has the shape {quantized.shape}", "give a single truth value")
