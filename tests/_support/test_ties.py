@@ -4,7 +4,7 @@ import blas
 import numpy as np
 import pytest
 from decisions import KINDS
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hmatrix._support.ties import first_equal, first_largest, first_least, rounding_of, signs_of, snapped, tied_order
@@ -95,6 +95,7 @@ kinds = st.sampled_from(sorted(KINDS))
 
 @needs_two
 @given(kind=kinds, seed=st.integers(0, 999), m=sizes, n=sizes)
+@example(kind="signs", seed=9, m=25, n=9)  # two columns that may change places
 @settings(max_examples=40)
 def test_equal_rows_and_columns_are_ordered_alike_by_every_blas(machines, kind, seed, m, n):
     own, other = decided(machines, "orders", kind, seed, m, n)

@@ -110,20 +110,29 @@ class PrincipalDirection:
         # In float64, so that rounding ties next to no points that are not equal.
         exact = points.astype(np.float64, copy=False)
         centred = exact - exact.mean(axis=0)
-        direction, turned = _principal(centred)
+        own = _rounding_of_points(points)
+        direction, turned = _principal(centred, own)
         reach = np.linalg.norm(centred, axis=1).max()
-        rounding = rounding_of(np.float64, points.shape[1]) * np.abs(exact).max() + turned * reach
-        return _tied_halves(centred @ direction, float(rounding))
+        return _tied_halves(centred @ direction, float(own * np.abs(exact).max() + turned * reach))
 
 
-def _principal(centred: FloatArray) -> tuple[FloatArray, float]:
-    """Return the direction in which points ``(n, d)`` vary most, and the largest turn of it by rounding.
+def _rounding_of_points(points: FloatArray) -> float:
+    """Return by how much sums of the coordinates ``(n, d)`` of equal points may differ, relative to the largest one.
+
+    Coordinates are often sums themselves, such as those along principal directions: each of the d is off by the
+    rounding of d terms.
+    """
+    return rounding_of(points.dtype, points.shape[1] ** 2)
+
+
+def _principal(centred: FloatArray, own: float) -> tuple[FloatArray, float]:
+    """Return the direction in which points ``(n, d)`` vary most, and its largest turn by rounding, theirs included.
 
     An eigenvector is known up to the rounding of the matrix over the distance to the other eigenvalues. Those within
     the root of the rounding count as equal to the largest, so that the others turn it by no more than that root.
     """
     values, directions = np.linalg.eigh(centred.T @ centred)
-    rounding = rounding_of(np.float64, len(centred)) + rounding_of(np.float64, len(values) ** 2)
+    rounding = rounding_of(np.float64, len(centred)) + own
     largest = values[-1]
     tied = values >= largest * (1 - np.sqrt(rounding))
     rest = values[~tied].max(initial=0.0)
@@ -166,7 +175,8 @@ class TwoMeans:
     def __call__(self, points: FloatArray) -> tuple[Positions, int]:
         order, first = PrincipalDirection(self.leaf_size)(points)
         exact = points.astype(np.float64, copy=False)
-        reach = rounding_of(np.float64, exact.size) * float(np.linalg.norm(exact, axis=1).max())
+        rounding = rounding_of(np.float64, len(exact)) + _rounding_of_points(points)
+        reach = rounding * float(np.linalg.norm(exact, axis=1).max())
         for _ in range(self.iterations):
             centres = exact[order[:first]].mean(axis=0), exact[order[first:]].mean(axis=0)
             apart = centres[1] - centres[0]
