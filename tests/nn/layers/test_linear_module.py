@@ -223,7 +223,7 @@ def test_workers():
 
 
 def test_copies_share_nothing():
-    net, x = network(), batch(2, n)
+    net, x = network(precision="float32"), batch(2, n)
     expected = net(x)
     other = copy.deepcopy(net)
     assert torch.equal(other(x), expected)
