@@ -17,6 +17,7 @@ from hmatrix.lowrank.compressors import Compressor, TruncatedSVD
 from hmatrix.lowrank.entries import Block, Entries, EntryBlock
 from hmatrix.lowrank.factors import LowRank, Truncation
 from hmatrix.matrix import HMatrix
+from hmatrix.packed.outliers import with_outliers_apart
 from hmatrix.packed.packing import PackedLeaf
 from hmatrix.partitions.admissibility import Admissibility, Everywhere, Strong
 from hmatrix.partitions.blocktree import BlockCluster, BlockClusterTree, build_block_tree
@@ -176,6 +177,9 @@ def quantize(
 ) -> HMatrix:
     """Store a matrix ``(m, n)`` as one dense leaf.
 
+    Entries that are so far out in their row that the others would be rounded worse than in int4 are leaves of their own
+    in lloyd4, trellis4 and trellis4p.
+
     Parameters
     ----------
     weight
@@ -206,7 +210,7 @@ def quantize(
     if wanted is not Precision.of(matrix.dtype):
         wanted.check_holds("weight", largest_of(matrix))
     leaf = PackedLeaf(slice(0, m), slice(0, n), matrix, wanted, wanted.group(group))
-    return HMatrix.from_leaves((m, n), [leaf], activations=Activations.of(activations))
+    return HMatrix.from_leaves((m, n), list(with_outliers_apart(leaf)), activations=Activations.of(activations))
 
 
 def _block(source: FloatArray | Entries, tree: BlockClusterTree, leaf: BlockCluster) -> Block:

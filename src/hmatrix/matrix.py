@@ -14,6 +14,7 @@ from hmatrix.codes.precision import Activations, Precision
 from hmatrix.errors import ArgumentError
 from hmatrix.lowrank.factors import LowRank
 from hmatrix.packed.kernels import Product, prepare
+from hmatrix.packed.outliers import with_outliers_apart
 from hmatrix.packed.packed_blocks import PackedBlocks
 from hmatrix.packed.packing import PackedLeaf, pack
 from hmatrix.packed.products import Operator, Products
@@ -192,8 +193,9 @@ class HMatrix(Operator):
         if wanted is not Precision.of(self.dtype):
             wanted.check_holds("matrix", max(map(_largest, blocks), default=0.0))
         leaves = [
-            PackedLeaf(leaf.rows, leaf.columns, block, wanted, group)
+            part
             for leaf, block in zip(self.leaves(), blocks, strict=True)
+            for part in with_outliers_apart(PackedLeaf(leaf.rows, leaf.columns, block, wanted, group))
         ]
         return HMatrix.from_leaves(
             self.shape, leaves, packed.row_permutation, packed.column_permutation, activations=how

@@ -8,11 +8,12 @@ import numpy as np
 from hmatrix._support.strips import strips
 from hmatrix._support.typing import FloatArray, Floats64
 from hmatrix.allocation.error.moments import Moments
-from hmatrix.allocation.search.depths import Depth, even_errors
+from hmatrix.allocation.search.depths import Depth, errors_of, even_errors
 from hmatrix.allocation.search.leaf_forms import DENSE_FORMS, Form, rank_errors, rank_forms, rank_grid
 from hmatrix.allocation.search.sides import Side
 from hmatrix.allocation.search.spectra import energies
 from hmatrix.codes.precision import Precision, from_words, to_words
+from hmatrix.packed.outliers import far_rows
 
 _SUMS = 3
 """Levels whose blocks may be sums of low rank and a dense rest: small ones hardly ever gain by it."""
@@ -137,9 +138,13 @@ class Candidates:
         for c, cluster in enumerate(clusters):
             block, own = weight[:, cluster.slice], weights[cluster.slice]
             even = {precision: even_errors(block, precision, own, every=4) for precision in {d.even for d in Depth}}
+            far = far_rows(block)
             for f, form in enumerate(DENSE_FORMS):
                 if isinstance(form.dense, Depth):
                     errors[:, c, f] = form.dense.left * even[form.dense.even]
+                    # What a trellis leaves of rows with an outlier is no fixed part of what even values leave.
+                    if len(far) and form.dense.value[0] is not form.dense.even:
+                        errors[far, c, f] = errors_of(block[far], form.dense, own)
                 elif form.dense is None:
                     strip = block if moments.root is None else block @ moments.root[cluster.slice, cluster.slice]
                     errors[:, c, f] = np.square(strip).sum(axis=1)

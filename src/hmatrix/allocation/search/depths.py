@@ -81,6 +81,15 @@ def scales_of(block: FloatArray, depth: Depth) -> list[FloatArray]:
     return scales
 
 
+def errors_of(block: FloatArray, depth: Depth, weights: FloatArray) -> FloatArray:
+    """Return the error of each row ``(m,)`` as it is encoded; the arguments are those of `even_errors`."""
+    rest = block
+    for precision in depth.value:
+        rest = rest - decode(encode(rest, precision))
+    found: FloatArray = np.square(rest) @ weights
+    return found
+
+
 _FRACTIONS = tuple(0.96**k for k in range(44))
 """Clipping ranges that are tried, as fractions of the largest magnitude: that itself first, for weights on a grid."""
 
