@@ -167,6 +167,8 @@ def test_float32_weights_are_not_made(tmp_path):
     model.save_pretrained(tmp_path)
     size = (tmp_path / "model.safetensors").stat().st_size
     before = f"""
+        import torch
+
         import hmatrix.nn.huggingface
         from transformers import BertConfig, BertModel
         BertModel(BertConfig(vocab_size=100, **{small}))(torch.ones(1, 4).long())

@@ -300,6 +300,8 @@ def test_loading_takes_hardly_more_than_the_file(tmp_path):
     hnn.save(hnn.HLinear(hm.quantize(values, "float32")), file)
     assert file.stat().st_size > 1e8
     before = """
+        import torch
+
         import hmatrix.nn
         with torch.device("meta"):
             layer = torch.nn.Linear(5000, 5000, bias=False)
