@@ -31,18 +31,21 @@ bench:
 		build/bench/bin/hmatrix bench $$options > "build/bench/$$options.md" || exit 1; \
 		cat "build/bench/$$options.md"; done
 
-# AddressSanitizer and UndefinedBehaviorSanitizer over the tests of what the kernel is given.
+# AddressSanitizer and UndefinedBehaviorSanitizer over the tests of what the kernel is given. SANITIZED="not nightly" runs
+# slow cases, too, as make nightly does.
+SANITIZED := not slow and not nightly
 sanitize:
 	$(PYTHON) -m venv $(SANITIZE)
 	$(SANITIZE)/bin/pip install -q pytest pytest-xdist hypothesis . -C cmake.define.HMATRIX_SANITIZE=ON -C build-dir=$(SANITIZE)/cmake
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(SANITIZE)/bin/python -m pytest -q $(PARALLEL) -m "not nightly" tests/packed/test_fuzz.py tests/heads/test_head.py tests/heads/test_files.py tests/heads/test_clusters.py tests/heads/test_coarse_matrix.py tests/heads/test_coarse_bounds.py tests/heads/test_coarse_files.py tests/heads/test_ties.py tests/packed/test_rows.py tests/codes/test_trellis.py tests/allocation/rounding/test_steps.py tests/packed/test_kernels.py tests/packed/test_plan.py tests/packed/test_threads.py tests/packed/test_packed_blocks.py tests/packed/test_schedule.py tests/packed/test_schedule_refusals.py tests/test_io.py tests/test_io_damage.py
+	$(SANITIZE)/bin/python -m pytest -q $(PARALLEL) -m "$(SANITIZED)" tests/packed/test_fuzz.py tests/heads/test_head.py tests/heads/test_files.py tests/heads/test_clusters.py tests/heads/test_coarse_matrix.py tests/heads/test_coarse_bounds.py tests/heads/test_coarse_files.py tests/heads/test_ties.py tests/packed/test_rows.py tests/codes/test_trellis.py tests/allocation/rounding/test_steps.py tests/packed/test_kernels.py tests/packed/test_plan.py tests/packed/test_threads.py tests/packed/test_packed_blocks.py tests/packed/test_schedule.py tests/packed/test_schedule_refusals.py tests/test_io.py tests/test_io_damage.py
 
-# CASES: groups (oldest newest processors pythons) or patterns of names; all, and the studies of real networks, if there
-# is none. The table of docs/measurements/versions.md goes to build/nightly/table.md.
+# CASES: groups (oldest newest processors pythons) or patterns of names; all, sanitized slow cases and the studies of real
+# networks, if there is none. The table of docs/measurements/versions.md goes to build/nightly/table.md.
 nightly: .venv/installed
 	PYTHONPATH=tests/support $(PYTHON) -m nightly $(CASES) --pytest "-q $(PARALLEL)"
+	if [ -z "$(CASES)" ]; then $(MAKE) sanitize SANITIZED="not nightly" || exit 1; fi
 	if [ -z "$(CASES)" ] && [ -n "$$HMATRIX_DATA" ]; then \
 		$(BIN)/hmatrix study studies/mobilenetv2-sample.toml && \
 		$(BIN)/hmatrix study "$$HMATRIX_DATA/models/resnet_fc_1000x512.safetensors"; \
