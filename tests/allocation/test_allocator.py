@@ -23,7 +23,7 @@ from hmatrix.errors import ArgumentError
 
 @every_matrix
 @pytest.mark.parametrize("calibrated", [False, True])
-@pytest.mark.parametrize("storage", [0.03, 0.125, 0.5, 1.0])
+@pytest.mark.parametrize("storage", [0.03, 0.125, slow(0.5), slow(1.0)])
 def test_a_budget_is_kept_and_used(name, calibrated, storage):
     weight, allocator = MATRICES[name], allocator_of(name, calibrated)
     found = allocator.allocate(hm.Budget(storage=storage))

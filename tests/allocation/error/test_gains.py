@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from marks import slow
 from matrices import random_matrix, slopes
 
 import hmatrix as hm
@@ -16,7 +17,7 @@ def inputs(samples, seed=1):
     return (rng.standard_normal((samples, N)) @ mix.T + 2).astype(np.float32)
 
 
-@pytest.mark.parametrize("storage", [0.07, 0.1])
+@pytest.mark.parametrize("storage", [slow(0.07), 0.1])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_outputs_are_right_on_average(storage, weighted):
     A, X = random_matrix(M, N, np.float32), inputs(4000)

@@ -57,7 +57,7 @@ def test_a_power_of_two_in_the_weight_is_one_in_the_result(arguments, exponent, 
 
 
 @pytest.mark.parametrize("name", ["calibration", "derivatives", "row_derivatives"])
-@pytest.mark.parametrize("exponent", [126, -120])
+@pytest.mark.parametrize("exponent", [126, slow(-120)])
 @pytest.mark.parametrize("activations", ["exact", "int8"])
 def test_a_power_of_two_in_what_errors_are_measured_by_changes_no_code(name, exponent, activations):
     # Without a damping of their own, errors and what int8 adds to them have different units.

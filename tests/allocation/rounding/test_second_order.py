@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from marks import slow
 from matrices import random_matrix
 from roundings import decoded, problem
 from roundings import rounded as plainly
@@ -16,7 +17,7 @@ def whole(weight, depth):
 
 
 @every_depth
-@pytest.mark.parametrize("n", [300, 5, 64])
+@pytest.mark.parametrize("n", [slow(300), 5, 64])
 def test_what_is_left_is_told(depth, n):
     weight, inputs = problem(n=n)
     rest = weight.copy()

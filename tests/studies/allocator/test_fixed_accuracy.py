@@ -74,12 +74,14 @@ def shuffled():
     return A[rng.permutation(256)][:, rng.permutation(320)]
 
 
+@pytest.mark.slow
 def test_without_geometry_the_allocator_finds_an_order(shuffled):
     rows = list(at_accuracy(shuffled, None, 0.05))
     assert all(row.error <= 0.05 for row in rows)
     assert rows[-1].nbytes < 0.2 * min(row.nbytes for row in rows[:-1])
 
 
+@pytest.mark.slow
 def test_the_layer_of_a_study(shuffled, tmp_path, capsys):
     save_file({"weight": shuffled}, tmp_path / "weight.safetensors")
     study = tmp_path / "study.toml"

@@ -70,6 +70,7 @@ def test_draw_all_writes_what_the_records_allow(tmp_path, records, figures):
     assert [path.name for path in paths if path.suffix == ".svg"] == [f"x-fig{name}.svg" for name in figures]
 
 
+@pytest.mark.slow
 def test_same_records_same_bytes(tmp_path):
     first = draw_all(study(), tmp_path / "a", "x")
     before = dict(matplotlib.rcParams)
@@ -87,6 +88,7 @@ def test_same_records_same_bytes(tmp_path):
         assert a.read_bytes() == b.read_bytes(), a.name
 
 
+@pytest.mark.slow
 def test_same_bytes_in_another_process_and_no_pyplot(tmp_path):
     script = (
         "import sys; from pathlib import Path; from study_records import study; "
