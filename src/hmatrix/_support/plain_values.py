@@ -32,7 +32,7 @@ class PlainValues:
 
     def __post_init__(self) -> None:
         if not isinstance(self.values, Mapping):
-            came = f"has {self.place or 'a header'} of {_shown(self.values)}, not values by key"
+            came = f"has {self.place or 'a header'} of {shown(self.values)}, not values by key"
             raise FormatError(self.subject, came, self.mend)
 
     def allow(self, keys: Collection[str]) -> None:
@@ -90,12 +90,13 @@ class PlainValues:
         self._refuse(key, self.get(key), wanted)
 
     def _refuse(self, key: str, value: Any, wanted: str) -> NoReturn:
-        raise FormatError(self.subject, f"has {self._path(key)} of {_shown(value)}, not {wanted}", self.mend)
+        raise FormatError(self.subject, f"has {self._path(key)} of {shown(value)}, not {wanted}", self.mend)
 
     def _path(self, key: str) -> str:
         return f"{self.place}.{key}" if self.place else str(key)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as a message shows it."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-_SHOWN = 40
+from hmatrix._support.plain_values import shown
 
 
 def read_plain(kind: Any, value: Any, name: str) -> Any:
@@ -42,7 +42,7 @@ def read_plain(kind: Any, value: Any, name: str) -> Any:
         return _read_dataclass(kind, value, name)
     if issubclass(kind, Enum):
         if value not in list(kind):
-            raise ValueError(f"{name} is {_shown(value)}, not one of {', '.join(map(str, kind))}")
+            raise ValueError(f"{name} is {shown(value)}, not one of {', '.join(map(str, kind))}")
         return kind(value)
     if kind is float:
         number = float(value) if type(value) is int and abs(value) < 2**1000 else _of_type(float, value, name)
@@ -73,10 +73,5 @@ def _read_dataclass(kind: Any, value: Any, name: str) -> Any:
 
 def _of_type(kind: type, value: Any, name: str) -> Any:
     if type(value) is not kind:
-        raise ValueError(f"{name} is {_shown(value)}, not of type {kind.__name__}")
+        raise ValueError(f"{name} is {shown(value)}, not of type {kind.__name__}")
     return value
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
