@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from heads import layer
+from marks import nightly
 from matrices import permutation, random_leaves
 from matrix_files import mixed
 from mutations import check_mutations
@@ -60,25 +61,15 @@ def use_matrix(H):
     H.T @ np.ones((H.shape[0], 2))
 
 
-def check_matrices(tmp_path, kind, count):
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("count", [1500, nightly(130_000)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_matrices(tmp_path, kind, count):
     path = tmp_path / "matrix.safetensors"
     written_matrix(kind, path)
     rng = np.random.default_rng(KINDS.index(kind))
     refused = check_mutations(rng, path, hm.load, count, arrays_of=packed_arrays, use=use_matrix)
     assert refused > count / 2
-
-
-@pytest.mark.usefixtures("bounded")
-@pytest.mark.parametrize("kind", KINDS)
-def test_matrices(tmp_path, kind):
-    check_matrices(tmp_path, kind, 1500)
-
-
-@pytest.mark.nightly
-@pytest.mark.usefixtures("bounded")
-@pytest.mark.parametrize("kind", KINDS)
-def test_many_matrices(tmp_path, kind):
-    check_matrices(tmp_path, kind, 130_000)
 
 
 HEADS = {
@@ -100,22 +91,12 @@ def use_head(head):
     head.topk(x, 1)
 
 
-def check_heads(tmp_path, kind, count):
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("count", [1000, nightly(60_000)])
+@pytest.mark.parametrize("kind", HEADS)
+def test_heads(tmp_path, kind, count):
     path = tmp_path / "head.safetensors"
     written_head(kind, path)
     rng = np.random.default_rng(list(HEADS).index(kind))
     refused = check_mutations(rng, path, hm.ProgressiveHead.load, count, arrays_of=packed_arrays, use=use_head)
     assert refused > count / 2
-
-
-@pytest.mark.usefixtures("bounded")
-@pytest.mark.parametrize("kind", HEADS)
-def test_heads(tmp_path, kind):
-    check_heads(tmp_path, kind, 1000)
-
-
-@pytest.mark.nightly
-@pytest.mark.usefixtures("bounded")
-@pytest.mark.parametrize("kind", HEADS)
-def test_many_heads(tmp_path, kind):
-    check_heads(tmp_path, kind, 60_000)
