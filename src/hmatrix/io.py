@@ -6,7 +6,7 @@ Nothing in a file is executed, and all of it is checked before a kernel sees it.
 import os
 from pathlib import Path
 
-from hmatrix._support.files import read_arrays, read_header, write_arrays
+from hmatrix._support.array_files import read_arrays, read_header, write_arrays
 from hmatrix.errors import ArgumentError, FormatError
 from hmatrix.matrix import HMatrix, TransposedHMatrix, as_hmatrix
 from hmatrix.packed.packed_blocks import OPTIONAL, PackedBlocks

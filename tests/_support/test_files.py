@@ -10,8 +10,9 @@ import pytest
 from importing import SOURCES
 from safetensors import SafetensorError
 
-from hmatrix._support import files
-from hmatrix._support.files import make_folder, sweep, write_arrays, write_file, written
+from hmatrix._support import array_files, files
+from hmatrix._support.array_files import write_arrays
+from hmatrix._support.files import make_folder, sweep, write_file, written
 from hmatrix.errors import OutputError
 
 
@@ -23,7 +24,7 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "arrays.safetensors"
     write_arrays({"a": np.ones(2)}, path, "key", {})
     before = path.read_bytes()
-    monkeypatch.setattr(files, "save_file", interrupted)
+    monkeypatch.setattr(array_files, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_arrays({"a": np.ones(3)}, path, "key", {})
     assert path.read_bytes() == before
@@ -56,7 +57,7 @@ def test_a_full_disk_is_known_from_safetensors_words(tmp_path, monkeypatch, numb
     def full(*_, **__):
         raise SafetensorError(f"Error while serializing: I/O error: {os.strerror(number)} (os error {number})")
 
-    monkeypatch.setattr(files, "save_file", full)
+    monkeypatch.setattr(array_files, "save_file", full)
     with pytest.raises(OutputError, match="has no room for the 1,600 bytes of arrays"):
         write_arrays({"a": np.ones(200)}, tmp_path / "arrays", "key", {})
     assert list(tmp_path.iterdir()) == []
@@ -120,6 +121,7 @@ def test_a_folder_below_a_file_cannot_be_made(tmp_path):
 WRITERS = {"write_text", "write_bytes", "mkdir", "rename", "save_file", "savefig", "tofile"}
 
 OTHERS = {
+    "hmatrix._support.array_files": {"save_file"},  # to the name that `written` gives
     "hmatrix.nn.saved.networks": {"save_file"},  # to the temporary name that `written` gives
     "hmatrix.study.figures.drawing": {"savefig"},  # into memory
 }

@@ -5,7 +5,7 @@ from marks import slow
 from multiplying import every_kernel
 
 import hmatrix as hm
-from hmatrix._support.files import write_arrays
+from hmatrix._support.array_files import write_arrays
 from hmatrix.heads.clusters import RowClusters
 from hmatrix.heads.head import ProgressiveHead
 from hmatrix.heads.head_file import KEY, VERSION

@@ -10,7 +10,7 @@ from heads import layer
 from multiplying import KERNELS
 
 import hmatrix as hm
-from hmatrix._support.files import write_arrays
+from hmatrix._support.array_files import write_arrays
 from hmatrix.heads.head import ProgressiveHead
 from hmatrix.heads.head_file import KEY, VERSION
 from hmatrix.heads.native import native_head

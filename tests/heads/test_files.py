@@ -6,7 +6,7 @@ import pytest
 from heads import layer
 
 import hmatrix as hm
-from hmatrix._support.files import write_arrays
+from hmatrix._support.array_files import write_arrays
 from hmatrix.heads.choice import FIRST
 from hmatrix.heads.head import ProgressiveHead
 from hmatrix.heads.head_file import KEY, VERSION

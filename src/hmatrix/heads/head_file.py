@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hmatrix._support.files import read_arrays, write_arrays
+from hmatrix._support.array_files import read_arrays, write_arrays
 from hmatrix.errors import ArgumentError, FormatError
 from hmatrix.heads.packed_head import PackedHead
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import hmatrix
+from hmatrix._support.array_files import read_header as read_json
 from hmatrix._support.digests import DIGESTS, check_digests, check_header, sealed
-from hmatrix._support.files import read_header as read_json
 from hmatrix._support.files import written
 from hmatrix._support.plain_values import PlainValues
 from hmatrix.errors import ArgumentError, FormatError, NetworkError
