@@ -13,7 +13,7 @@ from peaks import needs_peaks, peak_of
 from safetensors import safe_open
 
 import hmatrix as hm
-from hmatrix._support import files
+from hmatrix._support import array_files
 from hmatrix.errors import OutputError
 from hmatrix.lowrank.factors import LowRank
 from hmatrix.packed.packing import PackedLeaf, pack
@@ -91,8 +91,8 @@ def write_a_part(_, path, **__):
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda patch: patch.setattr(files, "save_file", refuse),
-        lambda patch: patch.setattr(files, "save_file", write_a_part),
+        lambda patch: patch.setattr(array_files, "save_file", refuse),
+        lambda patch: patch.setattr(array_files, "save_file", write_a_part),
         lambda patch: patch.setattr("pathlib.Path.replace", refuse),
     ],
 )
