@@ -53,6 +53,15 @@ def weights(reference, tmp_path_factory):
 
 
 @pytest.fixture
+def quiet():
+    """Warnings of transformers about weights that are not in a file would be failures: tests look at such weights."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
+@pytest.fixture
 def tied():
     """A network of which two layers share a weight."""
     from compressible import tied_network

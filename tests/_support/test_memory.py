@@ -1,4 +1,4 @@
-"""What cannot fit into the machine's memory is refused before it is asked for."""
+"""What cannot fit into the machine's memory is refused before it is asked for; arrays begin on a cache line."""
 
 import tracemalloc
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import hmatrix as hm
-from hmatrix._support.memory import check_memory, machine_memory
+from hmatrix._support.memory import aligned, check_memory, machine_memory
 from hmatrix.errors import ArgumentError
 
 RANK = hm.Truncation(max_rank=1)
@@ -90,3 +90,13 @@ def test_the_memory_of_this_machine():
     check_memory("x", "is small", machine_memory(), "")
     with pytest.raises(ArgumentError, match=r"x: is large, which takes .* GB at least, and .* GB; make it small"):
         check_memory("x", "is large", machine_memory() + 1, "make it small")
+
+
+def test_alignment_copies_only_where_it_must():
+    memory = np.arange(100.0)
+    for place in range(9):
+        array = memory[place : place + 80]
+        copy = aligned(array)
+        assert copy.ctypes.data % 64 == 0
+        assert (copy is array) == (array.ctypes.data % 64 == 0)
+        np.testing.assert_array_equal(copy, array)

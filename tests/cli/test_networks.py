@@ -16,11 +16,9 @@ from torch import nn
 import hmatrix as hm
 import hmatrix.nn as hnn
 from hmatrix.cli import compress, evaluate, finetune, main, show
-from hmatrix.errors import DataError, FormatError
 from hmatrix.nn.training import finetuning
-from hmatrix.study.config.settings import DigitsData, FolderData, Network
+from hmatrix.study.config.settings import DigitsData, Network
 from hmatrix.study.networks import digits
-from hmatrix.study.whole.compared import compare
 from hmatrix.study.whole.whole_files import load_whole
 from hmatrix.study.whole.whole_images import open_classifier
 
@@ -122,29 +120,6 @@ def test_training_is_told_how(capsys, tmp_path):
     found = re.search(r"^loss +(\S+) -> (\S+)", printed, re.MULTILINE)
     assert [float(found[1]), float(found[2])] == pytest.approx(expected, rel=1e-3)
     assert expected[1] < expected[0]
-
-
-def test_images_are_split_for_training(tmp_path):
-    from timm.data.imagenet_info import ImageNetInfo
-
-    names = ImageNetInfo("imagenet-1k").label_names()
-    for label in range(20):
-        (tmp_path / "data" / names[label]).mkdir(parents=True)
-        Image.new("RGB", (40, 32), (12 * label, 0, 0)).save(tmp_path / "data" / names[label] / "a.png")
-    torch.manual_seed(0)
-    import timm
-
-    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "weights.pt")
-    network = Network("timm:test_vit", weights=tmp_path / "weights.pt")
-    whole = open_classifier(network, FolderData(tmp_path / "data"))
-
-    def reds(batches):
-        """Of crops of single colours, which images they are."""
-        return sorted(image[0, 0, 0].item() for batch in batches for image in batch)
-
-    held_out, trained = reds(whole.held_out), reds(whole.training)
-    assert (len(held_out), len(trained)) == (1, 9)
-    np.testing.assert_allclose(sorted(held_out + trained), reds(whole.calibration), atol=1e-6)
 
 
 def _loaded(content, folder):
@@ -299,56 +274,3 @@ def test_a_length_is_positive(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["finetune", "small", "-o", "x", *arguments])
     assert arguments[0] in capsys.readouterr().err
-
-
-def test_networks_that_the_command_cannot_build(tmp_path):
-    network = nn.Sequential(hnn.HLinear(hm.quantize(np.eye(4, dtype=np.float32), "int8")))
-    hnn.save(network, tmp_path / "file")
-    with pytest.raises(hm.HMatrixError, match="does not tell how to build"):
-        load_whole(tmp_path / "file")
-
-
-_OWN = {"resize": 8, "crop": 8, "interpolation": "bicubic", "mean": [0, 0, 0], "std": [1, 1, 1]}
-
-
-@pytest.mark.parametrize(
-    ("told", "message"),
-    [
-        ({"transformers": 5}, "architecture.transformers of 5, not a string"),
-        ({"model": 5}, "architecture.model of 5, not a string"),
-        ({"model": "digits"}, "has no architecture.options"),
-        ({"model": "digits", "options": 5}, "architecture.options of 5, not values by key"),
-        ({"model": "digits", "options": {}}, "has no architecture.preprocessing"),
-        ({"model": "digits", "options": {}, "preprocessing": {"crop": 8}}, "has no architecture.preprocessing.resize"),
-        ({"model": "m", "options": {}, "preprocessing": _OWN | {"crop": "8"}}, "crop of '8', not a number of pixels"),
-        ({"model": "m", "options": {}, "preprocessing": _OWN | {"mean": [1]}}, "mean of [1], not three numbers"),
-        ({"model": "m", "options": {}, "preprocessing": _OWN | {"interpolation": 1}}, "of 1, not one of nearest"),
-        ({"model": "m", "options": {}, "preprocessing": _OWN | {"more": 1}}, "key architecture.preprocessing.more"),
-    ],
-)
-def test_networks_that_are_not_told_right(told, message, tmp_path):
-    network = nn.Sequential(hnn.HLinear(hm.quantize(np.eye(4, dtype=np.float32), "int8")))
-    hnn.save(network, tmp_path / "file", told)
-    with pytest.raises(FormatError, match=re.escape(message)):
-        load_whole(tmp_path / "file")
-
-
-def test_images_of_one_parity_are_refused(tmp_path):
-    from timm.data.imagenet_info import ImageNetInfo
-
-    wnid = ImageNetInfo("imagenet-1k").label_names()[1]
-    (tmp_path / "data" / wnid).mkdir(parents=True)
-    Image.new("RGB", (32, 32)).save(tmp_path / "data" / wnid / "a.png")
-    torch.manual_seed(0)
-    import timm
-
-    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "weights.pt")
-    network = Network("timm:test_vit", weights=tmp_path / "weights.pt")
-    with pytest.raises(DataError, match="odd-numbered classes only"):
-        open_classifier(network, FolderData(tmp_path / "data"))
-
-
-def test_scores_are_compared():
-    right, wrong = np.array([100.0, 100.0, 0.0, 100.0]), np.array([100.0, 0.0, 0.0, 100.0])
-    assert compare(right, wrong).startswith("lost     25.00 of 75.00 (95 % interval")
-    assert compare(np.array([99.5]), np.array([99.0])) == "lost     0.50 of 99.50"

@@ -4,7 +4,7 @@ import scipy.stats
 from matrices import equal_bits, random_matrix
 
 from hmatrix.codes.encoding import decode, encode
-from hmatrix.codes.precision import Activations, Precision, from_words, to_words
+from hmatrix.codes.precision import Activations, Precision, from_words, padding, to_words
 from hmatrix.errors import ArgumentError
 
 CODES = [precision for precision in Precision if precision.is_integer]
@@ -305,3 +305,16 @@ def test_more_bits_and_smaller_groups_are_better(precision):
         "TRELLIS4P": 0.084,
     }
     assert relative < most[precision.name]
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_what_fills_up_words_is_known(precision):
+    for n in range(1, 2 * precision.per_word + 1):
+        values = np.full((1, n), 1 if precision.is_integer else 1.0, np.uint8 if precision.is_integer else np.float32)
+        filling = padding(precision, n)
+        assert (filling is None) == (n % precision.per_word == 0)
+        if filling is not None:
+            mask, bits = filling
+            words = to_words(values, precision)[0]
+            np.testing.assert_array_equal(words[-len(mask) :] & mask, bits)
+            assert sum(int(word).bit_count() for word in mask) == -n % precision.per_word * precision.bits

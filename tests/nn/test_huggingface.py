@@ -1,64 +1,27 @@
 """Networks of transformers, saved and loaded by its own calls."""
 
-import json
 import subprocess
 import sys
 
 import pytest
 import torch
 from marks import slow
-from matrices import permutation, random_leaves
 from peaks import needs_peaks, peak_of
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 import hmatrix as hm
 import hmatrix.nn as hnn
-from hmatrix.errors import ArgumentError, FormatError, NetworkError
-from hmatrix.nn.network.kinds import kind_of, matrix_of
-from hmatrix.nn.network.replacing import exchange
+from hmatrix.errors import ArgumentError, NetworkError
+from hmatrix.nn.network.kinds import kind_of
 
 transformers = pytest.importorskip("transformers")
+from bert import IDS, compressed, output, plain  # noqa: E402
+
 from hmatrix.nn import huggingface  # noqa: E402
 from hmatrix.nn.huggingface import HMatrixConfig  # noqa: E402
 
-IDS = torch.arange(20).reshape(2, 10)
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    """Warnings about weights that are not in a file would be failures: they are looked at."""
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-
-
-def config(**changes):
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-    return transformers.BertConfig(vocab_size=60, max_position_embeddings=16, **sizes, **changes)
-
-
-def plain(kind=transformers.BertModel, dtype=torch.float32):
-    torch.manual_seed(0)
-    return kind(config()).eval().to(dtype)
-
-
-def compressed(kind=transformers.BertModel, dtype=torch.float32):
-    """A network of H-matrices of many kinds, without a search for them; the last linear layer stays dense."""
-    model = plain(kind, dtype)
-    weights, made = {}, {}
-    precisions = ["int8", "int4", "float32", "bfloat16", "int2"] if dtype != torch.float64 else ["float64"]
-    for number, module in enumerate(module for module in model.modules() if kind_of(module) is not None):
-        if module is model.base_model.encoder.layer[1].output.dense:
-            continue
-        matrix = hm.quantize(matrix_of(module).numpy(), precisions[number % len(precisions)], activations="int8")
-        if number == 5:
-            leaves = random_leaves(matrix.shape, dtype=matrix.dtype, ranks=(None, 0, 1, 3))
-            matrix = hm.HMatrix.from_leaves(matrix.shape, leaves, *(permutation(size) for size in matrix.shape))
-        weight = weights.setdefault(id(module.weight), hnn.HWeight(matrix))
-        made[module] = kind_of(module).successor(module, weight).to(dtype)
-    exchange(model, made)
-    huggingface.carry(model)
-    return model
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def same(first, second):
@@ -67,11 +30,6 @@ def same(first, second):
     for name, tensor in first.items():
         assert second[name].dtype == tensor.dtype
         assert torch.equal(second[name], tensor), name
-
-
-def output(model):
-    with torch.inference_mode():
-        return model(input_ids=IDS)[0]
 
 
 @pytest.mark.parametrize(
@@ -220,106 +178,6 @@ def test_while_it_is_loaded(tmp_path, kind):
     assert (output(small) - output(model)).norm() < 0.2 * output(model).norm()
     small.save_pretrained(tmp_path / "small")
     assert torch.equal(output(kind.from_pretrained(tmp_path / "small")), output(small))
-
-
-def rewritten(folder, change, *, kept=False):
-    """Change the configuration and the tensors of a saved network, as one of version 1 unless digests are kept."""
-    content, tensors = json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors")
-    if not kept:
-        del content["quantization_config"]["array_digests"], content["quantization_config"]["header_digest"]
-        content["quantization_config"]["version"] = 1
-    change(content["quantization_config"], tensors)
-    (folder / "config.json").write_text(json.dumps(content))
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-QUERY = "encoder.layer.0.attention.self.query"
-WORDS = f"{QUERY}.weight.words"
-
-
-def elsewhere(config, tensors):
-    """The configuration of another network, whose layers have other names."""
-    config["layers"] = {"gone": {**config["layers"][QUERY], "weight": "gone"}}
-    for name in [name for name in tensors if name.endswith(".weight.words")]:
-        del tensors[name]
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        (lambda c, _: c.update(version=3), FormatError, "version 3; this release reads versions 1 and 2"),
-        (lambda c, _: c.update(version=True), FormatError, "version True"),
-        (lambda c, _: c.update(version=2), FormatError, "its header does not fit the digest"),
-        (
-            lambda c, _: c.update(more=1),
-            FormatError,
-            "_config: has the unknown key more; .*known are activ",
-        ),
-        (lambda c, _: c.update(storage="a"), FormatError, "storage: got 'a'"),
-        (lambda c, _: c.update(skip=5), FormatError, "skip: got 5"),
-        (lambda c, _: c.update(activations=[]), FormatError, r"activations: got \[\]"),
-        (lambda c, _: c.update(layers=5), FormatError, "has layers of 5, not values by key"),
-        (lambda c, _: c.pop("layers"), FormatError, "names no layers"),
-        (lambda c, _: c["layers"].pop(QUERY), FormatError, f"has an H-matrix for {QUERY}, which .* does not name"),
-        (lambda c, _: c["layers"].update({QUERY: []}), FormatError, rf"has layers\.{QUERY} of \[\], not values by key"),
-        (lambda c, _: c["layers"][QUERY].pop("shape"), FormatError, rf"has no layers\.{QUERY}\.shape"),
-        (lambda c, _: c["layers"][QUERY].pop("parts"), FormatError, rf"has no layers\.{QUERY}\.parts"),
-        (lambda c, _: c["layers"][QUERY]["parts"].pop("words"), FormatError, rf"has no .*{QUERY}\.parts\.words"),
-        (
-            lambda c, _: c["layers"][QUERY]["parts"].update(words=["int64", [3]]),
-            FormatError,
-            "has .*words of",
-        ),
-        (lambda c, _: c["layers"][QUERY]["parts"].update(words=["int32", [2**50]]), FormatError, "has .*words of"),
-        (lambda c, _: c["layers"][QUERY]["parts"].update(words=["int32", [[3]]]), FormatError, "has .*words of"),
-        (lambda c, _: c["layers"][QUERY]["parts"].update(words=None), FormatError, "has .*words of None, not a type"),
-        (lambda c, _: c["layers"][QUERY].update(shape=[3, 2**50]), FormatError, "not rows and columns, of 1 to"),
-        (lambda c, _: c["layers"][QUERY].update(shape=[3, 3]), NetworkError, r"of \(3, 3\)"),
-        (lambda c, _: c["layers"][QUERY].update(weight="gone"), FormatError, "of 'gone', not the name of a layer"),
-        (elsewhere, NetworkError, "none of the compressed layers"),
-        (lambda _, t: t.pop(WORDS), FormatError, "lacks words"),
-        (lambda _, t: t[f"{QUERY}.weight.leaves"].fill_(9), FormatError, "is damaged"),
-        (
-            lambda _, t: t.update({f"{QUERY}.weight.words": t[f"{QUERY}.weight.words"][1:]}),
-            Exception,
-            "mismatch|damaged",
-        ),
-    ],
-)
-def test_damaged_files(tmp_path, change, error, message):
-    compressed().save_pretrained(tmp_path)
-    rewritten(tmp_path, change)
-    with pytest.raises(error, match=message):
-        transformers.AutoModel.from_pretrained(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda c, _: c["layers"].pop(QUERY), "its header does not fit the digest"),
-        (lambda c, _: c.update(version=1), "its header does not fit the digest"),
-        (lambda c, _: c.pop("header_digest"), "its header does not fit the digest"),
-        (lambda _, t: t["embeddings.LayerNorm.bias"].add_(1), r"embeddings\.LayerNorm\.bias does not fit the digest"),
-        (lambda _, t: t[WORDS].add_(1), "words does not fit the digest"),
-        (lambda _, t: t.pop("embeddings.LayerNorm.bias"), r"embeddings\.LayerNorm\.bias"),
-    ],
-)
-def test_a_folder_knows_that_it_is_damaged(tmp_path, change, message):
-    compressed().save_pretrained(tmp_path)
-    transformers.AutoModel.from_pretrained(tmp_path)
-    rewritten(tmp_path, change, kept=True)
-    with pytest.raises(FormatError, match=f"(is damaged|lacks).*{message}"):
-        transformers.AutoModel.from_pretrained(tmp_path)
-
-
-def test_a_damaged_folder_can_be_read_as_it_is(tmp_path):
-    compressed().save_pretrained(tmp_path)
-    rewritten(tmp_path, lambda _, t: t["embeddings.LayerNorm.bias"].add_(1), kept=True)
-    config = transformers.AutoConfig.from_pretrained(tmp_path)
-    config.quantization_config["verify"] = False
-    again = transformers.AutoModel.from_pretrained(tmp_path, config=config)
-    again.save_pretrained(tmp_path / "again")
-    transformers.AutoModel.from_pretrained(tmp_path / "again")
 
 
 def test_what_cannot_be_saved(tmp_path):
