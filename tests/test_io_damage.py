@@ -216,14 +216,18 @@ print(refused, read)
 """
 
 
+def span_of(content, part):
+    """Return where the bytes of an array, or the header, begin and end in a file."""
+    begin = 8 + int.from_bytes(content[:8], "little")
+    return (0, begin) if part == "header" else [begin + at for at in json.loads(content[8:begin])[part]["data_offsets"]]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 @pytest.mark.parametrize("part", ["header", "leaves", "data", "row_permutation", "column_permutation"])
 def test_flipped_bits(H, path, part):
     hm.save(H, path)
     content = path.read_bytes()
-    begin = 8 + int.from_bytes(content[:8], "little")
-    offsets = json.loads(content[8:begin]).get(part, {}).get("data_offsets", [-begin, 0])
-    printed = run_limited(IMPORTS, FLIPS, path, *(begin + offset for offset in offsets))
+    printed = run_limited(IMPORTS, FLIPS, path, *span_of(content, part))
     refused, read = map(int, printed.split())
     assert refused + read == 150
     # In the data nearly every bit may be flipped; elsewhere nearly none.
@@ -234,9 +238,7 @@ def test_flipped_bits(H, path, part):
 def test_a_file_knows_each_flipped_bit(H, path, part):
     hm.save(H, path)
     content = path.read_bytes()
-    begin = 8 + int.from_bytes(content[:8], "little")
-    offsets = json.loads(content[8:begin]).get(part, {}).get("data_offsets", [-begin, 0])
-    for position in np.random.default_rng(0).integers(*(begin + offset for offset in offsets), 50):
+    for position in np.random.default_rng(0).integers(*span_of(content, part), 50):
         spoiled = bytearray(content)
         spoiled[position] ^= 1 << int(position % 8)
         path.write_bytes(spoiled)
@@ -319,13 +321,11 @@ def test_an_unreadable_path():
 def test_flipped_bits_of_codes(path, part):
     hm.save(mixed("int8"), path)
     content = path.read_bytes()
-    begin = 8 + int.from_bytes(content[:8], "little")
-    offsets = json.loads(content[8:begin])[part]["data_offsets"]
     script = FLIPS.replace("np.abs(H.pack().data).max()", "np.abs(H.to_dense()).max()").replace(
         'assert np.allclose(H @ x, A @ x, rtol=1e-6, atol=1e-6 * scale**2), "another product than the dense one"',
         "H @ x, H.T @ (H @ x)",
     )
     script = script.replace("scale < 1e100", "scale < 1e10")
     script = "np.seterr(all='ignore')\n" + script
-    refused, read = map(int, run_limited(IMPORTS, script, path, *(begin + offset for offset in offsets)).split())
+    refused, read = map(int, run_limited(IMPORTS, script, path, *span_of(content, part)).split())
     assert refused + read == 150

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from matrices import permutation, random_leaves, random_matrix, stored
+from matrices import permutation, random_leaves, random_matrix, stored, with_entry
 
 from hmatrix.codes.precision import Precision, padding
 from hmatrix.errors import ArgumentError
@@ -23,15 +23,6 @@ def parts(precision=Precision.FLOAT64, **changes):
     return arguments | {
         name: change(arguments[name]) if callable(change) else change for name, change in changes.items()
     }
-
-
-def with_entry(index, value):
-    def change(array):
-        array = array.copy()
-        array[index] = value
-        return array
-
-    return change
 
 
 def test_the_same_parts_again():

@@ -1,5 +1,6 @@
 """Matrices, partitions and points that the tests of the core share."""
 
+import copy
 import subprocess
 import sys
 from dataclasses import replace
@@ -173,3 +174,14 @@ def stored_partitions(draw, largest=200):
         return shape, leaves
     precisions, groups = st.sampled_from(list(Precision)[1:]), st.sampled_from([0, 1, 13, 64])
     return shape, [replace(part, precision=draw(precisions), group=draw(groups)) for part in leaves]
+
+
+def with_entry(index, value):
+    """Return a function that gives an array, or a tensor, with one entry changed."""
+
+    def change(array):
+        changed = copy.deepcopy(array)
+        changed[index] = value
+        return changed
+
+    return change

@@ -45,7 +45,8 @@ class DenseLayer:
             If an argument is not of finite real numbers, or has another shape.
         """
         given = check_matrix("weight", weight)
-        check_range("weight", largest_of(given))
+        largest = largest_of(given)
+        check_range("weight", largest)
         matrix = np.ascontiguousarray(given, np.float32)
         m, n = matrix.shape
         if n > MAX_COLUMNS:
@@ -59,13 +60,13 @@ class DenseLayer:
         if calibration is None:
             return cls(matrix, vector, None)
         samples = check_matrix("calibration", calibration)
-        check_range("calibration", largest_of(samples))
+        largest_input = largest_of(samples)
+        check_range("calibration", largest_input)
         inputs = np.ascontiguousarray(samples, np.float32)
         if inputs.shape[1] != n:
             raise ArgumentError("calibration", f"has the shape {inputs.shape}", f"give (samples, {n})")
         # Squares of vectors, and outputs: of any signs of the entries.
-        check_not_too_large("calibration", largest_of(inputs), _MOST / math.sqrt(n), "squares allow")
-        largest = largest_of(inputs)
-        if largest > 0:
-            check_not_too_large("weight", largest_of(matrix), _MOST**2 / n / largest, "outputs allow")
+        check_not_too_large("calibration", largest_input, _MOST / math.sqrt(n), "squares allow")
+        if largest_input > 0:
+            check_not_too_large("weight", largest, _MOST**2 / n / largest_input, "outputs allow")
         return cls(matrix, vector, inputs)

@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+from matrices import with_entry
 
 import hmatrix as hm
 
@@ -75,15 +76,6 @@ def test_what_is_loaded_is_a_copy():
     layer.load_state_dict(state_of(seed=1))
     torch.testing.assert_close(torch.from_numpy(H.to_dense()), weight)
     assert torch.equal(state["weight.leaves"], torch.from_numpy(H.pack().leaves))
-
-
-def with_entry(index, value):
-    def change(tensor):
-        tensor = tensor.clone()
-        tensor[index] = value
-        return tensor
-
-    return change
 
 
 @pytest.mark.parametrize(

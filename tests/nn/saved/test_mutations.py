@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from marks import nightly
 from mutations import check_mutations, edited
 from torch import nn
 
@@ -44,20 +45,12 @@ def use(model):
         model(torch.arange(4))
 
 
-def check(tmp_path, count):
+@pytest.mark.parametrize("count", [300, nightly(50_000)])
+def test_networks(tmp_path, count):
     written(tmp_path / "network")
     rng = np.random.default_rng(0)
     refused = check_mutations(rng, tmp_path / "network", read, count, arrays_of=arrays_of, use=use)
     assert refused > count / 2
-
-
-def test_networks(tmp_path):
-    check(tmp_path, 300)
-
-
-@pytest.mark.nightly
-def test_many_networks(tmp_path):
-    check(tmp_path, 50_000)
 
 
 def read_matrix(path, *, verify):
@@ -102,15 +95,13 @@ def read_folder(path, *, verify):  # noqa: ARG001
     return transformers.BertModel.from_pretrained(path.parent)
 
 
-def check_folder(path, count):
+@pytest.mark.parametrize("count", [40, nightly(5_000)])
+def test_folders(folder, count):
     def use_model(model):
         model(input_ids=torch.arange(8)[None])
 
+    path = folder / "model.safetensors"
     check_mutations(np.random.default_rng(2), path, read_folder, count, arrays_of=arrays_of, use=use_model)
-
-
-def test_folders(folder):
-    check_folder(folder / "model.safetensors", 40)
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -135,8 +126,3 @@ def test_configurations(folder, version):
         else:
             assert version == 1 or found.to_dict() == config
     assert refused > 1000
-
-
-@pytest.mark.nightly
-def test_many_folders(folder):
-    check_folder(folder / "model.safetensors", 5_000)
