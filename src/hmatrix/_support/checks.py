@@ -11,6 +11,9 @@ from hmatrix._support.memory import check_memory
 from hmatrix._support.typing import AnyArray, FloatArray
 from hmatrix.errors import ArgumentError
 
+LARGEST_SIZE = 2**31 - 1
+"""Most rows or columns of a matrix: indices are int32."""
+
 
 def check_integer(name: str, value: object, *, at_least: int) -> int:
     """Return `value` as an int, or raise ArgumentError when it is not an integer of at least `at_least`."""

@@ -4,9 +4,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from hmatrix._support.checks import LARGEST_SIZE
 from hmatrix.errors import FormatError
-
-_LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class PlainValues:
         """Return the shape ``(m, n)`` of a matrix, each at least 1 and below 2^31."""
         value = self.get(key)
         is_shape = isinstance(value, (list, tuple)) and len(value) == 2
-        if not is_shape or not all(type(size) is int and 1 <= size <= _LARGEST for size in value):
+        if not is_shape or not all(type(size) is int and 1 <= size <= LARGEST_SIZE for size in value):
             self._refuse(key, value, "rows and columns, of 1 to 2^31 - 1")
         return value[0], value[1]
 

@@ -11,14 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hmatrix._support.checks import check_integer, check_matrix, check_number
+from hmatrix._support.checks import LARGEST_SIZE, check_integer, check_matrix, check_number
 from hmatrix._support.memory import check_memory
 from hmatrix._support.typing import FloatArray, IndexArray
 from hmatrix.errors import ArgumentError
 from hmatrix.partitions.splitters import Splitter
-
-_MOST_POINTS = 2**31 - 1
-"""Rows or columns of a tree, at most: places are counted in 32 bits."""
 
 _POINT_BYTES, _CLUSTER_BYTES = 36, 400
 """Bytes of a point and of a cluster while a tree is built, at least."""
@@ -212,8 +209,8 @@ def check_tree(size: int, leaf_size: object) -> None:
         If there are more than fit into 32 bits, or the machine's memory does not hold them or their clusters.
     """
     leaf = check_integer("leaf_size", leaf_size, at_least=1)
-    if size > _MOST_POINTS:
-        raise ArgumentError("shape", f"has {size} rows or columns", f"give at most {_MOST_POINTS}")
+    if size > LARGEST_SIZE:
+        raise ArgumentError("shape", f"has {size} rows or columns", f"give at most {LARGEST_SIZE}")
     check_memory("shape", f"has {size} rows or columns", _POINT_BYTES * size, "give fewer")
     clusters = 2 * -(-size // leaf) - 1
     came = f"is {leaf}: {size} rows or columns have {clusters} clusters"

@@ -16,7 +16,7 @@ except ModuleNotFoundError as error:
     message = f"{error.name} is not installed; install it with: pip install 'hmatrix[huggingface]'"
     raise ModuleNotFoundError(message, name=error.name) from error
 
-from hmatrix._support.checks import check_number
+from hmatrix._support.checks import LARGEST_SIZE, check_number
 from hmatrix._support.digests import ARRAYS, DIGESTS, HEADER, check_header, sealed
 from hmatrix._support.plain_values import PlainValues
 from hmatrix.codes.precision import Activations
@@ -192,11 +192,9 @@ def _placeholder(parts: PlainValues, part: str) -> Tensor | None:
         return None
     match entry:
         case [str(kind), [*shape]] if kind in _TYPES and len(shape) == _DIMENSIONS[part]:
-            if all(type(size) is int and 0 <= size <= _MOST for size in shape):
+            if all(type(size) is int and 0 <= size <= LARGEST_SIZE for size in shape):
                 return torch.empty(shape, dtype=_TYPES[kind], device="meta")
     return parts.refuse(part, f"a type ({', '.join(_TYPES)}) and the shape of a tensor")
 
-
-_MOST = 2**31 - 1
 
 _DIMENSIONS = {"words": 1, "leaves": 2, "quantized": 0, **dict.fromkeys(OPTIONAL, 1)}
